@@ -1,0 +1,94 @@
+"""Shifted and scaled distributions that keep cdf, icdf and tail means."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.distributions import Distribution, constraints
+
+from qtorch.distributions.tails import register_tail_mean, tail_mean
+
+
+class Affine(Distribution):
+    """The law of loc + scale * X for X of a univariate base distribution.
+
+    torch's TransformedDistribution loses mean, variance and tail means; this keeps them.
+
+    Args:
+        base: a distribution with batch shape `[...]` and no event dimension.
+        loc: shift, broadcast against the batch shape.
+        scale: positive factor, broadcast against the batch shape.
+
+    Raises:
+        ValueError: a scale is not positive and finite.
+    """
+
+    arg_constraints = {"loc": constraints.real, "scale": constraints.positive}
+    support = constraints.real
+
+    def __init__(
+        self,
+        base: Distribution,
+        loc: Tensor | float,
+        scale: Tensor | float,
+        *,
+        validate_args: bool | None = None,
+    ) -> None:
+        loc, scale = torch.as_tensor(loc), torch.as_tensor(scale)
+        if not torch.compiler.is_compiling() and not ((scale > 0) & torch.isfinite(scale)).all():
+            raise ValueError("Affine needs positive, finite scales.")
+        shape = torch.broadcast_shapes(base.batch_shape, loc.shape, scale.shape)
+        self.base = base.expand(shape) if shape != base.batch_shape else base
+        self.loc, self.scale = loc.expand(shape), scale.expand(shape)
+        super().__init__(shape, validate_args=False)
+
+    def __getattr__(self, name: str) -> Any:
+        """Shape parameters (such as `df`), which an affine map leaves as they are, are the base's."""
+        if name.startswith("_") or name not in vars(self).get("base", object()).arg_constraints:
+            raise AttributeError(f"{type(self).__name__} has no attribute {name!r}")
+        return getattr(self.base, name)
+
+    @property
+    def has_rsample(self) -> bool:  # type: ignore[override]
+        """As the base."""
+        return self.base.has_rsample
+
+    def expand(self, batch_shape: torch.Size, _instance: object = None) -> "Affine":
+        """The distribution expanded to a batch shape."""
+        return Affine(self.base.expand(batch_shape), self.loc.expand(batch_shape), self.scale.expand(batch_shape))
+
+    @property
+    def mean(self) -> Tensor:
+        """Mean."""
+        return self.loc + self.scale * self.base.mean
+
+    @property
+    def variance(self) -> Tensor:
+        """Variance."""
+        return self.scale**2 * self.base.variance
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        """Log density."""
+        return self.base.log_prob((value - self.loc) / self.scale) - torch.log(self.scale)
+
+    def cdf(self, value: Tensor) -> Tensor:
+        """Distribution function."""
+        return self.base.cdf((value - self.loc) / self.scale)
+
+    def icdf(self, value: Tensor) -> Tensor:
+        """Quantile at left-tail mass `value`."""
+        return self.loc + self.scale * self.base.icdf(value)
+
+    def sample(self, sample_shape: torch.Size | tuple[int, ...] = ()) -> Tensor:
+        """Draws without gradients."""
+        with torch.no_grad():
+            return self.loc + self.scale * self.base.sample(torch.Size(sample_shape))
+
+    def rsample(self, sample_shape: torch.Size | tuple[int, ...] = ()) -> Tensor:
+        """Draws with gradients."""
+        return self.loc + self.scale * self.base.rsample(torch.Size(sample_shape))
+
+
+@register_tail_mean(Affine)
+def _tail_mean(distribution: Affine, probability: Tensor) -> Tensor:
+    return distribution.loc + distribution.scale * tail_mean(distribution.base, probability)

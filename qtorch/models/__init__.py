@@ -1,0 +1,5 @@
+"""Encoders, which map windows to hidden states, and baselines, which forecast without training."""
+
+from qtorch.models.transformer import Transformer
+
+__all__ = ["Transformer"]

@@ -1,0 +1,5 @@
+"""Layers that respect masks."""
+
+from qtorch.nn.attention import CausalBlock, causal_mask, rotary
+
+__all__ = ["CausalBlock", "causal_mask", "rotary"]

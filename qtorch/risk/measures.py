@@ -1,0 +1,49 @@
+"""Value at risk and expected shortfall of a distribution of returns."""
+
+import torch
+from torch import Tensor
+from torch.distributions import Distribution
+
+from qtorch.distributions import tail_mean
+
+
+def value_at_risk(distribution: Distribution, level: float) -> Tensor:
+    """The loss that is not exceeded with probability `level`: minus the quantile of left-tail mass 1 - level.
+
+    Args:
+        distribution: of returns in decimals, with `icdf`.
+        level: confidence, such as 0.99.
+
+    Returns:
+        Positive losses in decimals, of the batch shape.
+
+    Raises:
+        ValueError: the level is not inside (0, 1).
+    """
+    probability = torch.tensor(1 - _checked(level), dtype=torch.float64)
+    return -distribution.icdf(probability)
+
+
+def expected_shortfall(distribution: Distribution, level: float) -> Tensor:
+    """The mean loss beyond the value at risk at confidence `level`.
+
+    Args:
+        distribution: of returns in decimals.
+        level: confidence, such as 0.975.
+
+    Returns:
+        Positive losses in decimals, of the batch shape.
+
+    Raises:
+        ValueError: the level is not inside (0, 1).
+
+    References:
+        Acerbi and Tasche (2002), On the coherence of expected shortfall, equation 3.
+    """
+    return -tail_mean(distribution, 1 - _checked(level))
+
+
+def _checked(level: float) -> float:
+    if not 0 < level < 1:
+        raise ValueError(f"level is a confidence inside (0, 1), such as 0.99, not {level}.")
+    return level

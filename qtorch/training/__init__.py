@@ -1,0 +1,5 @@
+"""Training: one LightningModule for all forecasters."""
+
+from qtorch.training.forecaster import Forecaster, Network
+
+__all__ = ["Forecaster", "Network"]
