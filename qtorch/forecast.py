@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.distributions import Distribution
 
 from qtorch.data.panel import State
+from qtorch.distributions import take
 from qtorch.risk.measures import expected_shortfall, value_at_risk
 
 
@@ -50,6 +51,17 @@ class Forecast:
     def volatility(self) -> Float64[Tensor, "D H N"]:
         """Standard deviation of the return over the horizon (not annualised)."""
         return self._masked(self.distribution.variance.sqrt())
+
+    def select(self, dates: slice) -> "Forecast":
+        """The forecasts of some of the dates, by position."""
+        return Forecast(
+            take(self.distribution, dates),
+            self.mask[dates],
+            self.state[dates],
+            self.dates[dates],
+            self.assets,
+            self.horizons,
+        )
 
     def pit(self, returns: Float[Tensor, "D H N"]) -> Float64[Tensor, "D H N"]:
         """Probability integral transforms of realised returns, uniform if the forecasts are right; NaN where none."""

@@ -104,6 +104,7 @@ class DataModule(lightning.LightningDataModule):
     Args:
         panel: the market.
         spec: what a window holds; the model's.
+        source: the panel's windows, if they have been made already.
         validation_start: first as-of date for validation, which decides when training stops.
         test_start: first as-of date for test, None for no test.
         embargo: panel rows left out after the start of validation and of test.
@@ -121,6 +122,7 @@ class DataModule(lightning.LightningDataModule):
         panel: Panel,
         spec: WindowSpec | None = None,
         *,
+        source: WindowSource | None = None,
         validation_start: str | pd.Timestamp,
         test_start: str | pd.Timestamp | None = None,
         embargo: int = 0,
@@ -131,7 +133,7 @@ class DataModule(lightning.LightningDataModule):
     ) -> None:
         super().__init__()
         self.spec = WindowSpec() if spec is None else spec
-        self.source = WindowSource(panel, self.spec)
+        self.source = WindowSource(panel, self.spec) if source is None else source
         self.training, self.validation, self.test = chronological_split(
             self.source, validation_start, test_start, embargo
         )

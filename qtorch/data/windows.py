@@ -5,7 +5,6 @@ from functools import cached_property
 from typing import Self
 
 import numpy as np
-import pandas as pd
 import torch
 from jaxtyping import Bool, Float32, Int64
 from torch import Tensor
@@ -178,14 +177,14 @@ class WindowSource:
         at = torch.as_tensor(rows, device=self.table.row.device)
         i = torch.searchsorted(self.table.row, at.expand(len(self.table.row), -1).contiguous(), right=True) - 1
         i = i.T  # [D, N]
-        silent = self._silence[at]
+        silent = self.silence[at]
         enough = i + 1 >= max(min_history, self.spec.features.warm_up + 1)
         valid = enough & (silent <= stale)
         asset = torch.arange(i.shape[1], device=i.device)
         return torch.where(valid, asset * self.length + i.clamp(min=0), 0), valid
 
     @cached_property
-    def _silence(self) -> Int64[Tensor, "T N"]:
+    def silence(self) -> Int64[Tensor, "T N"]:
         """Sessions of the exchange since the asset's last price."""
         sessions = (self.panel.is_session | self.panel.mask).cumsum(0)
         last = torch.where(self.panel.mask, sessions, 0).cummax(0).values
@@ -209,25 +208,22 @@ class WindowSource:
         return padded.flatten(0, 1)
 
 
-def realised(source: WindowSource, rows: Int64[np.ndarray, " D"]) -> Float32[Tensor, "D H N"]:
-    """Returns realised after forecasts at some rows, NaN where not known or where the asset was not observed then.
+def outcomes(
+    source: WindowSource, rows: Int64[np.ndarray, " D"]
+) -> tuple[Float32[Tensor, "D H N"], Int64[Tensor, "D H N"]]:
+    """What came of forecasts made at some rows of the panel.
 
-    A forecast at a row on which an asset was not observed repeats the one of its last session; leaving it out
-    counts each session once.
+    A forecast at a row on which an asset is not observed repeats that of its last session; its outcome is left out, so
+    that each session counts once.
+
+    Returns:
+        Returns over the horizons, NaN where not known or left out, and the rows of the panel at which they are known,
+        `T` there.
     """
     at = torch.as_tensor(rows, device=source.table.row.device)
     entries, valid = source.at(rows, min_history=1, stale=0)
     asset, i = entries.div(source.length, rounding_mode="floor"), entries % source.length
-    known = source.target_known[asset, i] & (valid & (source.panel.state[at] == State.OBSERVED))[:, :, None]
-    return torch.where(known, source.target[asset, i], torch.nan).movedim(1, 2)
-
-
-def target_dates(panel: Panel, source: WindowSource, rows: Int64[np.ndarray, " D"]) -> pd.DataFrame:
-    """The date of the first session after each row, per asset (NaT where the panel ends before)."""
-    entries, valid = source.at(rows, min_history=1, stale=len(panel.dates))
-    asset, i = entries.div(source.length, rounding_mode="floor"), entries % source.length
-    following = source.known_row[asset, i, 0]
-    inside = (valid & (following < len(panel.dates))).cpu().numpy()
-    dates = panel.dates.to_numpy()[following.clamp(max=len(panel.dates) - 1).cpu().numpy()]
-    frame = np.where(inside, dates, np.datetime64("NaT"))
-    return pd.DataFrame(frame, index=panel.dates[rows], columns=list(panel.assets))
+    counted = valid & (source.panel.state[at] == State.OBSERVED)
+    known = (source.target_known[asset, i] & counted[:, :, None]).movedim(2, 1)
+    returns, row = source.target[asset, i].movedim(2, 1), source.known_row[asset, i].movedim(2, 1)
+    return torch.where(known, returns, torch.nan), torch.where(known, row, len(source.panel.dates))

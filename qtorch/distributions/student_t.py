@@ -1,6 +1,7 @@
 """Student's t distribution function and quantile, which torch lacks, with gradients in value and parameters."""
 
 import math
+from collections.abc import Callable
 
 import torch
 from jaxtyping import Float64
@@ -8,6 +9,7 @@ from torch import Tensor
 
 _TERMS = 64  # of the continued fraction: 1e-13 relative for df from 2 to 1e4
 _TINY = 1e-300
+_CHUNK = 1 << 16
 
 
 def t_log_prob(x: Tensor, df: Tensor) -> Tensor:
@@ -30,7 +32,10 @@ def t_cdf(x: Tensor, df: Tensor) -> Float64[Tensor, "..."]:
     References:
         Abramowitz and Stegun (1964), 26.5.8 and 26.7.1; Lentz (1976) for the evaluation.
     """
-    x, nu = torch.broadcast_tensors(x.double(), df.double())
+    return _chunked(_cdf, x.double(), df.double())
+
+
+def _cdf(x: Float64[Tensor, "..."], nu: Float64[Tensor, "..."]) -> Float64[Tensor, "..."]:
     half = 0.5 * _incomplete_beta(x * x, nu)
     return torch.where(x <= 0, half, 1 - half)
 
@@ -44,7 +49,10 @@ def t_icdf(probability: Tensor, df: Tensor) -> Float64[Tensor, "..."]:
     References:
         Abramowitz and Stegun (1964), 26.7.5, for the expansion about the normal quantile.
     """
-    p, nu = torch.broadcast_tensors(probability.double(), df.double())
+    return _chunked(_icdf, probability.double(), df.double())
+
+
+def _icdf(p: Float64[Tensor, "..."], nu: Float64[Tensor, "..."]) -> Float64[Tensor, "..."]:
     tail = torch.minimum(p, 1 - p)
     with torch.no_grad():
         x = -_start(tail, nu)
@@ -52,11 +60,15 @@ def t_icdf(probability: Tensor, df: Tensor) -> Float64[Tensor, "..."]:
             mass, density = 0.5 * _incomplete_beta(x * x, nu), torch.exp(t_log_prob(x, nu))
             # In the tail the step is in log |x|, where log F is nearly straight: d log F / d log|x| = x f / F.
             in_log = x * torch.exp((torch.log(tail) - torch.log(mass)) * mass / (x * density).clamp(max=-_TINY))
-            x = torch.where(tail < 0.2, in_log, (x - (mass - tail) / density).clamp(max=0))
+            better = torch.where(tail < 0.2, in_log, (x - (mass - tail) / density).clamp(max=0))
+            done = (mass - tail).abs() <= 1e-14 * tail
+            x = torch.where(done, x, better)
+            if not torch.compiler.is_compiling() and done.all():
+                break
         x = torch.where(p > 0.5, -x, x)
     if not (p.requires_grad or nu.requires_grad):
         return x
-    return x - (t_cdf(x, nu) - p) / torch.exp(t_log_prob(x, nu)).detach()
+    return x - (_cdf(x, nu) - p) / torch.exp(t_log_prob(x, nu)).detach()
 
 
 def t_tail_mean(x: Tensor, df: Tensor) -> Float64[Tensor, "..."]:
@@ -74,6 +86,18 @@ def t_mean_abs(df: Tensor) -> Float64[Tensor, "..."]:
     nu = df.double()
     log_ratio = torch.lgamma((nu + 1) / 2) - torch.lgamma(nu / 2)
     return 2 * torch.sqrt(nu / math.pi) * torch.exp(log_ratio) / (nu - 1)
+
+
+def _chunked(function: Callable[[Tensor, Tensor], Tensor], x: Tensor, nu: Tensor) -> Tensor:
+    """Applies an elementwise function to broadcast arguments, on a CPU in pieces that stay in its cache."""
+    x, nu = torch.broadcast_tensors(x, nu)
+    if x.is_cuda or x.numel() <= _CHUNK or torch.compiler.is_compiling() or x.requires_grad or nu.requires_grad:
+        return function(x, nu)
+    out = torch.empty(x.numel(), dtype=x.dtype)
+    pieces = zip(out.split(_CHUNK), x.flatten().split(_CHUNK), nu.flatten().split(_CHUNK), strict=True)
+    for piece, *arguments in pieces:
+        piece.copy_(function(*arguments))
+    return out.view(x.shape)
 
 
 def _incomplete_beta(square: Float64[Tensor, "..."], nu: Float64[Tensor, "..."]) -> Float64[Tensor, "..."]:
@@ -103,6 +127,8 @@ def _continued_fraction(
     c = torch.ones_like(w)
     d = 1 / _away_from_zero(1 - (a + b) * w / (a + 1))
     value = d
+    # Each element stops by itself, so that its last bit does not depend on what else is in the tensor.
+    done = torch.zeros_like(w, dtype=torch.bool)
     for m in range(1, _TERMS):
         for term in (
             m * (b - m) * w / ((a + 2 * m - 1) * (a + 2 * m)),
@@ -110,7 +136,11 @@ def _continued_fraction(
         ):
             d = 1 / _away_from_zero(1 + term * d)
             c = _away_from_zero(1 + term / c)
-            value = value * c * d
+            change = c * d
+            value = torch.where(done, value, value * change)
+        done = done | ((change - 1).abs() < 4e-16)
+        if not torch.compiler.is_compiling() and done.all():
+            break
     return value
 
 

@@ -32,7 +32,7 @@ class Transformer(nn.Module):
         depth: int = 2,
         heads: int = 4,
         expansion: int = 2,
-        dropout: float = 0.0,
+        dropout: float = 0.1,
     ) -> None:
         super().__init__()
         if width % (2 * heads):

@@ -45,6 +45,9 @@ class Forecaster(lightning.LightningModule):
         learning_rate: the highest of AdamW's one-cycle schedule.
         weight_decay: AdamW's.
 
+    Raises:
+        ValueError: the encoder or head does not fit the windows.
+
     References:
         Loshchilov and Hutter (2019) for AdamW; Smith and Topin (2018) for the schedule.
     """
@@ -61,6 +64,12 @@ class Forecaster(lightning.LightningModule):
         super().__init__()
         self.network = Network(encoder, head)
         self.spec = WindowSpec() if spec is None else spec
+        given = (getattr(encoder, "in_features", None), getattr(head, "horizons", None))
+        for name, has, needs in zip(
+            ("encoder's in_features", "head's horizons"), given, (len(self.spec.features), self.spec.horizons), strict=True
+        ):
+            if has is not None and has != needs:
+                raise ValueError(f"the {name} are {has}, but the windows have {needs}. Make both from one WindowSpec.")
         self.learning_rate, self.weight_decay = learning_rate, weight_decay
         self._validation = [0.0, 0]
 

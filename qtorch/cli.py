@@ -1,0 +1,83 @@
+"""The command line; no logic."""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+EXIT_CODES = """
+exit codes:
+  0  done
+  1  error
+  2  unusable arguments or configuration
+  3  done, but some assets have no forecast; forecasts.parquet names each and why
+  4  refused: the data or positions do not pass a check; nothing was written
+  5  the as-of date is a session of no exchange in the data; nothing was written
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Runs a command and exits with its code."""
+    from jsonargparse import ArgumentParser
+
+    parser = ArgumentParser(prog="qtorch", description="Risk forecasts of markets that close on different days.")
+    commands = parser.add_subcommands(title="commands", required=True)
+    nightly = _nightly_parser()
+    commands.add_subcommand("nightly", nightly, help="forecast tonight's risk from a YAML configuration")
+    arguments = sys.argv[1:] if arguments is None else list(arguments)
+    parsed = parser.parse_args(arguments)
+    sys.exit(_nightly(nightly, parsed.nightly, arguments))
+
+
+def _nightly_parser():  # type: ignore[no-untyped-def]
+    from argparse import RawDescriptionHelpFormatter
+
+    from jsonargparse import ArgumentParser
+
+    from qtorch.nightly import NightlyConfig
+
+    parser = ArgumentParser(
+        description="Forecasts the risk of every asset and of a portfolio; writes Parquet files and a report.",
+        epilog=EXIT_CODES,
+        formatter_class=type("Formatter", (RawDescriptionHelpFormatter, ArgumentParser().formatter_class), {}),
+    )
+    parser.add_argument("--config", action="config", required=True, help="the YAML file; its paths are relative to it")
+    parser.add_argument("--as-of", type=str | None, default=None, help="YYYY-MM-DD; default: the last date of the data")
+    parser.add_class_arguments(NightlyConfig, None)
+    return parser
+
+
+def _nightly(parser, parsed, arguments: Sequence[str]) -> int:  # type: ignore[no-untyped-def]
+    """Runs the job; says in one line what went wrong."""
+    from qtorch.data import DataError
+    from qtorch.nightly import ExitCode, NightlyConfig, NotASession, Refused, run
+
+    given = {argument.partition("=")[0] for argument in arguments}
+    folder = Path(parsed.config[-1].absolute).parent
+
+    def base(flag: str) -> Path:
+        """Paths are relative to the file they stand in; those given on the command line, to where it is run."""
+        return Path.cwd() if flag in given else folder
+
+    try:
+        config = parser.instantiate(parsed)
+        config.data.path = str((base("--data.path") / config.data.path).resolve())
+        config.output = str((base("--output") / config.output).resolve())
+        if config.positions is not None:
+            config.positions = str((base("--positions") / config.positions).resolve())
+        result = run(
+            NightlyConfig(config.data, config.positions, config.model, config.training, config.risk, config.output),
+            as_of=parsed.as_of,
+            progress=sys.stderr.isatty(),
+            say=lambda line: print(line, flush=True),
+        )
+    except (DataError, Refused) as error:
+        print(f"qtorch nightly: refused: {error}", file=sys.stderr)
+        return ExitCode.REFUSED
+    except NotASession as error:
+        print(f"qtorch nightly: not a session: {error}", file=sys.stderr)
+        return ExitCode.NOT_A_SESSION
+    for asset, reason in result.failed.items():
+        print(f"no forecast for {asset}: {reason}", file=sys.stderr)
+    print(f"forecasts  {result.folder / 'forecasts.parquet'}")
+    print(f"report     {result.folder / 'report.html'}")
+    return result.code

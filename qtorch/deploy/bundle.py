@@ -1,0 +1,125 @@
+"""Saved models: safetensors, JSON and SHA-256; nothing is unpickled."""
+
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import lightning
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from qtorch.data.windows import WindowSpec
+from qtorch.nn import build, describe
+from qtorch.training import Forecaster
+
+FORMAT = 1
+
+
+class BundleError(ValueError):
+    """A saved model that cannot be trusted or used; the message says why."""
+
+
+def save(model: Forecaster, path: str | Path, metadata: Mapping[str, Any] | None = None) -> None:
+    """Writes a model to a folder: `weights.safetensors` and `model.json`, which holds the weights' SHA-256.
+
+    Args:
+        model: a trained model.
+        path: a folder, made if needed; files of an earlier model in it are replaced.
+        metadata: plain values to keep beside the model, such as the span it was trained on.
+
+    Raises:
+        TypeError: the encoder or head cannot be described in plain values.
+    """
+    folder = Path(path)
+    folder.mkdir(parents=True, exist_ok=True)
+    state = {name: value.detach().cpu().contiguous() for name, value in model.network.state_dict().items()}
+    save_file(state, folder / "weights.safetensors")
+    description = {
+        "format": FORMAT,
+        "encoder": describe(model.network.encoder),
+        "head": describe(model.network.head),
+        "windows": asdict(model.spec),
+        "weights_sha256": _sha256(folder / "weights.safetensors"),
+        "metadata": dict(metadata or {}),
+        "versions": versions(),
+    }
+    text = json.dumps(description, indent=2, sort_keys=True)
+    # The description is written last and whole, so a folder without it is no bundle.
+    aside = folder / "model.json.part"
+    aside.write_text(text + "\n")
+    os.replace(aside, folder / "model.json")
+
+
+def load(path: str | Path, *, allow: Iterable[str] = ()) -> tuple[Forecaster, dict[str, Any]]:
+    """Reads a model that `save` wrote.
+
+    Args:
+        path: the folder.
+        allow: packages beside qtorch whose classes the bundle may name.
+
+    Returns:
+        The model in evaluation mode, and the metadata saved beside it.
+
+    Raises:
+        BundleError: a file is missing, truncated, altered, of another format, or names a class not allowed.
+    """
+    folder = Path(path)
+    description = inspect_bundle(folder)
+    weights = folder / "weights.safetensors"
+    try:
+        if _sha256(weights) != description["weights_sha256"]:
+            raise BundleError(f"{weights}: its SHA-256 is not the one in model.json. Train the model anew.")
+        spec = WindowSpec(**description["windows"])
+        encoder = build(description["encoder"], allow=allow)
+        model = Forecaster(encoder, build(description["head"], allow=allow), spec)
+        model.network.load_state_dict(load_file(weights), strict=True)
+    except BundleError:
+        raise
+    except (OSError, KeyError, TypeError, ValueError, RuntimeError, SafetensorError) as error:
+        raise BundleError(f"{folder}: not a usable model ({error}). Train the model anew.") from error
+    return model.eval(), description["metadata"]
+
+
+def inspect_bundle(path: str | Path) -> dict[str, Any]:
+    """The description of a saved model, without its weights.
+
+    Raises:
+        BundleError: it is missing, unreadable or of another format.
+    """
+    file = Path(path) / "model.json"
+    try:
+        description = json.loads(file.read_text())
+    except (OSError, ValueError) as error:
+        raise BundleError(f"{file}: not readable ({error}). Train the model anew.") from error
+    if not isinstance(description, dict) or description.get("format") != FORMAT:
+        raise BundleError(f"{file}: not a model of format {FORMAT}. Train the model anew.")
+    return description
+
+
+def versions() -> dict[str, str]:
+    """Versions of what computes forecasts."""
+    import platform
+    from importlib.metadata import version
+
+    import numpy as np
+    import pandas as pd
+
+    return {
+        "qtorch": version("qtorch-finance"),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "lightning": lightning.__version__,
+        "pandas": pd.__version__,
+        "numpy": np.__version__,
+        "exchange_calendars": version("exchange_calendars"),
+    }
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

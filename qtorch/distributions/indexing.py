@@ -1,0 +1,41 @@
+"""Parts of a batch of distributions."""
+
+from functools import singledispatch
+from typing import Any
+
+from torch.distributions import Distribution
+
+from qtorch.distributions.affine import Affine
+from qtorch.distributions.empirical import Empirical
+
+
+@singledispatch
+def take(distribution: Distribution, index: Any) -> Distribution:
+    """The distributions at some places of a batch: their parameters indexed as a tensor of the batch shape would be.
+
+    Works for classes whose parameters, named in `arg_constraints`, have the batch shape; others register their own way
+    with `take.register`.
+
+    Args:
+        distribution: of batch shape `[...]` and no event dimension.
+        index: anything that indexes a tensor of that shape.
+
+    Example:
+        >>> import torch
+        >>> d = torch.distributions.Normal(torch.zeros(3), torch.tensor([1.0, 2.0, 3.0]))
+        >>> take(d, slice(1, None)).scale
+        tensor([2., 3.])
+    """
+    names = distribution.arg_constraints
+    parameters = {name: getattr(distribution, name).expand(distribution.batch_shape)[index] for name in names}
+    return type(distribution)(**parameters, validate_args=False)
+
+
+@take.register
+def _affine(distribution: Affine, index: Any) -> Affine:
+    return Affine(take(distribution.base, index), distribution.loc[index], distribution.scale[index])
+
+
+@take.register
+def _empirical(distribution: Empirical, index: Any) -> Empirical:
+    return Empirical(distribution.values[index])

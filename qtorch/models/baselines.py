@@ -1,0 +1,95 @@
+"""Baselines with a forecaster's interface that need no training: what a risk desk runs today."""
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+from torch.distributions import Normal
+
+from qtorch.data.features import horizon_returns
+from qtorch.data.panel import Panel
+from qtorch.data.windows import WindowSource, WindowSpec
+from qtorch.distributions import Empirical
+from qtorch.forecast import Forecast
+
+Dates = Iterable[str | pd.Timestamp] | str | pd.Timestamp
+
+
+@dataclass(frozen=True)
+class RiskMetrics:
+    """Normal returns with an EWMA volatility, scaled by the square root of the horizon.
+
+    Attributes:
+        spec: horizons, and in its features the decay (.94).
+        min_history: returns that an asset needs.
+        stale: after this many sessions of its exchange without a price an asset has no forecast.
+
+    References:
+        J.P. Morgan (1996), RiskMetrics Technical Document, section 5.2.
+    """
+
+    spec: WindowSpec = WindowSpec()
+    min_history: int = 60
+    stale: int = 5
+
+    def forecast(self, panel: Panel, dates: Dates, *, source: WindowSource | None = None) -> Forecast:
+        """Forecasts every asset of a panel at some of its dates; `source` as of `Forecaster.forecast`."""
+        source = WindowSource(panel, self.spec) if source is None else source
+        dates, rows, asset, i, valid = _entries(panel, dates, source, self.min_history, self.stale)
+        root = torch.tensor([math.sqrt(h) for h in self.spec.horizons], device=i.device)
+        sigma = torch.where(valid, source.table.scale[asset, i], 1.0)[:, None, :] * root[:, None]
+        return Forecast(
+            Normal(torch.zeros_like(sigma), sigma),
+            valid,
+            panel.state[rows],
+            dates,
+            panel.assets,
+            self.spec.horizons,
+        )
+
+
+@dataclass(frozen=True)
+class HistoricalSimulation:
+    """The empirical distribution of an asset's last returns; over h sessions, of its overlapping h-session returns.
+
+    Attributes:
+        window: how many returns; an asset with fewer is forecast from those it has.
+        spec: horizons.
+        min_history: returns that an asset needs.
+        stale: after this many sessions of its exchange without a price an asset has no forecast.
+    """
+
+    window: int = 500
+    spec: WindowSpec = WindowSpec()
+    min_history: int = 60
+    stale: int = 5
+
+    def forecast(self, panel: Panel, dates: Dates, *, source: WindowSource | None = None) -> Forecast:
+        """Forecasts every asset of a panel at some of its dates; `source` as of `Forecaster.forecast`."""
+        source = WindowSource(panel, self.spec) if source is None else source
+        dates, rows, asset, i, valid = _entries(panel, dates, source, self.min_history, self.stale)
+        back = torch.arange(self.window, device=i.device)
+        samples = []
+        for horizon in self.spec.horizons:
+            returns, _ = horizon_returns(source.table, horizon)  # entry j's are known at entry j + horizon
+            j = i.unsqueeze(-1) - horizon - back
+            chosen = returns[asset.unsqueeze(-1), j.clamp(min=0)]
+            samples.append(torch.where(j >= 0, chosen, torch.nan).float())
+        values = torch.stack(samples, dim=1)  # [D, H, N, window]
+        values = torch.where(valid[:, None, :, None], values, 0.0)
+        return Forecast(Empirical(values), valid, panel.state[rows], dates, panel.assets, self.spec.horizons)
+
+
+def _entries(
+    panel: Panel, dates: Dates, source: WindowSource, min_history: int, stale: int
+) -> tuple[pd.DatetimeIndex, Tensor, Tensor, Tensor, Tensor]:
+    """Dates, rows, and for each date and asset: its column, the entry of its table, whether it has a forecast."""
+    dates = pd.DatetimeIndex(np.atleast_1d(np.asarray(dates, dtype="M8[us]")))
+    rows = np.array([panel.row(date) for date in dates])
+    entries, valid = source.at(rows, min_history, stale)
+    asset = torch.arange(len(panel.assets), device=valid.device).expand(valid.shape)
+    return dates, torch.as_tensor(rows, device=valid.device), asset, entries % source.length, valid

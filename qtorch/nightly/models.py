@@ -1,0 +1,134 @@
+"""Which model forecasts tonight: a saved one while it is young enough, else one trained tonight."""
+
+import hashlib
+import json
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import lightning
+import pandas as pd
+
+from qtorch.data import DataError, DataModule, WindowSource
+from qtorch.deploy import BundleError, inspect_bundle, load, save
+from qtorch.nightly.config import NightlyConfig
+from qtorch.nightly.store import whole_folder
+from qtorch.nn import build
+from qtorch.training import Forecaster, fit
+
+
+def model_for(
+    config: NightlyConfig, source: WindowSource, progress: bool, say: Callable[[str], None]
+) -> tuple[Forecaster, dict[str, Any]]:
+    """Loads the youngest usable model of the output folder, or trains one and saves it there.
+
+    A model is usable on a date if it was trained on or before it, at most `training.refit_after` sessions ago, with
+    the same model and training settings. It never saw the `risk.backtest_sessions` before the date it was trained on,
+    so the backtest of any night that uses it is out of sample.
+
+    Returns:
+        The model, and what is known about it: trained_as_of, folder, sha256 of the weights, how it came.
+    """
+    panel = source.panel
+    folder = Path(config.output) / "models"
+    wanted = _settings_hash(config)
+    for candidate in sorted(folder.glob("trained=*"), reverse=True):
+        try:
+            about = inspect_bundle(candidate)["metadata"]
+            trained = panel.dates.get_indexer([pd.Timestamp(about["as_of"])])[0] if about["as_of"] <= str(panel.dates[-1]) else -1
+            if trained < 0:
+                continue  # trained after the as-of date, or on a date that the data no longer have
+            age = len(panel.dates) - 1 - int(trained)
+            if age > config.training.refit_after:
+                say(f"model of {about['as_of']}: {age} sessions old, more than {config.training.refit_after}")
+                break
+            if about["settings_sha256"] != wanted:
+                say(f"model of {about['as_of']}: made with other settings")
+                continue
+            model, about = load(candidate, allow=config.model.allow)
+        except (BundleError, KeyError) as error:
+            say(f"model {candidate.name} is not usable: {error}")
+            continue
+        return model, _about(candidate, about, age)
+    return _train(config, source, folder, wanted, progress)
+
+
+def _train(
+    config: NightlyConfig, source: WindowSource, folder: Path, settings: str, progress: bool
+) -> tuple[Forecaster, dict[str, Any]]:
+    dates = source.panel.dates
+    test = len(dates) - 1 - config.risk.backtest_sessions
+    validation = test - config.training.validation_sessions
+    if validation < 1:
+        raise DataError(
+            f"{len(dates)} dates are too few to train on: the backtest takes the last {config.risk.backtest_sessions} "
+            f"and validation the {config.training.validation_sessions} before. Give more history, or lower "
+            "risk.backtest_sessions and training.validation_sessions."
+        )
+    lightning.seed_everything(config.training.seed, verbose=False)
+    spec = config.model.windows
+    encoder = build(config.model.encoder, allow=config.model.allow, in_features=len(spec.features))
+    head = build(
+        config.model.head,
+        allow=config.model.allow,
+        in_features=encoder.out_features,
+        horizons=list(spec.horizons),
+    )
+    model = Forecaster(encoder, head, spec, learning_rate=config.training.learning_rate)
+    data = DataModule(
+        source.panel,
+        spec,
+        source=source,
+        validation_start=dates[validation],
+        test_start=dates[test],
+        batch_size=config.training.batch_size,
+        batches_per_epoch=config.training.batches_per_epoch,
+        seed=config.training.seed,
+    )
+    loss = fit(
+        model,
+        data,
+        max_epochs=config.training.max_epochs,
+        patience=config.training.patience,
+        accelerator=config.training.accelerator,
+        precision=config.training.precision,
+        progress=progress,
+    )
+    about = {
+        "as_of": f"{dates[-1]:%Y-%m-%d}",
+        "trained_through": f"{dates[validation - 1]:%Y-%m-%d}",
+        "validated_through": f"{dates[test - 1]:%Y-%m-%d}",
+        "validation_loss": round(loss, 6),
+        "assets": len(source.panel.assets),
+        "seed": config.training.seed,
+        "settings_sha256": settings,
+    }
+    target = folder / f"trained={dates[-1]:%Y-%m-%d}"
+    with whole_folder(target) as part:
+        save(model, part, about)
+    return model, _about(target, about, 0)
+
+
+def _about(folder: Path, metadata: dict[str, Any], age: int) -> dict[str, Any]:
+    description = inspect_bundle(folder)
+    return {
+        **metadata,
+        "age_sessions": age,
+        "bundle": folder.name,
+        "weights_sha256": description["weights_sha256"],
+        "encoder": description["encoder"],
+        "head": description["head"],
+    }
+
+
+def _settings_hash(config: NightlyConfig) -> str:
+    """Of everything that makes a model what it is, but how often it is made."""
+    training = {key: value for key, value in asdict(config.training).items() if key != "refit_after"}
+    made_of = {
+        "model": asdict(config.model),
+        "training": training,
+        "backtest_sessions": config.risk.backtest_sessions,
+        "as_of": config.data.as_of,
+    }
+    return hashlib.sha256(json.dumps(made_of, sort_keys=True).encode()).hexdigest()

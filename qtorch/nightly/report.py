@@ -1,0 +1,320 @@
+"""The night's page: one self-contained HTML file."""
+
+import base64
+import io
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+import torch
+
+from qtorch.data import State
+from qtorch.distributions import take
+from qtorch.nightly.config import NightlyConfig
+from qtorch.nightly.history import EWMA, HISTORICAL, MODEL, History, PortfolioRecord
+from qtorch.nightly.record import ZONE_LEVEL, ZONES, Record
+from qtorch.nightly.tables import PORTFOLIO
+from qtorch.risk.plots import fan_chart, pit_histogram
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+SHOWN_DAYS = 250
+PROBABILITIES = (0.01, 0.05, 0.25, 0.75, 0.95, 0.99)
+WIDE, NARROW = 9.6, 4.3  # inches: the widths at which a chart is drawn for desktops and for phones
+NAMES = {MODEL: "qtorch", EWMA: "RiskMetrics EWMA", HISTORICAL: "Historical simulation, 500 days"}
+STYLE = {
+    "svg.fonttype": "none",
+    "svg.hashsalt": "qtorch",
+    "font.family": "sans-serif",
+    "font.sans-serif": ["Helvetica Neue", "Arial", "DejaVu Sans"],
+    "font.size": 10,
+    "axes.titlesize": 10,
+    "legend.frameon": False,
+    "figure.constrained_layout.use": True,
+}
+
+
+@dataclass(frozen=True, eq=False)
+class Night:
+    """All that a night's report tells.
+
+    Attributes:
+        date: the as-of date.
+        config: the job's.
+        unit: of the exposures, "weight" or "market_value".
+        states: tonight's state of each asset.
+        findings: of the panel.
+        forecasts: the forecast table.
+        portfolio: the portfolio table.
+        backtest: the backtest table.
+        history: the forecasts behind them.
+        records: by model.
+        held: the portfolio's record, None without positions.
+        model: what is known about the model.
+    """
+
+    date: pd.Timestamp
+    config: NightlyConfig
+    unit: str
+    states: pd.DataFrame
+    findings: pd.DataFrame
+    forecasts: pd.DataFrame
+    portfolio: pd.DataFrame
+    backtest: pd.DataFrame
+    history: History
+    records: dict[str, Record]
+    held: PortfolioRecord | None
+    model: dict[str, Any]
+
+
+def write_report(night: Night, path: Path) -> None:
+    """Writes the page; the same night gives the same bytes."""
+    import jinja2
+    import matplotlib
+
+    loader = jinja2.PackageLoader("qtorch.nightly", "templates")
+    environment = jinja2.Environment(loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    environment.filters["percent"] = _percent
+    environment.filters["money"] = lambda x: _amount(x, night.unit)
+    with matplotlib.rc_context(STYLE):
+        page = environment.get_template("report.html.j2").render(_content(night))
+    path.write_text(page, encoding="utf-8")
+
+
+def _content(night: Night) -> dict[str, Any]:
+    due = night.states[night.states["status"] != "retired"]
+    return {
+        "date": night.date,
+        "shown_days": SHOWN_DAYS,
+        "unit": night.unit,
+        "config": night.config,
+        "model": night.model,
+        "headline": _headline(night),
+        "portfolio_fan": None if night.held is None else _responsive(lambda w: _portfolio_figure(night, w)),
+        "contributions": _contributions(night),
+        "largest": _largest(night),
+        "asset_fans": _asset_fans(night),
+        "lights": _lights(night, due),
+        "pit": _responsive(lambda w: _pit_figure(night, w)),
+        "comparison": _comparison(night),
+        "markets": _markets(due),
+        "not_usual": due[(due["status"] != "ok") | (due["reason"] != "")].reset_index().to_dict("records"),
+        "retired": night.states[night.states["status"] == "retired"].reset_index().to_dict("records"),
+        "findings": _findings(night),
+    }
+
+
+def _headline(night: Night) -> dict[str, Any] | None:
+    if night.portfolio.empty:
+        return None
+    whole = night.portfolio[night.portfolio["asset"] == PORTFOLIO].set_index(["horizon", "level"])
+    top, middle = max(night.config.risk.levels), sorted(night.config.risk.levels)[len(night.config.risk.levels) // 2]
+    zones = None
+    if night.held is not None and ZONE_LEVEL in night.config.risk.levels:
+        zone, exceedances, observations = night.held.record.zones()
+        zones = {"zone": ZONES[zone[0]], "exceedances": int(exceedances[0]), "observations": int(observations[0])}
+    return {
+        "figures": [
+            {
+                "horizon": horizon,
+                "level": level,
+                "measure": measure,
+                "value": whole.loc[(horizon, level), column],
+            }
+            for horizon in night.config.model.horizons
+            for measure, column, level in (
+                ("Value at risk", "value_at_risk", top),
+                ("Expected shortfall", "expected_shortfall", middle),
+            )
+        ],
+        "exposure": whole["exposure"].iloc[0],
+        "status": whole["status"].iloc[0],
+        "zones": zones,
+    }
+
+
+def _contributions(night: Night) -> dict[str, Any] | None:
+    if night.portfolio.empty:
+        return None
+    level = sorted(night.config.risk.levels)[len(night.config.risk.levels) // 2]
+    frame = night.portfolio[(night.portfolio["horizon"] == 1) & (night.portfolio["level"] == level)]
+    total = frame.loc[frame["asset"] == PORTFOLIO, "expected_shortfall"].iloc[0]
+    parts = frame[frame["asset"] != PORTFOLIO].sort_values("component_expected_shortfall", ascending=False)
+    size = parts["component_expected_shortfall"].abs().max()
+    rows = parts.assign(
+        share=parts["component_expected_shortfall"] / total,
+        width=100 * parts["component_expected_shortfall"].abs() / size,
+        relief=parts["component_expected_shortfall"] < 0,
+    )
+    alone = rows["expected_shortfall"].sum()
+    return {"level": level, "rows": rows.to_dict("records"), "diversified": 1 - total / alone if alone > 0 else np.nan}
+
+
+def _largest(night: Night, most: int = 12) -> dict[str, Any]:
+    top = max(night.config.risk.levels)
+    frame = night.forecasts[(night.forecasts["level"] == top) & night.forecasts["value_at_risk"].notna()]
+    wide = frame.set_index(["asset", "horizon"])[["value_at_risk", "expected_shortfall", "volatility"]].unstack()
+    wide = wide.sort_values(("value_at_risk", 1), ascending=False).head(most)
+    last = night.config.model.horizons[-1]
+    ewma = night.records[EWMA].value_at_risk.get(top)
+    yesterday = night.records[MODEL].value_at_risk.get(top)
+    columns = {asset: n for n, asset in enumerate(night.history.panel.assets)}
+    details = night.forecasts[night.forecasts["horizon"] == 1].drop_duplicates("asset").set_index("asset")
+    rows = []
+    for asset, row in wide.iterrows():
+        n = columns[asset]
+        before = float(yesterday[-1, n]) if yesterday is not None and ewma is not None else np.nan
+        rows.append(
+            {
+                "asset": asset,
+                "var": row[("value_at_risk", 1)],
+                "es": row[("expected_shortfall", 1)],
+                "far": row[("value_at_risk", last)],
+                "df": details["degrees_of_freedom"].get(asset),
+                "change": row[("value_at_risk", 1)] / before - 1,
+                "width": 100 * row[("value_at_risk", 1)] / wide[("value_at_risk", 1)].max(),
+                "state": details["state"].get(asset),
+            }
+        )
+    return {"level": top, "far": last, "rows": rows}
+
+
+def _lights(night: Night, due: pd.DataFrame) -> list[dict[str, Any]]:
+    record = night.records[MODEL]
+    if ZONE_LEVEL not in record.value_at_risk:
+        return []
+    zone, exceedances, observations = record.zones()
+    return [
+        {"asset": a, "zone": ZONES[zone[n]], "exceedances": int(exceedances[n]), "observations": int(observations[n])}
+        for n, a in enumerate(night.history.panel.assets)
+        if a in due.index and int(observations[n])
+    ]
+
+
+def _comparison(night: Night) -> list[dict[str, Any]]:
+    frame = night.backtest[night.backtest["asset"] != PORTFOLIO].assign(rejected=lambda f: f["kupiec_p"] < 0.05)
+    rows = []
+    for level, at_level in frame.groupby("level"):
+        best = at_level.groupby("model")["fz0"].mean().idxmin()
+        for model in NAMES:
+            of = at_level[at_level["model"] == model]
+            rows.append(
+                {
+                    "level": level,
+                    "model": NAMES[model],
+                    "rate": of["exceedances"].sum() / of["observations"].sum(),
+                    "expected": 1 - level,
+                    "rejected": int(of["rejected"].sum()),
+                    "assets": len(of),
+                    "pinball": 100 * of["pinball"].mean(),
+                    "fz0": of["fz0"].mean(),
+                    "best": model == best,
+                    "first": model == MODEL,
+                }
+            )
+    return rows
+
+
+def _markets(due: pd.DataFrame) -> list[dict[str, Any]]:
+    names = (State.OBSERVED, State.CLOSED, State.MISSING)
+    table = due.groupby(["exchange", "state"]).size().unstack(fill_value=0)
+    return [
+        {"exchange": exchange} | {state.name.lower(): int(row.get(state.name, 0)) for state in names}
+        for exchange, row in table.iterrows()
+    ]
+
+
+def _findings(night: Night) -> list[dict[str, Any]]:
+    """The findings of the last year, the newest first."""
+    recent = night.findings[night.findings["date"] > night.date - pd.Timedelta(days=365)]
+    return recent.sort_values("date", ascending=False).head(20).to_dict("records")
+
+
+def _portfolio_figure(night: Night, width: float) -> "Figure":
+    from matplotlib.figure import Figure
+
+    assert night.held is not None
+    fan, scale = night.held.fan, 100 if night.unit == "weight" else 1
+    quantiles = torch.stack([fan.icdf(torch.tensor(p)) for p in PROBABILITIES], dim=-1)[-SHOWN_DAYS:]
+    figure = Figure(figsize=(width, 3.6))
+    ax = figure.subplots()
+    profit = night.held.record.returns[-SHOWN_DAYS:, 0]
+    fan_chart(ax, night.held.dates[-SHOWN_DAYS:], scale * quantiles.numpy(), scale * profit.numpy(), PROBABILITIES)
+    ax.set_ylabel("profit, % of weights" if night.unit == "weight" else "profit, in the positions' currency")
+    columns = 5 if width > 6 else 2
+    figure.legend(loc="outside lower center", ncols=columns, fontsize=9)
+    _dates(ax, width)
+    return figure
+
+
+def _asset_fans(night: Night, most: int = 6) -> list[dict[str, Any]]:
+    """Small fan charts of the assets with the largest value at risk tonight."""
+    from matplotlib.figure import Figure
+
+    chosen = [row["asset"] for row in _largest(night, most)["rows"]]
+    history = night.history
+    forecast = history.forecast.select(history.backtest)
+    record = night.records[MODEL]
+    out = []
+    for asset in chosen:
+        n = history.panel.assets.index(asset)
+        there = forecast.mask[:, n] & record.returns[:, n].isfinite()
+        there = torch.arange(len(there))[there][-SHOWN_DAYS:]
+        if not len(there):
+            continue
+        marginals = take(forecast.distribution, (there, 0, n))
+        quantiles = torch.stack([marginals.icdf(torch.tensor(p, dtype=torch.float64)) for p in PROBABILITIES], dim=-1)
+        figure = Figure(figsize=(NARROW, 2.3))
+        ax = figure.subplots()
+        dates = history.record_dates()[there.numpy()]
+        fan_chart(ax, dates, 100 * quantiles.numpy(), 100 * record.returns[there, n].numpy(), PROBABILITIES)
+        ax.set_ylabel("return, %")
+        _dates(ax, NARROW)
+        beyond = int((record.returns[there, n] < quantiles[:, 0]).sum())
+        out.append({"asset": asset, "image": _svg(figure), "beyond": beyond, "days": len(there)})
+    return out
+
+
+def _pit_figure(night: Night, width: float) -> "Figure":
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(min(width, 6.0), 3.0))
+    ax = figure.subplots()
+    pit_histogram(ax, night.history.transforms[night.history.backtest, 0].numpy())
+    ax.set_xlabel("where the outcome fell in its forecast (0: worst, 1: best)")
+    ax.set_ylabel("frequency, 1 if right")
+    figure.legend(loc="outside upper right", fontsize=9)
+    return figure
+
+
+def _dates(ax: Any, width: float) -> None:
+    from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
+
+    locator = AutoDateLocator(minticks=3, maxticks=9 if width > 6 else 5)
+    ax.xaxis.set_major_locator(locator)
+    ax.xaxis.set_major_formatter(ConciseDateFormatter(locator))
+
+
+def _responsive(draw: Callable[[float], "Figure"]) -> dict[str, str]:
+    return {"wide": _svg(draw(WIDE)), "narrow": _svg(draw(NARROW))}
+
+
+def _svg(figure: "Figure") -> str:
+    """A figure as a data URI."""
+    stream = io.StringIO()
+    figure.savefig(stream, format="svg", metadata={"Date": None, "Creator": None}, transparent=True)
+    return "data:image/svg+xml;base64," + base64.b64encode(stream.getvalue().encode()).decode()
+
+
+def _percent(value: float, digits: int = 2) -> str:
+    return "–" if value is None or not np.isfinite(value) else f"{100 * value:.{digits}f} %"
+
+
+def _amount(value: float, unit: str) -> str:
+    if unit == "weight":
+        return _percent(value)
+    return "–" if not np.isfinite(value) else f"{value:,.0f}"

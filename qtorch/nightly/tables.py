@@ -1,0 +1,86 @@
+"""The tables that a night writes."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from jaxtyping import Bool, Float64
+from torch import Tensor
+from torch.distributions import Distribution
+
+from qtorch.distributions import take
+from qtorch.nightly.history import History
+from qtorch.risk import expected_shortfall, portfolio_risk, value_at_risk
+
+PORTFOLIO = "PORTFOLIO"
+
+
+def forecast_table(history: History, states: pd.DataFrame, levels: Sequence[float]) -> pd.DataFrame:
+    """Tonight's risk of every asset of the universe, those without a forecast included, with state and status."""
+    frame = history.tonight.to_frame(levels).drop(columns=["date", "state"])
+    due = states[states["status"] != "retired"][["exchange", "state", "last_price", "status", "reason"]]
+    absent = due.index.difference(frame["asset"])
+    index = pd.MultiIndex.from_product([absent, history.tonight.horizons, levels], names=["asset", "horizon", "level"])
+    frame = pd.concat([frame, index.to_frame(index=False)]).merge(due, left_on="asset", right_index=True)
+    return frame.sort_values(["asset", "horizon", "level"], ignore_index=True).astype({"asset": "str"})
+
+
+def portfolio_table(history: History, exposures: pd.Series, unit: str, states: pd.DataFrame) -> pd.DataFrame:
+    """Tonight's risk of the portfolio and its contributions by asset, per horizon and level.
+
+    The row PORTFOLIO holds the whole; a position's own row holds its stand-alone risk and its Euler contributions,
+    which sum to the portfolio's. Positions without a forecast are left out of the whole, whose status names them.
+    """
+    tonight, assets = history.tonight, list(exposures.index)
+    column = [tonight.assets.index(asset) for asset in assets]
+    there = tonight.mask[0, column]
+    exposure = torch.tensor(exposures.to_list(), dtype=torch.float64)
+    held = torch.where(there, exposure, 0.0)
+    without = exposures.index[~there.numpy() & (exposures != 0).to_numpy()]
+    status = "ok" if without.empty else "without " + ", ".join(without)
+    parts = []
+    for h, horizon in enumerate(tonight.horizons):
+        scenarios = history.scenarios(h)[:, column]
+        for level in history.config.risk.levels:
+            risk = portfolio_risk(scenarios, held, level)
+            alone = _stand_alone(take(tonight.distribution, (0, h, column)), exposure, there, level)
+            rows = {
+                "horizon": horizon,
+                "level": level,
+                "asset": [PORTFOLIO, *assets],
+                "exposure": [held.sum().item(), *exposures],
+                "unit": unit,
+                "value_at_risk": [risk.value_at_risk, *alone[0].tolist()],
+                "expected_shortfall": [risk.expected_shortfall, *alone[1].tolist()],
+                "component_value_at_risk": [risk.value_at_risk, *risk.component_value_at_risk.tolist()],
+                "component_expected_shortfall": [risk.expected_shortfall, *risk.component_expected_shortfall.tolist()],
+                "status": [status, *states.loc[assets, "status"]],
+            }
+            parts.append(pd.DataFrame(rows))
+    return pd.concat(parts, ignore_index=True).astype({"asset": "str", "unit": "str", "status": "str"})
+
+
+def no_portfolio() -> pd.DataFrame:
+    """The portfolio table of a night without positions."""
+    columns = ["horizon", "level", "asset", "exposure", "unit", "value_at_risk", "expected_shortfall"]
+    return pd.DataFrame(columns=[*columns, "component_value_at_risk", "component_expected_shortfall", "status"])
+
+
+def write_table(frame: pd.DataFrame, path: Path) -> None:
+    """Writes a table; the same rows give the same bytes."""
+    pq.write_table(pa.Table.from_pandas(frame, preserve_index=False), path, compression="zstd")
+
+
+def _stand_alone(
+    marginals: Distribution, exposure: Float64[Tensor, " N"], there: Bool[Tensor, " N"], level: float
+) -> tuple[Float64[Tensor, " N"], Float64[Tensor, " N"]]:
+    """Value at risk and expected shortfall of each position by itself; a short position's loss is the right tail."""
+    upper = -value_at_risk(marginals, 1 - level).double()  # the quantile at `level`
+    below = -expected_shortfall(marginals, 1 - level).double()  # the mean up to it
+    upper_mean = (marginals.mean.double() - level * below) / (1 - level)
+    var = torch.where(exposure >= 0, value_at_risk(marginals, level).double(), upper) * exposure.abs()
+    es = torch.where(exposure >= 0, expected_shortfall(marginals, level).double(), upper_mean) * exposure.abs()
+    return torch.where(there, var, torch.nan), torch.where(there, es, torch.nan)

@@ -1,0 +1,69 @@
+"""Modules as plain text and back: a class's import path and its constructor's arguments."""
+
+import importlib
+import inspect
+from collections.abc import Iterable
+from typing import Any
+
+from torch import nn
+
+Spec = dict[str, Any]
+
+
+def describe(module: nn.Module) -> Spec:
+    """The class path and constructor arguments of a module that keeps each argument in an attribute of its name.
+
+    Raises:
+        TypeError: an argument is not kept, or is not made of str, int, float, bool, None, lists and dicts.
+    """
+    kind = type(module)
+    arguments = {}
+    for name in inspect.signature(kind).parameters:
+        if not hasattr(module, name):
+            raise TypeError(f"{kind.__name__} does not keep its argument {name!r} in an attribute of that name.")
+        arguments[name] = _plain(getattr(module, name), f"{kind.__name__}.{name}")
+    return {"class_path": f"{kind.__module__}.{kind.__qualname__}", "init_args": arguments}
+
+
+def build(spec: Spec, *, allow: Iterable[str] = (), **arguments: Any) -> nn.Module:
+    """A fresh module from `{class_path, init_args}`; only classes of qtorch and of allowed packages are imported.
+
+    Args:
+        spec: as of `describe`, or as written in a configuration.
+        allow: further packages whose classes may be named, such as ``"mydesk.models"``.
+        **arguments: given beside `init_args`, which may not repeat them with another value.
+
+    Raises:
+        ValueError: the class is not allowed, does not exist or is no module, or its arguments do not fit.
+    """
+    path = spec.get("class_path")
+    if not isinstance(path, str) or "." not in path:
+        raise ValueError(f"a model needs a class_path such as qtorch.models.Transformer, not {path!r}.")
+    packages = ("qtorch", *allow)
+    if not any(path.startswith(f"{package}.") for package in packages):
+        raise ValueError(f"class_path {path!r} is outside the allowed packages ({', '.join(packages)}).")
+    module, _, name = path.rpartition(".")
+    try:
+        kind = getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError) as error:
+        raise ValueError(f"class_path {path!r} does not exist: {error}.") from error
+    if not (isinstance(kind, type) and issubclass(kind, nn.Module)):
+        raise ValueError(f"class_path {path!r} is not a torch.nn.Module.")
+    given = dict(spec.get("init_args") or {})
+    for key, value in arguments.items():
+        if _plain(given.setdefault(key, value), key) != _plain(value, key):
+            raise ValueError(f"{path}: init_args give {key}={given[key]!r}, but the windows need {value!r}.")
+    try:
+        return kind(**given)
+    except TypeError as error:
+        raise ValueError(f"{path}: {error}. It takes {inspect.signature(kind)}.") from error
+
+
+def _plain(value: Any, where: str) -> Any:
+    if isinstance(value, (list, tuple)):
+        return [_plain(item, where) for item in value]
+    if isinstance(value, dict):
+        return {str(key): _plain(item, where) for key, item in value.items()}
+    if value is None or isinstance(value, (str, int, float, bool)):
+        return value
+    raise TypeError(f"{where} is a {type(value).__name__}, which a bundle cannot hold; use plain values.")
