@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import IntEnum
 from pathlib import Path
-from typing import Literal, Self
+from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -73,7 +73,7 @@ class Panel:
         bad_rows: Literal["raise", "quarantine"] = "raise",
         off_calendar: Literal["keep", "drop", "raise"] = "keep",
         jump: float = 0.5,
-    ) -> Self:
+    ) -> "Panel":
         """Builds a panel from a long frame, a frame indexed by (date, asset), or wide closes.
 
         Args:
@@ -156,7 +156,7 @@ class Panel:
         start: str | pd.Timestamp | None = None,
         end: str | pd.Timestamp | None = None,
         **options: object,
-    ) -> Self:
+    ) -> "Panel":
         """Builds a panel from a Parquet file or a partitioned dataset; reads only the columns and rows needed.
 
         Args:
@@ -204,7 +204,7 @@ class Panel:
             )
         return int(row)
 
-    def until(self, date: str | pd.Timestamp) -> Self:
+    def until(self, date: str | pd.Timestamp) -> "Panel":
         """The panel as it stood at a date: its rows up to that one, with states that know nothing later."""
         n = self.row(date) + 1
         return replace(
@@ -219,7 +219,7 @@ class Panel:
             findings=self.findings[self.findings["date"] <= self.dates[n - 1]],
         )
 
-    def select(self, assets: Sequence[str]) -> Self:
+    def select(self, assets: Sequence[str]) -> "Panel":
         """The panel of some of its assets, in the order given; the dates stay.
 
         Raises:
@@ -241,7 +241,7 @@ class Panel:
             findings=self.findings[self.findings["asset"].isin(assets)],
         )
 
-    def to(self, device: torch.device | str) -> Self:
+    def to(self, device: torch.device | str) -> "Panel":
         """The panel with its tensors on a device; windows are gathered there."""
         names = ("values", "state", "session_day", "next_session_day", "is_session")
         return replace(self, **{name: getattr(self, name).to(device) for name in names})

@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
-from typing import Self
 
 import numpy as np
 import torch
@@ -64,11 +63,11 @@ class Window:
     asset_index: Int64[Tensor, " B"]
     row_index: Int64[Tensor, " B"]
 
-    def to(self, device: torch.device | str, non_blocking: bool = False) -> Self:
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> "Window":
         """The window on a device."""
         return self._map(lambda tensor: tensor.to(device, non_blocking=non_blocking))
 
-    def pin_memory(self) -> Self:
+    def pin_memory(self) -> "Window":
         """The window in page-locked memory."""
         return self._map(Tensor.pin_memory)
 
@@ -76,7 +75,7 @@ class Window:
         """The number of windows `B`."""
         return len(self.asset_index)
 
-    def _map(self, function) -> Self:  # type: ignore[no-untyped-def]
+    def _map(self, function) -> "Window":  # type: ignore[no-untyped-def]
         return replace(self, **{field.name: function(getattr(self, field.name)) for field in fields(self)})
 
 

@@ -15,8 +15,9 @@ class SkewedStudentT(nn.Module):
     """Maps hidden states to two-piece skewed Student-t distributions of returns in units of the window's scale.
 
     Every parameter is bounded, so that no hidden state, however far from the training data, gives an absurd forecast:
-    the volatility of horizon h is sqrt(h) times a factor between 1/8 and 8, the mode at most half of sqrt(h), the
-    degrees of freedom between 2.1 and 60, the skew between 1/2 and 2. A fresh head is RiskMetrics with 6 degrees
+    the volatility of horizon h is sqrt(h) times a factor between 1/8 and 8 (before the skew), the degrees of freedom are
+    between 2.1 and 60, the skew is between 2/3 and 3/2, and the mode is at most half a scale from zero, so that a
+    value at risk at 90 % or beyond is always a loss. A fresh head is RiskMetrics with 6 degrees
     of freedom: volatility sqrt(h), no mode, no skew.
 
     Args:
@@ -41,9 +42,10 @@ class SkewedStudentT(nn.Module):
         raw = self.project(hidden).float().unflatten(-1, (4, len(self.horizons)))
         df = 2.1 + 57.9 * torch.sigmoid(raw[..., 0, :] - 2.63)
         volatility = self.root_horizon * torch.exp(math.log(8) * torch.tanh(raw[..., 1, :] / math.log(8)))
-        loc = 0.5 * self.root_horizon * torch.tanh(raw[..., 2, :])
-        skew = torch.exp(math.log(2) * torch.tanh(raw[..., 3, :]))
-        return df, loc, volatility * torch.sqrt((df - 2) / df), skew
+        scale = volatility * torch.sqrt((df - 2) / df)
+        loc = 0.5 * scale * torch.tanh(raw[..., 2, :])
+        skew = torch.exp(math.log(1.5) * torch.tanh(raw[..., 3, :]))
+        return df, loc, scale, skew
 
     def distribution(self, df: Tensor, loc: Tensor, scale: Tensor, skew: Tensor) -> distributions.SkewedStudentT:
         """The distribution of parameters as `parameters_of` gives them, batch shape `[*batch, H]`."""

@@ -140,12 +140,17 @@ class Forecaster(lightning.LightningModule):
             source: the panel's windows, if they have been made already.
 
         Raises:
-            DataError: a date is not among the panel's.
+            DataError: a date is not among the panel's, or no asset can be forecast at any.
         """
         dates = pd.DatetimeIndex(np.atleast_1d(np.asarray(dates, dtype="M8[us]")))
         rows = np.array([panel.row(date) for date in dates])
         source = WindowSource(panel, self.spec) if source is None else source
         entries, valid = source.at(rows, min_history, stale)
+        if not valid.any():
+            raise DataError(
+                f"nothing to forecast at {listing(f'{date:%Y-%m-%d}' for date in dates)}: no asset has {min_history} "
+                f"returns and a price within its last {stale} sessions. Give more history, or lower min_history."
+            )
         training = self.network.training
         self.network.eval()
         batches = []
@@ -154,11 +159,6 @@ class Forecaster(lightning.LightningModule):
             batches.append((*self.network(window.inputs, window.mask), window.scale.unsqueeze(-1)))
         self.network.train(training)
         D, N = valid.shape
-        if not batches:
-            raise DataError(
-                f"nothing to forecast at {listing(f'{date:%Y-%m-%d}' for date in dates)}: no asset has {min_history} "
-                f"returns and a price within its last {stale} sessions. Give more history, or lower min_history."
-            )
         spread = []
         for values in zip(*batches, strict=True):
             joined = torch.cat(values).to(valid.device)

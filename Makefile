@@ -1,0 +1,56 @@
+# Everything runs in .venv, which each target sets up if need be; PYTHON picks the interpreter that makes it.
+PYTHON ?= python3
+BIN := .venv/bin
+INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+
+.PHONY: nightly test test-slow gpu lint format sample notebooks readme bench clean
+
+nightly: .venv/run
+	$(BIN)/qtorch nightly --config data/nightly.yaml
+
+test: .venv/test
+	$(BIN)/python -m pytest
+
+test-slow: .venv/test
+	$(BIN)/python -m pytest -m slow
+
+# On a machine with a GPU and torch installed: make gpu GPU_PYTHON=python3 uses that interpreter as it is.
+GPU_PYTHON ?= $(if $(wildcard .venv/test),$(BIN)/python,python3)
+gpu:
+	PYTHONPATH=. $(GPU_PYTHON) -m pytest -m gpu tests
+	PYTHONPATH=. $(GPU_PYTHON) benchmarks/gpu.py
+
+lint: .venv/lint
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+format: .venv/lint
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+sample: .venv/sample
+	$(BIN)/python data/build_sample.py
+
+notebooks: .venv/test
+	for source in notebooks/*.py; do $(BIN)/jupytext --to ipynb --execute $$source || exit 1; done
+
+# The pictures and figures of the README.
+readme: .venv/test
+	$(BIN)/python benchmarks/readme_picture.py
+	$(BIN)/python benchmarks/risk_accuracy.py
+	$(BIN)/python benchmarks/import_time.py
+
+.venv/bin/python:
+	$(PYTHON) -m venv .venv
+
+.venv/run: .venv/bin/python pyproject.toml constraints.txt
+	$(INSTALL) -e .
+	touch $@
+
+.venv/test .venv/lint .venv/sample: .venv/%: .venv/run
+	$(INSTALL) -e '.[$*]'
+	touch $@
+
+clean:
+	rm -rf .venv out dist

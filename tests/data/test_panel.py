@@ -1,0 +1,248 @@
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from qtorch.data import DataError, Panel, State, sessions
+from tests.conftest import make_prices
+
+
+def state(panel: Panel, asset: str, date: str) -> State:
+    return State(int(panel.state[panel.row(date), panel.assets.index(asset)]))
+
+
+def test_states_tell_a_holiday_from_a_fault(prices):
+    days = pd.to_datetime(["2019-06-03", "2019-07-10", "2019-08-30"])
+    kept = prices[~((prices["asset"] == "BBB") & prices["date"].isin(days))]
+    panel = Panel.from_frame(kept)
+    assert state(panel, "AAA", "2019-07-03") == State.OBSERVED
+    assert state(panel, "AAA", "2019-07-04") == State.CLOSED
+    assert state(panel, "EEE", "2019-07-04") == State.OBSERVED
+    assert state(panel, "BBB", "2019-07-10") == State.MISSING
+    assert state(panel, "BBB", "2019-06-03") == State.UNLISTED
+    assert state(panel, "BBB", "2019-08-30") == State.UNLISTED
+
+
+def test_the_rows_are_the_union_of_the_calendars(prices):
+    panel = Panel.from_frame(prices)
+    union = sessions("XNYS", prices["date"].min(), prices["date"].max()).days.union(
+        sessions("XECB", prices["date"].min(), prices["date"].max()).days
+    )
+    assert list(panel.dates) == list(union[union <= prices["date"].max()])
+
+
+def test_returns_span_closed_and_missing_days(prices):
+    panel = Panel.from_frame(prices[prices["date"] != "2019-07-10"])
+    returns = panel.returns()
+    aaa = prices[prices["asset"] == "AAA"].set_index("date")["close"]
+    n = panel.assets.index("AAA")
+    assert returns[panel.row("2019-07-04"), n].isnan()
+    over_holiday = aaa["2019-07-05"] / aaa["2019-07-03"] - 1
+    over_hole = aaa["2019-07-11"] / aaa["2019-07-09"] - 1
+    assert returns[panel.row("2019-07-05"), n].item() == pytest.approx(over_holiday, abs=1e-15)
+    assert returns[panel.row("2019-07-11"), n].item() == pytest.approx(over_hole, abs=1e-15)
+
+
+def test_layouts_agree(prices):
+    long = Panel.from_frame(prices)
+    indexed = Panel.from_frame(prices.set_index(["date", "asset"]))
+    wide = prices.pivot(index="date", columns="asset", values="close")
+    codes = prices.drop_duplicates("asset").set_index("asset")["exchange"].to_dict()
+    from_wide = Panel.from_frame(wide, exchange=codes)
+    for other in (indexed, from_wide):
+        assert other.assets == long.assets
+        assert torch.equal(other.state, long.state)
+        assert torch.equal(other.close.nan_to_num(), long.close.nan_to_num())
+
+
+def test_parquet_reads_a_span_of_a_partitioned_dataset(prices, tmp_path):
+    prices.assign(year=prices["date"].dt.month).to_parquet(tmp_path / "set", partition_cols=["year"])
+    panel = Panel.from_parquet(tmp_path / "set", start="2019-07-01", end="2019-07-31")
+    assert (str(panel.dates[0].date()), str(panel.dates[-1].date())) == ("2019-07-01", "2019-07-31")
+    assert panel.mask.sum() == prices["date"].between("2019-07-01", "2019-07-31").sum()
+
+
+@pytest.mark.parametrize(
+    ("date", "ny_session", "tokyo_session"),
+    [
+        ("2021-03-15", "2021-03-12", "2021-03-15"),  # the US on summer time, Europe not yet
+        ("2021-03-29", "2021-03-26", "2021-03-29"),  # both on summer time
+        ("2020-11-26", "2020-11-25", "2020-11-26"),  # Thanksgiving
+        ("2020-11-27", None, "2020-11-27"),  # New York closes early, at 18:00, which is after 16:30
+        ("2020-11-30", "2020-11-27", "2020-11-30"),
+        ("2020-01-02", "2019-12-31", None),  # Tokyo's New Year holidays
+    ],
+)
+def test_a_row_holds_what_is_known_at_its_instant(date, ny_session, tokyo_session):
+    frame = make_prices({"NYC": "XNYS", "TYO": "XTKS", "LON": "XLON"}, "2019-12-02", "2021-04-30")
+    panel = Panel.from_frame(frame, as_of="16:30 Europe/London")
+    row = panel.row(date)
+    for asset, session in (("NYC", ny_session), ("TYO", tokyo_session), ("LON", date)):
+        price = panel.close[row, panel.assets.index(asset)].item()
+        if session is None:
+            assert np.isnan(price)
+        else:
+            expected = frame[(frame["asset"] == asset) & (frame["date"] == session)]["close"].item()
+            assert price == expected
+
+
+@pytest.mark.parametrize("as_of", [None, "16:30 Europe/London", "12:00 Asia/Tokyo", "13:30 America/New_York"])
+def test_no_close_is_later_than_the_instant_of_its_row(as_of):
+    import exchange_calendars
+
+    frame = make_prices({"NYC": "XNYS", "TYO": "XTKS", "LON": "XLON"}, "2018-01-04", "2020-12-30")
+    panel = Panel.from_frame(frame, as_of=as_of)
+    seen = 0
+    for n, code in enumerate(panel.exchanges):
+        calendar = exchange_calendars.get_calendar(code, start="2017-12-01", end="2021-01-31")
+        for t in np.flatnonzero(panel.mask[:, n].numpy()):
+            session = pd.Timestamp("1970-01-01") + pd.Timedelta(days=int(panel.session_day[t, n]))
+            assert calendar.session_close(session) <= panel.as_of[t]
+            price = frame[(frame["asset"] == panel.assets[n]) & (frame["date"] == session)]["close"].item()
+            assert panel.close[t, n].item() == price
+            seen += 1
+    lost = panel.findings["kind"].isin(["not_yet_known", "superseded"]).sum()
+    assert seen + lost == len(frame)
+
+
+def test_next_sessions_are_known_ahead(prices):
+    panel = Panel.from_frame(prices)
+    epoch = pd.Timestamp("1970-01-01")
+
+    def following(date: str, asset: str) -> pd.Timestamp:
+        return epoch + pd.Timedelta(days=int(panel.next_session_day[panel.row(date), panel.assets.index(asset)]))
+
+    assert following("2019-07-03", "AAA") == pd.Timestamp("2019-07-05")
+    assert following("2019-07-03", "EEE") == pd.Timestamp("2019-07-04")
+    assert following("2019-08-30", "AAA") == pd.Timestamp("2019-09-03")  # over Labor Day, beyond the data
+
+
+def test_until_forgets_what_comes_later(prices):
+    missing = prices[~((prices["asset"] == "BBB") & prices["date"].between("2019-07-08", "2019-07-12"))]
+    panel = Panel.from_frame(missing)
+    cut = panel.until("2019-07-12")
+    assert state(panel, "BBB", "2019-07-10") == State.MISSING
+    assert state(cut, "BBB", "2019-07-10") == State.UNLISTED  # nobody knew then that it would return
+    assert torch.equal(cut.mask, panel.mask[: len(cut.dates)])
+
+
+@settings(max_examples=25, deadline=None)
+@given(seed=st.integers(0, 2**31), holes=st.floats(0, 0.4))
+def test_a_panel_holds_every_price_once_and_nothing_else(seed, holes):
+    frame = make_prices({"AAA": "XNYS", "TTT": "XTKS", "EEE": "XECB"}, "2019-04-15", "2019-07-19", seed)
+    frame = frame.sample(frac=1 - holes, random_state=seed).sort_values(["asset", "date"])
+    panel = Panel.from_frame(frame)
+    held = {
+        (panel.assets[n], panel.dates[t], panel.close[t, n].item()) for t, n in panel.mask.nonzero().tolist()
+    }
+    assert held == set(frame[["asset", "date", "close"]].itertuples(index=False, name=None))
+    wide = frame.pivot(index="date", columns="asset", values="close")
+    for n, asset in enumerate(panel.assets):
+        expected = wide[asset].dropna().pct_change().dropna()
+        got = panel.returns()[:, n]
+        np.testing.assert_allclose(got[~got.isnan()], expected, rtol=1e-12, atol=1e-15)
+
+
+
+@pytest.mark.parametrize("column", ["date", "asset", "exchange", "close"])
+def test_a_missing_column_is_named(prices, column):
+    with pytest.raises(DataError, match=f"no column '{column}'"):
+        Panel.from_frame(prices.drop(columns=column))
+
+
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [(0.0, "close not positive"), (-1.0, "close not positive"), (np.inf, "infinite"), ("n/a", "text in close")],
+)
+def test_an_impossible_price_is_named_or_quarantined(prices, value, words):
+    prices["close"] = prices["close"].astype(object)
+    prices.loc[7, "close"] = value
+    where = f"{prices['asset'][7]} {prices['date'][7]:%Y-%m-%d} \\(row 7\\)"
+    with pytest.raises(DataError, match=f"{words}.*{where}"):
+        Panel.from_frame(prices)
+    panel = Panel.from_frame(prices, bad_rows="quarantine")
+    (found,) = panel.findings.to_dict("records")
+    assert (found["kind"], found["row"], found["asset"]) == ("refused", 7, prices["asset"][7])
+    assert panel.mask.sum() == len(prices) - 1
+
+
+def test_a_duplicate_is_named_or_quarantined(prices):
+    twice = pd.concat([prices, prices.iloc[[5]]], ignore_index=True).sort_values(["asset", "date"], ignore_index=True)
+    with pytest.raises(DataError, match=r"more than one row.*AAA 2019-06-10 \(row 5\), AAA 2019-06-10 \(row 6\)"):
+        Panel.from_frame(twice)
+    assert list(Panel.from_frame(twice, bad_rows="quarantine").findings["row"]) == [5, 6]
+
+
+def test_dates_out_of_order_are_named_or_sorted(prices):
+    order = [*range(3), 9, *range(3, 9), *range(10, len(prices))]
+    shuffled = prices.iloc[order].reset_index(drop=True)
+    with pytest.raises(DataError, match=r"out of order: AAA 2019-06-06 \(row 4\).*sort_values"):
+        Panel.from_frame(shuffled)
+    panel = Panel.from_frame(shuffled, bad_rows="quarantine")
+    assert torch.equal(panel.values.nan_to_num(), Panel.from_frame(prices).values.nan_to_num())
+    assert list(panel.findings["kind"]) == ["sorted"]
+
+
+def test_an_unreadable_date_is_named(prices):
+    prices["date"] = prices["date"].astype(object)
+    prices.loc[4, "date"] = "soon"
+    with pytest.raises(DataError, match=r"date missing or unreadable: AAA soon \(row 4\)"):
+        Panel.from_frame(prices)
+
+
+def test_time_zones_and_times_of_day_are_refused(prices):
+    with pytest.raises(DataError, match="time zone UTC"):
+        Panel.from_frame(prices.assign(date=prices["date"].dt.tz_localize("UTC")))
+    with pytest.raises(DataError, match="time of day: AAA"):
+        Panel.from_frame(prices.assign(date=prices["date"] + pd.Timedelta(hours=16)))
+
+
+def test_a_price_on_a_closed_day_is_treated_by_policy(prices):
+    stray = pd.DataFrame([{"date": "2019-07-04", "asset": "AAA", "exchange": "XNYS", "close": 50.0}])
+    frame = pd.concat([prices, stray.assign(date=pd.to_datetime(stray["date"]))]).sort_values(["asset", "date"])
+    with pytest.raises(DataError, match="exchange is closed: AAA 2019-07-04"):
+        Panel.from_frame(frame, off_calendar="raise")
+    kept, dropped = Panel.from_frame(frame), Panel.from_frame(frame, off_calendar="drop")
+    assert state(kept, "AAA", "2019-07-04") == State.OBSERVED
+    assert state(dropped, "AAA", "2019-07-04") == State.CLOSED
+    for panel in (kept, dropped):
+        assert "off_calendar" in set(panel.findings["kind"])
+
+
+def test_a_jump_is_reported(prices):
+    prices.loc[10, "close"] *= 1.7
+    found = Panel.from_frame(prices).findings
+    assert list(found["kind"]) == ["jump"]
+    assert (found["asset"][0], found["date"][0], found["row"][0]) == ("AAA", prices["date"][10], 10)
+
+
+def test_unknown_exchange_empty_frame_and_truncated_parquet_are_refused(prices, tmp_path):
+    with pytest.raises(DataError, match="unknown exchange code 'NOPE'"):
+        Panel.from_frame(prices.assign(exchange="NOPE"))
+    with pytest.raises(DataError, match="empty"):
+        Panel.from_frame(prices.iloc[:0])
+    path = tmp_path / "prices.parquet"
+    prices.to_parquet(path)
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(DataError, match=r"prices.parquet: not a readable Parquet file"):
+        Panel.from_parquet(path)
+    with pytest.raises(DataError, match="no such file"):
+        Panel.from_parquet(tmp_path / "absent.parquet")
+
+
+def test_a_missing_close_is_no_price_and_no_error(prices):
+    prices.loc[3, "close"] = np.nan
+    panel = Panel.from_frame(prices)
+    assert state(panel, "AAA", f"{prices['date'][3]:%Y-%m-%d}") == State.MISSING
+
+
+def test_the_sample_is_real_and_misaligned(sample):
+    assert sample.groupby("exchange")["asset"].nunique().to_dict() == {"XECB": 12, "XNYS": 23}
+    panel = Panel.from_frame(sample)
+    strays = panel.findings[panel.findings["kind"] == "off_calendar"]
+    assert set(strays["asset"]) == {"WTI"}
+    since = panel.dates >= "2000-01-01"
+    us, ecb = (panel.is_session[:, panel.assets.index(a)].numpy()[since] for a in ("AAPL", "EURUSD"))
+    assert ((us & ~ecb).sum(), (ecb & ~us).sum()) == (53, 154)
