@@ -1,7 +1,9 @@
 """Masked windows of an asset's own sessions, gathered by index from tensors on any device."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import torch
@@ -30,12 +32,17 @@ class WindowSpec:
     def __post_init__(self) -> None:
         """Checks the settings."""
         object.__setattr__(self, "horizons", tuple(self.horizons))
-        if isinstance(self.features, dict):
-            object.__setattr__(self, "features", Features(**self.features))
         if self.context < 1:
             raise ValueError(f"context must be at least 1 session, not {self.context}.")
         if not self.horizons or min(self.horizons) < 1 or sorted(set(self.horizons)) != list(self.horizons):
             raise ValueError(f"horizons must be positive and ascending, not {self.horizons}.")
+
+    @classmethod
+    def from_dict(cls, plain: Mapping[str, Any]) -> "WindowSpec":
+        """The inverse of `dataclasses.asdict`, from what JSON keeps of it."""
+        features = dict(plain["features"])
+        features["decays"] = tuple(features["decays"])
+        return cls(plain["context"], tuple(plain["horizons"]), Features(**features))
 
 
 @dataclass(frozen=True, eq=False)

@@ -74,7 +74,7 @@ def load(path: str | Path, *, allow: Iterable[str] = ()) -> tuple[Forecaster, di
     try:
         if _sha256(weights) != description["weights_sha256"]:
             raise BundleError(f"{weights}: its SHA-256 is not the one in model.json. Train the model anew.")
-        spec = WindowSpec(**description["windows"])
+        spec = WindowSpec.from_dict(description["windows"])
         encoder = build(description["encoder"], allow=allow)
         model = Forecaster(encoder, build(description["head"], allow=allow), spec)
         model.network.load_state_dict(load_file(weights), strict=True)

@@ -1,6 +1,7 @@
 """A skewed Student-t head for several horizons."""
 
 import math
+from collections.abc import Sequence
 
 import torch
 from jaxtyping import Float
@@ -28,7 +29,7 @@ class SkewedStudentT(nn.Module):
         Fernandez and Steel (1998), as of `qtorch.distributions.SkewedStudentT`.
     """
 
-    def __init__(self, in_features: int, horizons: tuple[int, ...]) -> None:
+    def __init__(self, in_features: int, horizons: Sequence[int]) -> None:
         super().__init__()
         self.in_features, self.horizons = in_features, tuple(horizons)
         self.project = nn.Linear(in_features, 4 * len(self.horizons))

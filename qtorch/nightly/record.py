@@ -1,6 +1,6 @@
 """One model's risk numbers of past days beside what came, tested and scored."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -31,7 +31,7 @@ class Record:
     expected_shortfall: Mapping[float, Float64[Tensor, "T N"]]
 
     @classmethod
-    def of(cls, forecast: Forecast, returns: Tensor, levels: list[float]) -> "Record":
+    def of(cls, forecast: Forecast, returns: Tensor, levels: Sequence[float]) -> "Record":
         """The record of a forecast's first horizon."""
         return cls(
             returns.double(),
@@ -55,7 +55,7 @@ class Record:
         observations = recent.sum(0)
         return traffic_light(exceedances, observations, 1 - ZONE_LEVEL), exceedances, observations
 
-    def table(self, names: list[str], model: str) -> pd.DataFrame:
+    def table(self, names: Sequence[str], model: str) -> pd.DataFrame:
         """Tests and scores, one row per series and level."""
         zone = None
         if ZONE_LEVEL in self.value_at_risk:

@@ -1,0 +1,104 @@
+import numpy as np
+import pytest
+import torch
+from scipy import stats
+from torch.distributions import Normal
+
+from qtorch.distributions import SkewedStudentT
+from qtorch.risk import complete, joint_scenarios, portfolio_risk, rolling_scenarios
+
+
+def correlated(S: int, N: int, rho: float, seed: int = 0) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    common = torch.randn(S, 1, generator=generator, dtype=torch.float64)
+    own = torch.randn(S, N, generator=generator, dtype=torch.float64)
+    return torch.special.ndtr(rho**0.5 * common + (1 - rho) ** 0.5 * own)
+
+
+def generator() -> torch.Generator:
+    return torch.Generator().manual_seed(3)
+
+
+def test_observed_transforms_stay_and_holes_are_filled():
+    u = correlated(400, 6, 0.5)
+    holes = torch.rand(u.shape, generator=generator()) < 0.2
+    filled = complete(torch.where(holes, torch.nan, u), generator())
+    torch.testing.assert_close(filled[~holes], u[~holes], rtol=1e-9, atol=1e-9)
+    assert ((filled > 0) & (filled < 1)).all()
+    assert stats.kstest(filled[holes].numpy(), "uniform").pvalue > 0.01
+
+
+def test_holes_follow_what_the_others_did():
+    u = correlated(4000, 8, 0.7)
+    holed = u.clone()
+    holed[::2, 0] = torch.nan
+    filled = complete(holed, generator())
+    z = torch.special.ndtri(filled[::2])
+    others = torch.special.ndtri(u[::2, 1:]).mean(1)
+    truth = np.corrcoef(torch.special.ndtri(u[::2, 0]), others)[0, 1]
+    assert np.corrcoef(z[:, 0], others)[0, 1] == pytest.approx(truth, abs=0.05)
+    assert stats.kstest(filled[::2, 0].numpy(), "uniform").pvalue > 0.01
+
+
+def test_an_asset_without_history_is_taken_for_average():
+    u = correlated(2000, 6, 0.6)
+    u[:, 5] = torch.nan
+    z = torch.special.ndtri(complete(u, generator()))
+    correlation = np.corrcoef(z.T.numpy())[5, :5]
+    assert correlation.mean() == pytest.approx(0.6, abs=0.06)
+
+
+def test_the_past_does_not_depend_on_later_rows_when_fitted_before():
+    u = correlated(300, 5, 0.5)
+    u[torch.rand(u.shape, generator=generator()) < 0.1] = torch.nan
+    changed = u.clone()
+    changed[250:] = 1 - changed[250:]
+    a, b = (complete(x, generator(), fit=x[:200]) for x in (u, changed))
+    torch.testing.assert_close(a[:250], b[:250], rtol=0, atol=1e-12)
+    assert not torch.equal(a[250:], b[250:])
+
+
+def test_scenarios_keep_marginals_and_dependence():
+    u = correlated(5000, 3, 0.5)
+    law = Normal(torch.zeros(3, dtype=torch.float64), torch.tensor([0.01, 0.02, 0.05], dtype=torch.float64))
+    x = joint_scenarios(law, u)
+    assert x.std(0).tolist() == pytest.approx([0.01, 0.02, 0.05], rel=0.03)
+    assert np.corrcoef(x.T.numpy())[0, 1] == pytest.approx(0.5, abs=0.03)
+
+
+def test_portfolio_risk_of_normals_is_the_closed_form():
+    law = Normal(torch.zeros(4, dtype=torch.float64), 0.02)
+    x = joint_scenarios(law, correlated(200_000, 4, 0.3))
+    w = torch.tensor([0.4, 0.3, 0.2, -0.1], dtype=torch.float64)
+    sigma = 0.02 * np.sqrt(0.7 * (w**2).sum().item() + 0.3 * w.sum().item() ** 2)
+    risk = portfolio_risk(x, w, 0.99)
+    assert risk.value_at_risk == pytest.approx(sigma * stats.norm.ppf(0.99), rel=0.02)
+    assert risk.expected_shortfall == pytest.approx(sigma * stats.norm.pdf(stats.norm.ppf(0.99)) / 0.01, rel=0.02)
+    covariance = 0.02**2 * (0.7 * torch.eye(4) + 0.3).double()
+    euler = w * (covariance @ w) / sigma**2
+    shares = risk.component_expected_shortfall / risk.expected_shortfall
+    torch.testing.assert_close(shares, euler, rtol=0, atol=0.02)
+    torch.testing.assert_close(risk.component_value_at_risk / risk.value_at_risk, euler, rtol=0, atol=0.04)
+
+
+def test_contributions_sum_and_scale_with_the_exposures():
+    x = 0.02 * torch.randn(700, 5, dtype=torch.float64)
+    w = torch.randn(5, dtype=torch.float64)
+    one, ten = portfolio_risk(x, w, 0.975), portfolio_risk(x, 10 * w, 0.975)
+    assert one.component_value_at_risk.sum().item() == pytest.approx(one.value_at_risk)
+    assert one.component_expected_shortfall.sum().item() == pytest.approx(one.expected_shortfall)
+    assert ten.expected_shortfall == pytest.approx(10 * one.expected_shortfall)
+    losses = np.sort(-(x @ w).numpy())[::-1]
+    assert one.value_at_risk == pytest.approx(losses[17])  # ceil(700 * 0.025) = 18
+    assert one.expected_shortfall == pytest.approx(losses[:18].mean())
+
+
+def test_rolling_scenarios_are_the_exact_ones_to_a_thousandth():
+    u = correlated(120, 3, 0.5).clamp(1e-6, 1 - 1e-6)
+    law = SkewedStudentT(torch.rand(4, 3, dtype=torch.float64) * 5 + 2.5, 0.0, torch.rand(4, 3) + 0.5, 0.9)
+    first = torch.tensor([0, 10, 15, 20])
+    exposures = torch.tensor([1.0, 0.0, 0.0], dtype=torch.float64).expand(4, 3)
+    got = rolling_scenarios(law, u, first, 100, exposures)
+    for d, start in enumerate(first.tolist()):
+        exact = law.icdf(u[start : start + 100].unsqueeze(1).expand(-1, 4, -1))[:, d, 0]
+        torch.testing.assert_close(got[d], exact, rtol=1e-3, atol=1e-4)
