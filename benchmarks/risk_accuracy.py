@@ -17,7 +17,7 @@ import torch
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 
 import qtorch
-from qtorch.data import DataModule, Panel, WindowSource, WindowSpec, load_sample
+from qtorch.data import DataModule, Panel, WindowSpec, load_sample
 
 SESSIONS, VALIDATION, LEVELS = 1500, 750, (0.95, 0.975, 0.99)
 
@@ -37,13 +37,22 @@ def fit(panel: Panel, test_start: pd.Timestamp, validation_start: pd.Timestamp, 
         encoder, qtorch.heads.SkewedStudentT(encoder.out_features, spec.horizons), spec, learning_rate=args.lr
     )
     data = DataModule(
-        panel, spec, validation_start=validation_start, test_start=test_start, batch_size=args.batch,
-        batches_per_epoch=args.batches, seed=args.seed,
+        panel,
+        spec,
+        validation_start=validation_start,
+        test_start=test_start,
+        batch_size=args.batch,
+        batches_per_epoch=args.batches,
+        seed=args.seed,
     )
     best = ModelCheckpoint(monitor="val_loss", save_weights_only=True)
     trainer = lightning.Trainer(
-        max_epochs=args.epochs, callbacks=[best, EarlyStopping("val_loss", patience=args.patience)], logger=False,
-        gradient_clip_val=1.0, enable_progress_bar=False, enable_model_summary=False,
+        max_epochs=args.epochs,
+        callbacks=[best, EarlyStopping("val_loss", patience=args.patience)],
+        logger=False,
+        gradient_clip_val=1.0,
+        enable_progress_bar=False,
+        enable_model_summary=False,
     )
     trainer.fit(model, datamodule=data)
     model.load_state_dict(torch.load(best.best_model_path, weights_only=True)["state_dict"])
@@ -53,8 +62,16 @@ def fit(panel: Panel, test_start: pd.Timestamp, validation_start: pd.Timestamp, 
 def main() -> None:
     parser = argparse.ArgumentParser()
     for name, kind, default in (
-        ("seed", int, 0), ("epochs", int, 20), ("context", int, 64), ("width", int, 48), ("depth", int, 2),
-        ("dropout", float, 0.0), ("lr", float, 3e-3), ("batch", int, 64), ("batches", int, 100), ("patience", int, 5),
+        ("seed", int, 0),
+        ("epochs", int, 20),
+        ("context", int, 64),
+        ("width", int, 48),
+        ("depth", int, 2),
+        ("dropout", float, 0.0),
+        ("lr", float, 3e-3),
+        ("batch", int, 64),
+        ("batches", int, 100),
+        ("patience", int, 5),
         ("out", str, "out/forecasts.parquet"),
     ):
         parser.add_argument(f"--{name}", type=kind, default=default)
@@ -67,6 +84,7 @@ def main() -> None:
     rows = np.arange(first - 1, len(panel.dates) - 1)
     forecast = model.forecast(panel, panel.dates[rows], source=source)
     from qtorch.data.windows import realised
+
     y = 100 * realised(source, rows)[:, 0].double()
     frames = []
     for level in LEVELS:
@@ -74,12 +92,18 @@ def main() -> None:
         loss = qtorch.risk.fz0(y, v, e, level)
         print(f"{level:.1%}: FZ0 {loss.mean():.4f}, exceedances {(y <= -v).double().mean():.2%}", end="  ")
         wide = {"var": -v, "es": -e}
-        frames.append(pd.DataFrame({
-            "date": np.repeat(panel.dates[rows + 1], len(panel.assets)),
-            "asset": np.tile(panel.assets, len(rows)),
-            "alpha": round(1 - level, 6), **{k: w.flatten().numpy() for k, w in wide.items()},
-        }))
+        frames.append(
+            pd.DataFrame(
+                {
+                    "date": np.repeat(panel.dates[rows + 1], len(panel.assets)),
+                    "asset": np.tile(panel.assets, len(rows)),
+                    "alpha": round(1 - level, 6),
+                    **{k: w.flatten().numpy() for k, w in wide.items()},
+                }
+            )
+        )
     from pathlib import Path
+
     Path(args.out).parent.mkdir(exist_ok=True, parents=True)
     pd.concat(frames).to_parquet(args.out, index=False)
     print(f"\nval {score:.4f} fit {fitted - start:.0f} s, forecasts {time.time() - fitted:.1f} s")

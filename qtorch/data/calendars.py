@@ -101,9 +101,7 @@ def _ecb_calendar():  # type: ignore[no-untyped-def]
         return Holiday(name, month=month, day=day, start_date=start and pd.Timestamp(start))
 
     def since_2000(holiday: Holiday) -> Holiday:
-        return Holiday(
-            holiday.name, month=1, day=1, offset=holiday.offset, start_date=pd.Timestamp("2000-01-01")
-        )
+        return Holiday(holiday.name, month=1, day=1, offset=holiday.offset, start_date=pd.Timestamp("2000-01-01"))
 
     class EcbReferenceRates(ExchangeCalendar):
         """ECB euro reference rates (MIC XECB), published at 16:00 Frankfurt time on TARGET days."""

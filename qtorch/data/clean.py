@@ -60,7 +60,6 @@ def clean(
     if frame.empty:
         raise DataError("the frame is empty: no row to build a panel from.")
     rows = _long(frame)
-    rows["row"] = np.arange(len(rows))
     fields = [name for name in FIELDS if name in rows]
     rows["asset"] = _names(rows)
     rows["exchange"] = _exchanges(rows, exchange)
@@ -141,11 +140,13 @@ def _long(frame: pd.DataFrame) -> pd.DataFrame:
             raise DataError(f"a MultiIndex must be (date, asset), not {names}.")
         frame = frame.rename_axis(["date", "asset"]).reset_index()
     elif isinstance(frame.index, pd.DatetimeIndex) and "close" not in frame.columns:
-        frame = frame.rename_axis(index="date", columns="asset").stack().rename("close").reset_index()
+        wide = frame.rename_axis(index="date", columns="asset")
+        frame = wide.melt(ignore_index=False, value_name="close").reset_index()
+        return frame.assign(row=np.tile(np.arange(len(wide)), wide.shape[1]))
     missing = [name for name in ("date", "asset", "close") if name not in frame]
     if missing:
         raise DataError(f"no column {listing(map(repr, missing))}; the frame has {listing(frame.columns, most=20)}.")
-    return frame.reset_index(drop=True)
+    return frame.reset_index(drop=True).assign(row=np.arange(len(frame)))
 
 
 def _names(rows: pd.DataFrame) -> pd.Series:
@@ -184,7 +185,6 @@ def _exchanges(rows: pd.DataFrame, exchange: str | Mapping[str, str] | None) -> 
     several = codes.groupby(rows["asset"]).nunique()
     if (several > 1).any():
         raise DataError(
-            f"more than one exchange for {listing(several.index[several > 1])}. "
-            "Give each listing its own asset name."
+            f"more than one exchange for {listing(several.index[several > 1])}. Give each listing its own asset name."
         )
     return codes

@@ -22,9 +22,9 @@ def name_rows(rows: pd.DataFrame, most: int = 5) -> str:
 
 def listing(names: Iterable[object], most: int = 5, total: int | None = None) -> str:
     """Joins names for an error message, at the most `most` of them."""
-    names = [str(name) for name in names]
-    total = len(names) if total is None else total
-    shown = names[:most]
+    shown = [str(name) for name in names]
+    total = len(shown) if total is None else total
+    shown = shown[:most]
     return ", ".join(shown) + (f" and {total - len(shown)} more" if total > len(shown) else "")
 
 

@@ -1,4 +1,4 @@
-"""Causal inputs for models of an asset's own sessions: returns in units of volatility, volatilities, the market, gaps."""
+"""Causal inputs of an asset's own sessions: returns in units of volatility, volatilities, the market, gaps."""
 
 from dataclasses import dataclass
 
@@ -178,7 +178,7 @@ def _gaps(panel: Panel, returns: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     before = np.vstack([np.full((1, day.shape[1]), -1), latest[:-1]])
     gap = np.where(np.isnan(returns), 1, day - before)
     next_gap = np.where(day < 0, 1, panel.next_session_day.cpu().numpy() - day)
-    return tuple(np.log(np.clip(days, 1, 30)) for days in (gap, next_gap))  # type: ignore[return-value]
+    return np.log(np.clip(gap, 1, 30)), np.log(np.clip(next_gap, 1, 30))
 
 
 def horizon_returns(table: SessionTable, horizon: int) -> tuple[Float[Tensor, "N L"], Int64[Tensor, "N L"]]:

@@ -142,8 +142,12 @@ class Panel:
         notes = [
             findings,
             strays,
-            clean.finding("not_yet_known", rows[late].assign(detail=f"its close is after {instants[-1]:%Y-%m-%d %H:%M} UTC")),
-            clean.finding("superseded", rows[superseded & ~late].assign(detail="a later close is known at the same as-of")),
+            clean.finding(
+                "not_yet_known", rows[late].assign(detail=f"its close is after {instants[-1]:%Y-%m-%d %H:%M} UTC")
+            ),
+            clean.finding(
+                "superseded", rows[superseded & ~late].assign(detail="a later close is known at the same as-of")
+            ),
             panel._jumps(jump, rows),
         ]
         return replace(panel, findings=pd.concat(notes, ignore_index=True))
@@ -196,13 +200,13 @@ class Panel:
             DataError: the date is not among the panel's dates.
         """
         date = pd.Timestamp(date)
-        row = self.dates.searchsorted(date)
+        row = int(self.dates.searchsorted(date))
         if row == len(self.dates) or self.dates[row] != date:
             raise DataError(
                 f"{date:%Y-%m-%d} is not a date of this panel, which has {len(self.dates)} from "
                 f"{self.dates[0]:%Y-%m-%d} to {self.dates[-1]:%Y-%m-%d}, sessions of {listing(set(self.exchanges))}."
             )
-        return int(row)
+        return row
 
     def until(self, date: str | pd.Timestamp) -> "Panel":
         """The panel as it stood at a date: its rows up to that one, with states that know nothing later."""

@@ -103,8 +103,7 @@ class WindowSource:
     def __init__(self, panel: Panel, spec: WindowSpec, table: SessionTable | None = None) -> None:
         self.panel, self.spec = panel, spec
         self.table = table = session_table(panel, spec.features) if table is None else table
-        N, L = table.row.shape
-        entry = torch.arange(L, device=table.row.device)
+        entry = torch.arange(table.row.shape[1], device=table.row.device)
         self.usable = (entry >= spec.features.warm_up) & (entry < table.length[:, None])
         if not self.usable.any():
             raise DataError(
@@ -162,7 +161,7 @@ class WindowSource:
         else:
             target, known, scale = self.target[asset, i], self.target_known[asset, i], self.scale[asset, i]
             limit = self.known_row[asset, i] if known_by is not None else None
-        if limit is not None:
+        if limit is not None and known_by is not None:
             known = known & (limit <= known_by)
             target = torch.where(known, target, 0.0)
         return Window(parts["inputs"], parts["mask"], target, known, scale, asset, self.table.row[asset, i])

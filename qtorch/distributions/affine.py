@@ -5,6 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.distributions import Distribution, constraints
+from torch.types import _size
 
 from qtorch.distributions.tails import register_tail_mean, tail_mean
 
@@ -53,7 +54,7 @@ class Affine(Distribution):
         """As the base."""
         return self.base.has_rsample
 
-    def expand(self, batch_shape: torch.Size, _instance: object = None) -> "Affine":
+    def expand(self, batch_shape: _size, _instance: object = None) -> "Affine":
         """The distribution expanded to a batch shape."""
         return Affine(self.base.expand(batch_shape), self.loc.expand(batch_shape), self.scale.expand(batch_shape))
 
@@ -79,12 +80,12 @@ class Affine(Distribution):
         """Quantile at left-tail mass `value`."""
         return self.loc + self.scale * self.base.icdf(value)
 
-    def sample(self, sample_shape: torch.Size | tuple[int, ...] = ()) -> Tensor:
+    def sample(self, sample_shape: _size = torch.Size()) -> Tensor:
         """Draws without gradients."""
         with torch.no_grad():
             return self.loc + self.scale * self.base.sample(torch.Size(sample_shape))
 
-    def rsample(self, sample_shape: torch.Size | tuple[int, ...] = ()) -> Tensor:
+    def rsample(self, sample_shape: _size = torch.Size()) -> Tensor:
         """Draws with gradients."""
         return self.loc + self.scale * self.base.rsample(torch.Size(sample_shape))
 

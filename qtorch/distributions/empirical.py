@@ -4,6 +4,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 from torch.distributions import Distribution, constraints
+from torch.types import _size
 
 from qtorch.distributions.tails import register_tail_mean
 
@@ -31,7 +32,7 @@ class Empirical(Distribution):
             raise ValueError("Empirical needs at least one value in every element of the batch.")
         super().__init__(values.shape[:-1], validate_args=False)
 
-    def expand(self, batch_shape: torch.Size, _instance: object = None) -> "Empirical":
+    def expand(self, batch_shape: _size, _instance: object = None) -> "Empirical":
         """The distribution expanded to a batch shape."""
         return Empirical(self.values.expand(*batch_shape, -1))
 
@@ -54,7 +55,7 @@ class Empirical(Distribution):
         rank, batch = torch.broadcast_tensors(self._rank(value), self.count)
         return self.values.expand(*batch.shape, -1).gather(-1, rank.unsqueeze(-1) - 1).squeeze(-1)
 
-    def sample(self, sample_shape: torch.Size | tuple[int, ...] = ()) -> Tensor:
+    def sample(self, sample_shape: _size = torch.Size()) -> Tensor:
         """Draws with replacement."""
         u = torch.rand(self._extended_shape(torch.Size(sample_shape)), device=self.values.device)
         return self.icdf(u)

@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution, constraints
 from torch.distributions.utils import broadcast_all
+from torch.types import _size
 
 from qtorch.distributions.student_t import t_cdf, t_icdf, t_log_prob, t_mean_abs, t_tail_mean
 from qtorch.distributions.tails import register_tail_mean
@@ -32,7 +33,7 @@ class SkewedStudentT(Distribution):
         >>> import torch
         >>> d = SkewedStudentT(df=torch.tensor(5.0), loc=0.0, scale=0.01, skew=0.9)
         >>> round(d.icdf(torch.tensor(0.01)).item(), 4)
-        -0.0365
+        -0.0384
     """
 
     arg_constraints = {
@@ -64,7 +65,7 @@ class SkewedStudentT(Distribution):
                 )
         super().__init__(self.df.shape, validate_args=validate_args)
 
-    def expand(self, batch_shape: torch.Size, _instance: object = None) -> "SkewedStudentT":
+    def expand(self, batch_shape: _size, _instance: object = None) -> "SkewedStudentT":
         """The distribution with its parameters expanded to a batch shape."""
         return SkewedStudentT(
             *(value.expand(batch_shape) for value in (self.df, self.loc, self.scale, self.skew)), validate_args=False
@@ -104,7 +105,7 @@ class SkewedStudentT(Distribution):
         p = value.double()
         return (self.loc.double() + self.scale.double() * self._standard_icdf(p)).to(self._dtype(value))
 
-    def rsample(self, sample_shape: torch.Size | tuple[int, ...] = ()) -> Tensor:
+    def rsample(self, sample_shape: _size = torch.Size()) -> Tensor:
         """Draws by inverting the distribution function, so that they differentiate in every parameter."""
         shape = self._extended_shape(torch.Size(sample_shape))
         u = torch.rand(shape, dtype=torch.float64, device=self.df.device)

@@ -15,11 +15,11 @@ Parameters = tuple[Tensor, ...]
 class SkewedStudentT(nn.Module):
     """Maps hidden states to two-piece skewed Student-t distributions of returns in units of the window's scale.
 
-    Every parameter is bounded, so that no hidden state, however far from the training data, gives an absurd forecast:
-    the volatility of horizon h is sqrt(h) times a factor between 1/8 and 8 (before the skew), the degrees of freedom are
-    between 2.1 and 60, the skew is between 2/3 and 3/2, and the mode is at most half a scale from zero, so that a
-    value at risk at 90 % or beyond is always a loss. A fresh head is RiskMetrics with 6 degrees
-    of freedom: volatility sqrt(h), no mode, no skew.
+    Every parameter is bounded, so that no hidden state, however odd, gives an absurd forecast: the
+    volatility of horizon h is sqrt(h) times a factor between 1/8 and 8 (before the skew), the degrees of freedom are
+    between 2.1 and 60, the skew is between 2/3 and 3/2, and the mode is at most half a scale from zero, so that the
+    value at risk at 90 % or beyond is always a loss. A fresh head is RiskMetrics with 6 degrees of freedom: volatility
+    sqrt(h), mode zero, no skew.
 
     Args:
         in_features: hidden width `D`.
@@ -28,6 +28,8 @@ class SkewedStudentT(nn.Module):
     References:
         Fernandez and Steel (1998), as of `qtorch.distributions.SkewedStudentT`.
     """
+
+    root_horizon: Tensor
 
     def __init__(self, in_features: int, horizons: Sequence[int]) -> None:
         super().__init__()

@@ -117,7 +117,20 @@ def run(
             tables.write_table(forecasts, folder / "forecasts.parquet")
             tables.write_table(portfolio, folder / "portfolio.parquet")
             tables.write_table(backtest, folder / "backtest.parquet")
-            night = Night(date, config, unit, states, panel.findings, forecasts, portfolio, backtest, history, records, held, about)
+            night = Night(
+                date,
+                config,
+                unit,
+                states,
+                panel.findings,
+                forecasts,
+                portfolio,
+                backtest,
+                history,
+                records,
+                held,
+                about,
+            )
             write_report(night, folder / "report.html")
         manifest = {
             "as_of": f"{date:%Y-%m-%d}",

@@ -36,7 +36,11 @@ def model_for(
     for candidate in sorted(folder.glob("trained=*"), reverse=True):
         try:
             about = inspect_bundle(candidate)["metadata"]
-            trained = panel.dates.get_indexer([pd.Timestamp(about["as_of"])])[0] if about["as_of"] <= str(panel.dates[-1]) else -1
+            trained = (
+                panel.dates.get_indexer(pd.DatetimeIndex([about["as_of"]]))[0]
+                if about["as_of"] <= str(panel.dates[-1])
+                else -1
+            )
             if trained < 0:
                 continue  # trained after the as-of date, or on a date that the data no longer have
             age = len(panel.dates) - 1 - int(trained)

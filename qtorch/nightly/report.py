@@ -2,7 +2,7 @@
 
 import base64
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,7 +26,7 @@ SHOWN_DAYS = 250
 PROBABILITIES = (0.01, 0.05, 0.25, 0.75, 0.95, 0.99)
 WIDE, NARROW = 9.6, 4.3  # inches: the widths at which a chart is drawn for desktops and for phones
 NAMES = {MODEL: "qtorch", EWMA: "RiskMetrics EWMA", HISTORICAL: "Historical simulation, 500 days"}
-STYLE = {
+STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
     "svg.hashsalt": "qtorch",
     "font.family": "sans-serif",
@@ -157,8 +157,8 @@ def _contributions(night: Night) -> dict[str, Any] | None:
 def _largest(night: Night, most: int = 12) -> dict[str, Any]:
     top = max(night.config.risk.levels)
     frame = night.forecasts[(night.forecasts["level"] == top) & night.forecasts["value_at_risk"].notna()]
-    wide = frame.set_index(["asset", "horizon"])[["value_at_risk", "expected_shortfall", "volatility"]].unstack()
-    wide = wide.sort_values(("value_at_risk", 1), ascending=False).head(most)
+    wide = frame.pivot(index="asset", columns="horizon", values=["value_at_risk", "expected_shortfall"])
+    wide = wide.loc[wide[("value_at_risk", 1)].sort_values(ascending=False).index[:most]]
     last = night.config.model.horizons[-1]
     ewma = night.records[EWMA].value_at_risk.get(top)
     yesterday = night.records[MODEL].value_at_risk.get(top)
@@ -166,7 +166,7 @@ def _largest(night: Night, most: int = 12) -> dict[str, Any]:
     details = night.forecasts[night.forecasts["horizon"] == 1].drop_duplicates("asset").set_index("asset")
     rows = []
     for asset, row in wide.iterrows():
-        n = columns[asset]
+        n = columns[str(asset)]
         before = float(yesterday[-1, n]) if yesterday is not None and ewma is not None else np.nan
         rows.append(
             {
@@ -198,7 +198,8 @@ def _lights(night: Night, due: pd.DataFrame) -> list[dict[str, Any]]:
 def _comparison(night: Night) -> list[dict[str, Any]]:
     frame = night.backtest[night.backtest["asset"] != PORTFOLIO].assign(rejected=lambda f: f["kupiec_p"] < 0.05)
     rows = []
-    for level, at_level in frame.groupby("level"):
+    for level in sorted(night.config.risk.levels):
+        at_level = frame[frame["level"] == level]
         best = at_level.groupby("model")["fz0"].mean().idxmin()
         for model in NAMES:
             of = at_level[at_level["model"] == model]
@@ -228,7 +229,7 @@ def _markets(due: pd.DataFrame) -> list[dict[str, Any]]:
     ]
 
 
-def _findings(night: Night) -> list[dict[str, Any]]:
+def _findings(night: Night) -> list[dict[Hashable, Any]]:
     """The findings of the last year, the newest first."""
     recent = night.findings[night.findings["date"] > night.date - pd.Timedelta(days=365)]
     return recent.sort_values("date", ascending=False).head(20).to_dict("records")

@@ -22,7 +22,7 @@ def forecast_table(history: History, states: pd.DataFrame, levels: Sequence[floa
     """Tonight's risk of every asset of the universe, those without a forecast included, with state and status."""
     frame = history.tonight.to_frame(levels).drop(columns=["date", "state"])
     due = states[states["status"] != "retired"][["exchange", "state", "last_price", "status", "reason"]]
-    absent = due.index.difference(frame["asset"])
+    absent = due.index.difference(pd.Index(frame["asset"]))
     index = pd.MultiIndex.from_product([absent, history.tonight.horizons, levels], names=["asset", "horizon", "level"])
     frame = pd.concat([frame, index.to_frame(index=False)]).merge(due, left_on="asset", right_index=True)
     return frame.sort_values(["asset", "horizon", "level"], ignore_index=True).astype({"asset": "str"})

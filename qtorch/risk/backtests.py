@@ -20,9 +20,7 @@ class LikelihoodRatio:
     p_value: Float64[Tensor, "*series"]
 
 
-def kupiec(
-    exceeded: Bool[Tensor, "T *series"], mask: Bool[Tensor, "T *series"], probability: float
-) -> LikelihoodRatio:
+def kupiec(exceeded: Bool[Tensor, "T *series"], mask: Bool[Tensor, "T *series"], probability: float) -> LikelihoodRatio:
     """Proportion-of-failures test: are there as many exceedances as the level promises?
 
     Args:

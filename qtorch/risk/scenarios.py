@@ -79,9 +79,7 @@ class PortfolioRisk:
     component_expected_shortfall: Float64[Tensor, " N"]
 
 
-def portfolio_risk(
-    scenarios: Float64[Tensor, "S N"], exposures: Float[Tensor, " N"], level: float
-) -> PortfolioRisk:
+def portfolio_risk(scenarios: Float64[Tensor, "S N"], exposures: Float[Tensor, " N"], level: float) -> PortfolioRisk:
     """Value at risk, expected shortfall and their contributions by asset, from equally likely scenarios.
 
     With k = ceil(S (1 - level)), the value at risk is the k-th largest loss and the expected shortfall the mean of
@@ -114,9 +112,7 @@ def tail_count(scenarios: int, level: float) -> int:
     return max(1, int(torch.ceil(torch.tensor(scenarios * (1 - level) * (1 - 2e-7), dtype=torch.float64))))
 
 
-def _factor_model(
-    z: Float64[Tensor, "S N"], factors: int
-) -> tuple[Float64[Tensor, "N K"], Float64[Tensor, " N"]]:
+def _factor_model(z: Float64[Tensor, "S N"], factors: int) -> tuple[Float64[Tensor, "N K"], Float64[Tensor, " N"]]:
     """Loadings and noise variances of a factor model with unit variances, from pairwise complete observations."""
     there = z.isfinite().double()
     x = z.nan_to_num()

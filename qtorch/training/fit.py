@@ -3,8 +3,8 @@
 import logging
 import tempfile
 import warnings
-from contextlib import contextmanager
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import lightning

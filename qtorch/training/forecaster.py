@@ -20,6 +20,8 @@ from qtorch.forecast import Forecast
 class Network(nn.Module):
     """An encoder and a head's parameters: what is exported or compiled, and knows no Lightning."""
 
+    head: Any  # a module with parameters_of(hidden) and distribution(*parameters)
+
     def __init__(self, encoder: nn.Module, head: nn.Module) -> None:
         super().__init__()
         self.encoder, self.head = encoder, head
@@ -66,7 +68,10 @@ class Forecaster(lightning.LightningModule):
         self.spec = WindowSpec() if spec is None else spec
         given = (getattr(encoder, "in_features", None), getattr(head, "horizons", None))
         for name, has, needs in zip(
-            ("encoder's in_features", "head's horizons"), given, (len(self.spec.features), self.spec.horizons), strict=True
+            ("encoder's in_features", "head's horizons"),
+            given,
+            (len(self.spec.features), self.spec.horizons),
+            strict=True,
         ):
             if has is not None and has != needs:
                 raise ValueError(f"the {name} are {has}, but the windows have {needs}. Make both from one WindowSpec.")
@@ -103,7 +108,7 @@ class Forecaster(lightning.LightningModule):
         self._validation = [0.0, 0]
         self.log("val_loss", total / max(count, 1), prog_bar=True)
 
-    def configure_optimizers(self) -> dict[str, Any]:
+    def configure_optimizers(self) -> Any:
         """AdamW with a one-cycle schedule over the planned number of steps."""
         optimizer = torch.optim.AdamW(
             self.parameters(), lr=self.learning_rate, weight_decay=self.weight_decay, betas=(0.9, 0.98)
@@ -166,6 +171,8 @@ class Forecaster(lightning.LightningModule):
             dense[valid] = joined
             spread.append(dense.movedim(-1, 1))
         *parameters, scale = spread
-        distribution = Affine(self.network.head.distribution(*parameters), 0.0, scale.expand(D, len(self.spec.horizons), N))
+        distribution = Affine(
+            self.network.head.distribution(*parameters), 0.0, scale.expand(D, len(self.spec.horizons), N)
+        )
         at = torch.as_tensor(rows, device=panel.state.device)
         return Forecast(distribution, valid, panel.state[at], dates, panel.assets, self.spec.horizons)

@@ -134,16 +134,13 @@ def test_a_panel_holds_every_price_once_and_nothing_else(seed, holes):
     frame = make_prices({"AAA": "XNYS", "TTT": "XTKS", "EEE": "XECB"}, "2019-04-15", "2019-07-19", seed)
     frame = frame.sample(frac=1 - holes, random_state=seed).sort_values(["asset", "date"])
     panel = Panel.from_frame(frame)
-    held = {
-        (panel.assets[n], panel.dates[t], panel.close[t, n].item()) for t, n in panel.mask.nonzero().tolist()
-    }
+    held = {(panel.assets[n], panel.dates[t], panel.close[t, n].item()) for t, n in panel.mask.nonzero().tolist()}
     assert held == set(frame[["asset", "date", "close"]].itertuples(index=False, name=None))
     wide = frame.pivot(index="date", columns="asset", values="close")
     for n, asset in enumerate(panel.assets):
         expected = wide[asset].dropna().pct_change().dropna()
         got = panel.returns()[:, n]
         np.testing.assert_allclose(got[~got.isnan()], expected, rtol=1e-12, atol=1e-15)
-
 
 
 @pytest.mark.parametrize("column", ["date", "asset", "exchange", "close"])

@@ -44,9 +44,7 @@ def test_scale_and_returns_equal_pandas(frame, source):
 
 def test_market_inputs_come_from_the_assets_observed(frame, source):
     panel, table = source.panel, source.table
-    z = pd.DataFrame(
-        {a: own(frame, a) / np.sqrt((own(frame, a) ** 2).ewm(alpha=0.06).mean()) for a in panel.assets}
-    )
+    z = pd.DataFrame({a: own(frame, a) / np.sqrt((own(frame, a) ** 2).ewm(alpha=0.06).mean()) for a in panel.assets})
     mean = z.mean(axis=1)
     at = 3 + len(SPEC.features.decays)
     for n in range(len(panel.assets)):

@@ -94,7 +94,7 @@ def test_the_backtest_counts_exceedances_out_of_sample(night):
 
 
 def test_the_manifest_says_what_made_the_night(night):
-    config, result = night
+    result = night[1]
     manifest = json.loads((result.folder / "manifest.json").read_text())
     assert manifest["config"]["training"]["seed"] == 0
     assert manifest["exit_code"] == 0
@@ -279,7 +279,9 @@ def test_market_values_scale_the_portfolio(night, job):
     by_weight = table(night[1], "portfolio")
     config = job()
     positions = pd.read_csv(config.positions)
-    positions.assign(market_value=2e6 * positions["weight"]).drop(columns="weight").to_csv(config.positions, index=False)
+    positions.assign(market_value=2e6 * positions["weight"]).drop(columns="weight").to_csv(
+        config.positions, index=False
+    )
     by_value = table(run(config, say=quiet), "portfolio")
     assert set(by_value["unit"]) == {"market_value"}
     np.testing.assert_allclose(by_value["value_at_risk"], 2e6 * by_weight["value_at_risk"], rtol=1e-9)

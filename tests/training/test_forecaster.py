@@ -19,7 +19,13 @@ def frame():
 
 def split(panel, spec, **options):
     return DataModule(
-        panel, spec, validation_start="2019-06-03", test_start="2019-09-02", batches_per_epoch=5, batch_size=8, **options
+        panel,
+        spec,
+        validation_start="2019-06-03",
+        test_start="2019-09-02",
+        batches_per_epoch=5,
+        batch_size=8,
+        **options,
     )
 
 
