@@ -4,15 +4,11 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-EXIT_CODES = """
-exit codes:
-  0  done
-  1  error
-  2  unusable arguments or configuration
-  3  done, but some assets have no forecast; forecasts.parquet names each and why
-  4  refused: the data or positions do not pass a check; nothing was written
-  5  the as-of date is a session of no exchange in the data; nothing was written
-"""
+EXIT_CODES = (
+    "exit codes: 0 done; 1 error; 2 unusable arguments or configuration; 3 done, but some assets have no forecast "
+    "(forecasts.parquet names each and why); 4 refused: data or positions do not pass a check, nothing was written; "
+    "5 the as-of date is a session of no exchange in the data, nothing was written"
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -29,8 +25,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _nightly_parser():  # type: ignore[no-untyped-def]
-    from argparse import RawDescriptionHelpFormatter
-
     from jsonargparse import ArgumentParser
 
     from qtorch.nightly import NightlyConfig
@@ -38,7 +32,6 @@ def _nightly_parser():  # type: ignore[no-untyped-def]
     parser = ArgumentParser(
         description="Forecasts the risk of every asset and of a portfolio; writes Parquet files and a report.",
         epilog=EXIT_CODES,
-        formatter_class=type("Formatter", (RawDescriptionHelpFormatter, ArgumentParser().formatter_class), {}),
     )
     parser.add_argument("--config", action="config", required=True, help="the YAML file; its paths are relative to it")
     parser.add_argument("--as-of", type=str | None, default=None, help="YYYY-MM-DD; default: the last date of the data")
@@ -56,7 +49,9 @@ def _nightly(parser, parsed, arguments: Sequence[str]) -> int:  # type: ignore[n
 
     def base(flag: str) -> Path:
         """Paths are relative to the file they stand in; those given on the command line, to where it is run."""
-        return Path.cwd() if flag in given else folder
+        # An option may be given by an unambiguous beginning of its name.
+        shell = any(len(name) > 2 and flag.startswith(name) for name in given)
+        return Path.cwd() if shell else folder
 
     try:
         config = parser.instantiate(parsed)
@@ -73,6 +68,9 @@ def _nightly(parser, parsed, arguments: Sequence[str]) -> int:  # type: ignore[n
     except (DataError, Refused) as error:
         print(f"qtorch nightly: refused: {error}", file=sys.stderr)
         return ExitCode.REFUSED
+    except ValueError as error:
+        print(f"qtorch nightly: unusable arguments or configuration: {error}", file=sys.stderr)
+        return 2
     except NotASession as error:
         print(f"qtorch nightly: not a session: {error}", file=sys.stderr)
         return ExitCode.NOT_A_SESSION

@@ -127,7 +127,7 @@ class DataModule(lightning.LightningDataModule):
         test_start: str | pd.Timestamp | None = None,
         embargo: int = 0,
         batch_size: int = 64,
-        batches_per_epoch: int = 100,
+        batches_per_epoch: int = 40,
         every_position: bool = True,
         seed: int = 0,
     ) -> None:

@@ -75,11 +75,11 @@ class TrainingConfig:
 
     refit_after: int = 21
     validation_sessions: int = 750
-    max_epochs: int = 20
-    batches_per_epoch: int = 100
+    max_epochs: int = 8
+    batches_per_epoch: int = 40
     batch_size: int = 64
     learning_rate: float = 3e-3
-    patience: int = 5
+    patience: int = 3
     accelerator: str = "auto"
     precision: str = "32-true"
     seed: int = 0

@@ -27,7 +27,10 @@ def read_panel(config: DataConfig, as_of: str | None) -> Panel:
         raise DataError(f"{config.path}: the file holds no row.")
     date = None
     if as_of is not None:
-        date = pd.Timestamp(as_of).normalize()
+        try:
+            date = pd.Timestamp(as_of).normalize()
+        except ValueError as error:
+            raise ValueError(f"as-of {as_of!r} is not a date such as 2022-12-28.") from error
         known = pd.to_datetime(frame["date"], errors="coerce")
         if date < known.min():
             raise DataError(f"as-of {date:%Y-%m-%d} is before the data begin, on {known.min():%Y-%m-%d}.")

@@ -76,7 +76,7 @@ class Forecaster(lightning.LightningModule):
             if has is not None and has != needs:
                 raise ValueError(f"the {name} are {has}, but the windows have {needs}. Make both from one WindowSpec.")
         self.learning_rate, self.weight_decay = learning_rate, weight_decay
-        self._validation = [0.0, 0]
+        self._validation = [0.0, 0.0]
 
     def forward(self, window: Window) -> Affine:
         """The distribution of simple returns, batch shape `[B, H]` or, as the window's target, `[B, C, H]`."""
@@ -84,29 +84,33 @@ class Forecaster(lightning.LightningModule):
         parameters = self.network(window.inputs, window.mask, every_position)
         return Affine(self.network.head.distribution(*parameters), 0.0, window.scale.unsqueeze(-1))
 
-    def negative_log_likelihood(self, window: Window) -> Float[Tensor, ""]:
-        """The sum over the observed targets, in nats, of returns in units of the scale."""
+    def negative_log_likelihood(self, window: Window) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
+        """The weighted sum over the observed targets, in nats, of returns in units of the scale; and the weights' sum.
+
+        A horizon of h sessions has weight 1/h, because h consecutive targets overlap and say little more than one.
+        """
         scale = window.scale.unsqueeze(-1)
         log_prob = self(window).log_prob(window.target) + torch.log(scale)
-        return -torch.where(window.target_mask, log_prob, 0.0).sum()
+        weight = window.target_mask / torch.tensor(self.spec.horizons, device=log_prob.device)
+        return -(weight * torch.where(window.target_mask, log_prob, 0.0)).sum(), weight.sum()
 
     def training_step(self, window: Window, index: int) -> Tensor:
         """Mean negative log-likelihood over the observed targets."""
-        count = window.target_mask.sum()
-        loss = self.negative_log_likelihood(window) / count.clamp(min=1)
+        total, weight = self.negative_log_likelihood(window)
+        loss = total / weight.clamp(min=1)
         self.log("train_loss", loss, prog_bar=True, batch_size=len(window))
         return loss
 
     def validation_step(self, window: Window, index: int) -> None:
         """Adds to the epoch's mean over all observed targets."""
-        self._validation[0] += self.negative_log_likelihood(window).item()
-        self._validation[1] += int(window.target_mask.sum())
+        total, weight = self.negative_log_likelihood(window)
+        self._validation = [self._validation[0] + total.item(), self._validation[1] + weight.item()]
 
     def on_validation_epoch_end(self) -> None:
         """Logs the mean of the epoch."""
-        total, count = self._validation
-        self._validation = [0.0, 0]
-        self.log("val_loss", total / max(count, 1), prog_bar=True)
+        total, weight = self._validation
+        self._validation = [0.0, 0.0]
+        self.log("val_loss", total / max(weight, 1.0), prog_bar=True)
 
     def configure_optimizers(self) -> Any:
         """AdamW with a one-cycle schedule over the planned number of steps."""
