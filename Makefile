@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: nightly test test-slow gpu lint format sample notebooks readme bench clean
+.PHONY: nightly test test-slow gpu lint format sample notebooks readme clean
 
 nightly: .venv/run
 	$(BIN)/qtorch nightly --config data/nightly.yaml
@@ -18,7 +18,6 @@ test-slow: .venv/test
 GPU_PYTHON ?= $(if $(wildcard .venv/test),$(BIN)/python,python3)
 gpu:
 	PYTHONPATH=. $(GPU_PYTHON) -m pytest -m gpu tests
-	PYTHONPATH=. $(GPU_PYTHON) benchmarks/gpu.py
 
 lint: .venv/lint
 	$(BIN)/ruff format --check .
@@ -33,11 +32,11 @@ sample: .venv/sample
 	$(BIN)/python data/build_sample.py
 
 notebooks: .venv/test
-	for source in notebooks/*.py; do $(BIN)/jupytext --to ipynb --execute $$source || exit 1; done
+	cd notebooks && for source in *.py; do ../$(BIN)/jupytext --to ipynb --execute $$source || exit 1; done
 
 # The pictures and figures of the README.
 readme: .venv/test
-	$(BIN)/python benchmarks/readme_picture.py
+	QTORCH_FIGURE=docs/fan_chart.png MPLBACKEND=Agg $(BIN)/python notebooks/01_quick_start.py
 	$(BIN)/python benchmarks/risk_accuracy.py
 	$(BIN)/python benchmarks/import_time.py
 

@@ -1,8 +1,8 @@
 """One-day value at risk and expected shortfall of 20 US stocks, out of sample, from one fit on the data before.
 
 The protocol: the last 1,500 sessions; the model is trained, and its stopping decided, on data before them; returns in
-per cent; levels 95, 97.5 and 99 %. Writes the forecasts (date of the return, asset, alpha, var and es as returns, losses
-negative) and prints the mean FZ0 loss over the stocks beside two baselines.
+per cent; levels 95, 97.5 and 99 %. Writes the forecasts (date of the return, asset, alpha, var and es as returns,
+losses negative) and prints the mean FZ0 loss over the stocks beside two baselines.
 
 Usage: python benchmarks/risk_accuracy.py [--out out/forecasts.parquet] [--seed 0] [--until 2013-03-28]
 """
