@@ -61,6 +61,7 @@ def fit(
             enable_model_summary=False,
             num_sanity_val_steps=0,
         )
+        model.train()  # Lightning keeps the mode that it finds; a model that has forecast is in evaluation mode
         trainer.fit(model, datamodule=data)
         model.load_state_dict(torch.load(best.best_model_path, weights_only=True)["state_dict"])
     model.eval()
