@@ -210,7 +210,9 @@ def test_an_asset_with_little_history_is_refused_and_the_others_go_on(job, marke
 
 def test_stale_closed_and_dropped_assets_are_told_apart(job, market):
     gone = {"AMD": "2021-12-29", "XOM": "2021-12-10"}
-    kept = market[~market["date"].gt(market["asset"].map(gone).astype("datetime64[ms]").fillna(pd.Timestamp("2100-01-01")))]
+    kept = market[
+        ~market["date"].gt(market["asset"].map(gone).astype("datetime64[ms]").fillna(pd.Timestamp("2100-01-01")))
+    ]
     result = run(job(kept, {"AAPL": 0.5, "XOM": 0.3, "EURUSD": 0.2}), as_of="2021-12-31", say=quiet)
     states = result.states
     assert states.loc["AMD", ["state", "status"]].tolist() == ["MISSING", "stale"]
