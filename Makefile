@@ -32,7 +32,9 @@ sample: .venv/sample
 	$(BIN)/python data/build_sample.py
 
 notebooks: .venv/test
-	cd notebooks && for source in *.py; do ../$(BIN)/jupytext --to ipynb --execute $$source || exit 1; done
+	for source in notebooks/*.py; do \
+	  $(BIN)/jupytext --quiet --to ipynb $$source && $(BIN)/jupyter-execute --inplace $${source%.py}.ipynb || exit 1; \
+	done
 
 # The pictures and figures of the README.
 readme: .venv/test
