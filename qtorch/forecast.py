@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float, Float64, UInt8
 from torch import Tensor
 from torch.distributions import Distribution
 
-from qtorch.data.panel import State
+from qtorch.data.states import State
 from qtorch.distributions import take
 from qtorch.risk.measures import expected_shortfall, value_at_risk
 

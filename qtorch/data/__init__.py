@@ -1,22 +1,37 @@
 """Market data: calendars, point-in-time panels, causal features and masked windows."""
 
-from qtorch.data.calendars import sessions
-from qtorch.data.datamodule import DataModule
+from qtorch.data.calendars import Calendar, sessions
+from qtorch.data.datamodule import DataModule, WindowDataset, chronological_split, whole
 from qtorch.data.errors import DataError
 from qtorch.data.features import Features
-from qtorch.data.panel import Panel, State
+from qtorch.data.panel import Panel
+from qtorch.data.panel_windows import PanelWindowSource
 from qtorch.data.sample import load_sample
+from qtorch.data.sampling import BucketBatches, WindowBatches, sampling_weights
+from qtorch.data.splits import CombinatorialPurged, Samples, WalkForward
+from qtorch.data.states import State
 from qtorch.data.windows import Window, WindowSource, WindowSpec
 
 __all__ = [
+    "BucketBatches",
+    "Calendar",
+    "CombinatorialPurged",
     "DataError",
     "DataModule",
     "Features",
     "Panel",
+    "PanelWindowSource",
+    "Samples",
     "State",
+    "WalkForward",
     "Window",
+    "WindowBatches",
+    "WindowDataset",
     "WindowSource",
     "WindowSpec",
+    "chronological_split",
     "load_sample",
+    "sampling_weights",
     "sessions",
+    "whole",
 ]

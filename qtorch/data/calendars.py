@@ -1,13 +1,22 @@
 """Exchange sessions and the UTC instants at which their closes are known."""
 
-from dataclasses import dataclass
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from functools import cache
+from typing import TYPE_CHECKING, Union
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import pandas as pd
+from pandas.tseries.holiday import AbstractHolidayCalendar, EasterMonday, GoodFriday, Holiday
 
 from qtorch.data.errors import DataError
 
+if TYPE_CHECKING:
+    from exchange_calendars import ExchangeCalendar
+
 DAYS_AHEAD = 31  # the longest closure of any exchange is shorter (XSHG's and XHKG's New Year weeks, 9/11: a week)
+_WEEKDAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
 
 
 @dataclass(frozen=True)
@@ -15,121 +24,274 @@ class Sessions:
     """An exchange's sessions from `start` to `end` and the first few after it.
 
     Attributes:
-        exchange: the ISO 10383 market identifier code (MIC).
+        exchange: the ISO 10383 market identifier code (MIC), or the code of a calendar of the user's.
         days: session labels, tz-naive, ascending; they reach beyond `end` by up to a month.
         closes: the UTC instant of each session's close, daylight saving and early closes included.
+        zone: the exchange's time zone.
     """
 
     exchange: str
     days: pd.DatetimeIndex
     closes: pd.DatetimeIndex
+    zone: str
 
     def close_of(self, days: pd.DatetimeIndex) -> pd.DatetimeIndex:
         """The UTC close of any days: a session's own; on another day, the exchange's usual wall-clock close."""
-        zone = _calendar_class(self.exchange).tz
-        local = self.closes.tz_convert(zone).tz_localize(None) - self.days
-        usual = (days + local.value_counts().index[0]).tz_localize(zone, nonexistent="shift_forward", ambiguous=True)
+        local = self.closes.tz_convert(self.zone).tz_localize(None) - self.days
+        usual = _localize(days + local.value_counts().index[0], self.zone)
         own = self.days.get_indexer(days)
-        return usual.tz_convert("UTC").where(own < 0, self.closes[own])
+        return usual.where(own < 0, self.closes[own])
 
 
-def sessions(exchange: str, start: pd.Timestamp, end: pd.Timestamp) -> Sessions:
+@dataclass(frozen=True)
+class Calendar:
+    """A market that `exchange_calendars` does not know: a currency market, a fixing, a desk's own.
+
+    Attributes:
+        code: what the data's exchange column calls it.
+        close: wall-clock "HH:MM" at which a session's price is known; "24:00" is the midnight that ends the day.
+        zone: its time zone.
+        weekdays: on which there are sessions, of Mon, Tue, Wed, Thu, Fri, Sat and Sun.
+        holidays: dates without a session, or pandas' rules for them.
+        early_closes: wall-clock "HH:MM" by date.
+        first: the first date for which the calendar holds; None has no bound.
+        last: the last date for which it holds; None has no bound.
+
+    Raises:
+        DataError: a time, zone, weekday or date cannot be read.
+
+    Example:
+        >>> crypto = Calendar("COIN", close="24:00", weekdays="Mon Tue Wed Thu Fri Sat Sun")
+        >>> sessions(crypto, pd.Timestamp("2021-01-01"), pd.Timestamp("2021-01-03")).closes[0]
+        Timestamp('2021-01-02 00:00:00+0000', tz='UTC')
+    """
+
+    code: str
+    close: str = "17:00"
+    zone: str = "UTC"
+    weekdays: str = "Mon Tue Wed Thu Fri"
+    holidays: tuple[str | pd.Timestamp, ...] | AbstractHolidayCalendar = ()
+    early_closes: Mapping[str, str] = field(default_factory=dict)
+    first: str | pd.Timestamp | None = None
+    last: str | pd.Timestamp | None = None
+
+    def __post_init__(self) -> None:
+        """Checks the settings."""
+        for text in (self.close, *self.early_closes.values()):
+            clock(text)
+        unknown = set(self.weekdays.split()) - set(_WEEKDAYS)
+        if unknown or not self.weekdays.split():
+            raise DataError(
+                f"calendar {self.code}: weekdays={self.weekdays!r} must name some of {' '.join(_WEEKDAYS)}."
+            )
+        check_zone(self.zone)
+        try:
+            for day in (self.first, self.last, *self.early_closes):
+                pd.Timestamp(day)  # type: ignore[arg-type]
+            if isinstance(self.holidays, tuple):
+                pd.DatetimeIndex(self.holidays)
+        except ValueError as error:
+            raise DataError(f"calendar {self.code}: {error}. Give dates such as 2021-01-04.") from error
+
+    def bounds(self) -> tuple[pd.Timestamp | None, pd.Timestamp | None]:
+        """The first and the last date for which the calendar holds."""
+        first, last = (None if day is None else pd.Timestamp(day) for day in (self.first, self.last))
+        return first, last
+
+    def between(self, start: pd.Timestamp, end: pd.Timestamp) -> Sessions:
+        """The sessions from `start` to `end`."""
+        days = pd.date_range(start, end, unit="us")
+        open_days = [_WEEKDAYS.index(name) for name in self.weekdays.split()]
+        days = days[days.day_of_week.isin(open_days)]
+        if isinstance(self.holidays, AbstractHolidayCalendar):
+            closed = pd.DatetimeIndex(self.holidays.holidays(start, end))
+        else:
+            closed = pd.DatetimeIndex(self.holidays)
+        days = days[~days.isin(closed)]
+        wall = pd.Series(days + clock(self.close), index=days)
+        for day, text in self.early_closes.items():
+            wall[days == pd.Timestamp(day)] = pd.Timestamp(day) + clock(text)
+        return Sessions(self.code, days, _localize(pd.DatetimeIndex(wall), self.zone), self.zone)
+
+
+AnyCalendar = Union[str, Calendar, "ExchangeCalendar"]
+
+
+def sessions(exchange: AnyCalendar, start: pd.Timestamp, end: pd.Timestamp) -> Sessions:
     """The sessions of an exchange from `start` to `end`, and those of the month after it where known.
 
-    The codes are those of the exchange_calendars package (MICs such as ``XNYS``), and ``XECB`` for the ECB's
-    euro reference rates, which appear at 16:00 Frankfurt time on TARGET days.
+    Args:
+        exchange: a code, or a calendar: a `Calendar` or one of the exchange_calendars package. The codes are that
+            package's (MICs such as ``XNYS``; ``24/7`` and ``24/5``, whose days end at midnight UTC), and ``FX`` for
+            currencies around the clock from Monday to Friday, closing at 17:00 in New York; ``TARGET`` for the euro
+            system's payments, closing at 18:00 in Frankfurt; ``XECB`` for the ECB's euro reference rates, which
+            appear at 16:00 there on the same days.
+        start: the first date.
+        end: the last date.
 
     Raises:
         DataError: the code is unknown, or the calendar does not reach from `start` to `end`.
-    """
-    import exchange_calendars
 
-    calendar = _calendar_class(exchange)
-    low, high = calendar.bound_min(), calendar.bound_max()
+    Example:
+        >>> london = sessions("XLON", pd.Timestamp("2021-03-26"), pd.Timestamp("2021-03-29"))
+        >>> [f"{close:%d %b %H:%M}" for close in london.closes[:2]]
+        ['26 Mar 16:30', '29 Mar 15:30']
+    """
+    calendar = _BUILT_IN.get(exchange, exchange) if isinstance(exchange, str) else exchange
+    code, (low, high) = code_of(exchange), _bounds(calendar)
     if (low is not None and start < low) or (high is not None and end > high):
         raise DataError(
-            f"{exchange}: the data span {start:%Y-%m-%d} to {end:%Y-%m-%d}, but its calendar is known from "
+            f"{code}: the data span {start:%Y-%m-%d} to {end:%Y-%m-%d}, but its calendar is known from "
             f"{'the beginning' if low is None else f'{low:%Y-%m-%d}'} to "
-            f"{'the end' if high is None else f'{high:%Y-%m-%d}'}. Cut the data to that span, or upgrade "
-            "exchange_calendars."
+            f"{'the end' if high is None else f'{high:%Y-%m-%d}'}. Cut the data to that span, pass a calendar that "
+            "covers it, or upgrade exchange_calendars."
         )
-    last = end + pd.Timedelta(days=DAYS_AHEAD)
     # A month before the start is asked for too, because a calendar refuses a span without a session.
-    first = start - pd.Timedelta(days=DAYS_AHEAD)
-    built = exchange_calendars.get_calendar(
-        exchange,
-        start=first if low is None else max(first, low),
-        end=last if high is None else min(last, high),
-    )
-    inside = slice(built.sessions.searchsorted(start), None)
-    return Sessions(
-        exchange,
-        built.sessions[inside].as_unit("us"),
-        pd.DatetimeIndex(built.closes.iloc[inside]).as_unit("us"),
-    )
+    first, last = start - pd.Timedelta(days=DAYS_AHEAD), end + pd.Timedelta(days=DAYS_AHEAD)
+    first = first if low is None else max(first, low)
+    last = last if high is None else min(last, high)
+    built = calendar.between(first, last) if isinstance(calendar, Calendar) else _of_package(calendar, first, last)
+    inside = slice(built.days.searchsorted(start), None)
+    return Sessions(code, built.days[inside], built.closes[inside], built.zone)
+
+
+def code_of(exchange: AnyCalendar) -> str:
+    """The code by which the data know a calendar."""
+    if isinstance(exchange, str):
+        return exchange
+    return exchange.code if isinstance(exchange, Calendar) else exchange.name
+
+
+def clock(text: str) -> pd.Timedelta:
+    """A wall-clock time "HH:MM" as the time since midnight.
+
+    Raises:
+        DataError: the text is no such time.
+    """
+    match = re.fullmatch(r"(\d{1,2}):([0-5]\d)", text)
+    if match is None or int(match[1]) * 60 + int(match[2]) > 24 * 60:
+        raise DataError(f'{text!r} is not a time of day "HH:MM", such as "16:30" or "24:00".')
+    return pd.Timedelta(hours=int(match[1]), minutes=int(match[2])).as_unit("us")
+
+
+def check_zone(zone: str) -> None:
+    """Refuses the name of a time zone that does not exist.
+
+    Raises:
+        DataError: there is no such zone.
+    """
+    try:
+        ZoneInfo(zone)
+    except (ZoneInfoNotFoundError, ValueError) as error:
+        raise DataError(f"no time zone {zone!r}. Name one of the IANA database, such as Europe/London.") from error
+
+
+def at_clock(dates: pd.DatetimeIndex, text: str) -> pd.DatetimeIndex:
+    """The UTC instants of a wall-clock time ``"HH:MM Zone"`` on some dates.
+
+    Raises:
+        DataError: the text is no such time.
+    """
+    parts = text.split()
+    if len(parts) != 2:
+        raise DataError(f'as_of={text!r} is not "HH:MM Zone", such as "16:30 Europe/London".')
+    check_zone(parts[1])
+    return _localize(dates + clock(parts[0]), parts[1])
+
+
+def _localize(wall: pd.DatetimeIndex, zone: str) -> pd.DatetimeIndex:
+    """UTC instants of wall-clock times; of an hour that is skipped the end, of one that comes twice the first."""
+    return wall.tz_localize(zone, nonexistent="shift_forward", ambiguous=True).tz_convert("UTC").as_unit("us")
+
+
+def _bounds(calendar: AnyCalendar) -> tuple[pd.Timestamp | None, pd.Timestamp | None]:
+    if isinstance(calendar, Calendar):
+        return calendar.bounds()
+    if isinstance(calendar, str):
+        known = _package_class(calendar)
+        return known.bound_min(), known.bound_max()
+    return calendar.first_session, calendar.last_session
+
+
+def _of_package(calendar: Union[str, "ExchangeCalendar"], first: pd.Timestamp, last: pd.Timestamp) -> Sessions:
+    import exchange_calendars
+
+    try:
+        built = (
+            exchange_calendars.get_calendar(calendar, start=first, end=last) if isinstance(calendar, str) else calendar
+        )
+    except (NotImplementedError, ValueError) as error:
+        raise DataError(
+            f"{code_of(calendar)}: exchange_calendars fails to build it ({error!s:.200}). {_REMEDY}"
+        ) from error
+    _check_special_weeks(built)
+    inside = slice(built.sessions.searchsorted(first), built.sessions.searchsorted(last, side="right"))
+    closes = pd.DatetimeIndex(built.closes.iloc[inside])
+    return Sessions(built.name, built.sessions[inside].as_unit("us"), closes.as_unit("us"), str(built.tz))
+
+
+_REMEDY = "Its versions to 4.13 do not work with pandas 3.1: install pandas below 3.1, or a later exchange_calendars."
+
+
+def _check_special_weeks(calendar: "ExchangeCalendar") -> None:
+    """Refuses a calendar whose spells of other working weeks are lost, as happens with a pandas that it does not know.
+
+    They count as lost when none of the days that they open has a session.
+    """
+    spells = [pd.DatetimeIndex([])]
+    for start, end, mask in getattr(calendar, "special_weekmasks", ()):
+        low = calendar.first_session if start is None else max(start, calendar.first_session)
+        high = calendar.last_session if end is None else min(end, calendar.last_session)
+        days = pd.date_range(low, high)
+        extra = [i for i, (special, usual) in enumerate(zip(mask, calendar.weekmask, strict=True)) if special > usual]
+        spells.append(days[days.day_of_week.isin(extra)])
+    opened = spells[0].append(spells[1:]).difference(pd.DatetimeIndex(calendar.adhoc_holidays))
+    if len(opened) and not opened.isin(calendar.sessions).any():
+        raise DataError(f"{calendar.name}: its session on {opened[-1]:%A, %d %B %Y} is lost. {_REMEDY}")
 
 
 @cache
-def _calendar_class(exchange: str):  # type: ignore[no-untyped-def]
-    """The exchange_calendars class of a code, ours among them."""
+def _package_class(exchange: str):  # type: ignore[no-untyped-def]
+    """The exchange_calendars class of a code."""
     import exchange_calendars
     from exchange_calendars.errors import InvalidCalendarName
 
-    dispatcher = exchange_calendars.calendar_utils.global_calendar_dispatcher
-    if "XECB" not in dispatcher._calendar_factories:
-        exchange_calendars.register_calendar_type("XECB", _ecb_calendar())
+    factories = exchange_calendars.calendar_utils.global_calendar_dispatcher._calendar_factories
     try:
         name = exchange_calendars.resolve_alias(exchange)
     except InvalidCalendarName:
         name = None
-    if name not in dispatcher._calendar_factories:
-        known = ", ".join(sorted(dispatcher._calendar_factories))
-        raise DataError(f"unknown exchange code {exchange!r}. Known codes: {known}.")
-    return dispatcher._calendar_factories[name]
+    if name not in factories:
+        known = ", ".join(sorted((*factories, *_BUILT_IN)))
+        raise DataError(
+            f"unknown exchange code {exchange!r}. Known codes: {known}. Pass calendars=[Calendar({exchange!r}, ...)] "
+            "for a market of your own."
+        )
+    return factories[name]
 
 
-def _ecb_calendar():  # type: ignore[no-untyped-def]
-    """The days on which the ECB publishes its euro reference rates: TARGET's, as they have been since 1999."""
-    import datetime
-    from zoneinfo import ZoneInfo
+class _Target(AbstractHolidayCalendar):
+    """The euro system's TARGET days, as they have been since 1999 (ECB, T2 calendar)."""
 
-    from exchange_calendars import ExchangeCalendar
-    from exchange_calendars.exchange_calendar import HolidayCalendar
-    from pandas.tseries.holiday import EasterMonday, GoodFriday, Holiday
+    rules = [
+        Holiday("New Year", month=1, day=1),
+        *(
+            Holiday(rule.name, month=1, day=1, offset=rule.offset, start_date=pd.Timestamp("2000-01-01"))
+            for rule in (GoodFriday, EasterMonday)
+        ),
+        Holiday("Labour Day", month=5, day=1, start_date=pd.Timestamp("2000-01-01")),
+        Holiday("Christmas", month=12, day=25),
+        Holiday("Christmas Holiday", month=12, day=26, start_date=pd.Timestamp("2000-01-01")),
+        Holiday("Euro changeover", year=1999, month=12, day=31),
+        Holiday("Euro cash changeover", year=2001, month=12, day=31),
+    ]
 
-    def fixed(name: str, month: int, day: int, start: str | None = None) -> Holiday:
-        return Holiday(name, month=month, day=day, start_date=start and pd.Timestamp(start))
 
-    def since_2000(holiday: Holiday) -> Holiday:
-        return Holiday(holiday.name, month=1, day=1, offset=holiday.offset, start_date=pd.Timestamp("2000-01-01"))
-
-    class EcbReferenceRates(ExchangeCalendar):
-        """ECB euro reference rates (MIC XECB), published at 16:00 Frankfurt time on TARGET days."""
-
-        name = "XECB"
-        tz = ZoneInfo("Europe/Berlin")
-        open_times = ((None, datetime.time(9)),)
-        close_times = ((None, datetime.time(16)),)
-
-        @classmethod
-        def bound_min(cls) -> pd.Timestamp:
-            return pd.Timestamp("1999-01-04")
-
-        @property
-        def regular_holidays(self) -> HolidayCalendar:
-            return HolidayCalendar(
-                [
-                    fixed("New Year", 1, 1),
-                    since_2000(GoodFriday),
-                    since_2000(EasterMonday),
-                    fixed("Labour Day", 5, 1, "2000-01-01"),
-                    fixed("Christmas", 12, 25),
-                    fixed("Christmas Holiday", 12, 26, "2000-01-01"),
-                ]
-            )
-
-        @property
-        def adhoc_holidays(self) -> list[pd.Timestamp]:
-            return [pd.Timestamp("1999-12-31"), pd.Timestamp("2001-12-31")]
-
-    return EcbReferenceRates
+_BUILT_IN = {
+    calendar.code: calendar
+    for calendar in (
+        Calendar("FX", "17:00", "America/New_York"),
+        Calendar("TARGET", "18:00", "Europe/Berlin", holidays=_Target(), first="1999-01-04"),
+        Calendar("XECB", "16:00", "Europe/Berlin", holidays=_Target(), first="1999-01-04"),
+    )
+}

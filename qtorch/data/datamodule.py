@@ -2,17 +2,23 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
+from typing import Any
 
 import lightning
 import pandas as pd
 import torch
 from jaxtyping import Int64
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader, Dataset
 
 from qtorch.data.errors import DataError
 from qtorch.data.panel import Panel
+from qtorch.data.sampling import By, WindowBatches, sampling_weights, unpack
+from qtorch.data.splits import chronological
 from qtorch.data.windows import Window, WindowSource, WindowSpec
+
+_GATHERED = 1 << 23  # bytes of inputs gathered at once
 
 
 @dataclass(frozen=True)
@@ -34,66 +40,102 @@ def chronological_split(
 ) -> tuple[Span, Span, Span]:
     """Splits windows into those for training, validation and test, in the order of time and purged.
 
+    A window belongs to a part if its shortest target is known in it; its longer ones are masked where they are not.
+
     Args:
         source: the windows.
         validation_start: the first as-of date for validation.
         test_start: the first as-of date for test; None leaves none.
-        embargo: panel rows left out after the start of validation and of test.
+        embargo: sessions of an asset's own between its last label in a part and the next part.
 
     Raises:
-        DataError: the dates are out of order, or training or validation would have no window.
+        DataError: the dates are out of order, or a part would have no window.
     """
     dates = source.panel.dates
-    end = len(dates)
     validation = int(dates.searchsorted(pd.Timestamp(validation_start)))
-    test = end if test_start is None else int(dates.searchsorted(pd.Timestamp(test_start)))
-    if not 0 < validation < test <= end:
+    test = None if test_start is None else int(dates.searchsorted(pd.Timestamp(test_start)))
+    if not 0 < validation < (len(dates) if test is None else test) or (test is not None and test >= len(dates)):
         raise DataError(
             f"validation_start {validation_start} and test_start {test_start} must be in this order and inside the "
             f"panel's dates, {dates[0]:%Y-%m-%d} to {dates[-1]:%Y-%m-%d}."
         )
-    bounds = ((0, validation), (validation + embargo, test), (test + embargo, end))
-    spans = tuple(Span(source.entries(first, last - 1, known_by=last - 1), last - 1) for first, last in bounds)
-    for name, span in zip(("training", "validation"), spans, strict=False):
-        if not len(span.entries):
-            raise DataError(
-                f"no window for {name}: the panel runs from {dates[0]:%Y-%m-%d} to {dates[-1]:%Y-%m-%d} with "
-                f"validation from {validation_start}. Move the dates or give more history."
-            )
-    return spans  # type: ignore[return-value]
+    entries = source.entries()
+    samples = source.samples(entries, horizon=source.spec.horizons[0])
+    parts = chronological(samples, validation, test, embargo)
+    ends = (validation - 1, (len(dates) if test is None else test) - 1, len(dates) - 1)
+    return tuple(
+        Span(entries[torch.from_numpy(part).to(entries.device)], known_by)
+        for part, known_by in zip(parts, ends, strict=True)
+    )  # type: ignore[return-value]
 
 
 class WindowDataset(Dataset[Window]):
-    """The windows of a span; indexed by a tensor of entries, it returns a whole batch."""
+    """The windows of a span. A whole batch is one item: it is indexed by a tensor of entries.
 
-    def __init__(self, source: WindowSource, span: Span, every_position: bool) -> None:
+    In a loader of torch's with a batch size of its own, it is indexed by numbers from 0 to its length and fetches a
+    batch at once too; pass ``collate_fn=whole``.
+
+    Example:
+        >>> from torch.utils.data import DataLoader
+        >>> from qtorch.data import DataModule, Panel, load_sample
+        >>> panel = Panel.from_frame(load_sample()).select(["AAPL", "EURUSD"])
+        >>> data = DataModule(panel, validation_start="2018-01-02")
+        >>> next(iter(DataLoader(data.training_set, batch_size=32, shuffle=True, collate_fn=whole))).inputs.shape
+        torch.Size([32, 64, 19])
+    """
+
+    def __init__(self, source: WindowSource, span: Span, every_position: bool = False) -> None:
         self.source, self.span, self.every_position = source, span, every_position
 
-    def __getitem__(self, entries: Int64[Tensor, " B"]) -> Window:
-        """The windows that end at some entries."""
-        return self.source.gather(entries, known_by=self.span.known_by, every_position=self.every_position)
+    def __getitem__(self, batch: Any) -> Window:
+        """The windows of some entries (a tensor, or the pair of one and a context), or one by its number."""
+        if isinstance(batch, int):
+            return self.__getitems__([batch])
+        entries, context = unpack(batch)
+        return self.source.gather(
+            entries, known_by=self.span.known_by, every_position=self.every_position, context=context
+        )
 
-
-class RandomBatches(Sampler[Tensor]):
-    """A number of batches of entries drawn with replacement; the same in every run for a seed and an epoch."""
-
-    def __init__(self, entries: Int64[Tensor, " K"], batch_size: int, batches: int, seed: int) -> None:
-        self.entries, self.batch_size, self.batches, self.seed = entries.cpu(), batch_size, batches, seed
-        self.epoch = 0
-
-    def set_epoch(self, epoch: int) -> None:
-        """Lightning calls this before every epoch."""
-        self.epoch = epoch
-
-    def __iter__(self) -> Iterator[Tensor]:
-        """Batches of one epoch."""
-        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch)
-        for _ in range(self.batches):
-            yield self.entries[torch.randint(len(self.entries), (self.batch_size,), generator=generator)]
+    def __getitems__(self, numbers: list[int]) -> Window:
+        """The windows of some numbers, as one batch."""
+        return self[self.span.entries[torch.as_tensor(numbers, device=self.span.entries.device)]]
 
     def __len__(self) -> int:
-        """Batches an epoch."""
-        return self.batches
+        """How many windows there are."""
+        return len(self.span.entries)
+
+
+def whole(window: Window) -> Window:
+    """Leaves a batch that came whole as it is: the ``collate_fn`` of a loader over a `WindowDataset`."""
+    return window
+
+
+class WindowLoader(DataLoader[Window]):
+    """A loader whose batches come whole from the dataset.
+
+    Without workers several batches are gathered at once and handed out as views of the whole, because a gather's calls
+    take as long for one batch as for many; torch's own machinery for a batch would take longer than the gather.
+
+    Args:
+        dataset: the windows.
+        batches: which make a batch.
+        workers: processes; none are needed.
+    """
+
+    def __init__(self, dataset: WindowDataset, batches: WindowBatches, workers: int = 0) -> None:
+        super().__init__(dataset, sampler=batches, batch_size=None, num_workers=workers)
+        spec = dataset.source.spec
+        self._windows, self._batches = dataset, batches
+        self._at_once = max(1, min(16, _GATHERED // (4 * spec.context * len(spec.features) * batches.batch_size)))
+
+    def __iter__(self) -> Iterator[Window]:  # type: ignore[override]
+        """The batches of one epoch."""
+        if self.num_workers:
+            yield from super().__iter__()
+            return
+        batches = iter(self._batches)
+        while together := list(islice(batches, self._at_once)):
+            yield from self._windows[torch.cat(together)].split(self._batches.batch_size)
 
 
 class DataModule(lightning.LightningDataModule):
@@ -107,10 +149,13 @@ class DataModule(lightning.LightningDataModule):
         source: the panel's windows, if they have been made already.
         validation_start: first as-of date for validation, which decides when training stops.
         test_start: first as-of date for test, None for no test.
-        embargo: panel rows left out after the start of validation and of test.
+        embargo: sessions of an asset's own between its last label in a part and the next part.
         batch_size: windows a batch.
-        batches_per_epoch: random training batches an epoch.
+        batches_per_epoch: random training batches an epoch, over all processes.
         every_position: train on targets from each session of a window, not from its last alone.
+        sample_by: draw training windows alike, each asset alike or each date alike.
+        half_life: panel rows after which a training window is drawn half as often; None has no recency.
+        workers: processes of the loaders. None are needed: a batch is gathered whole.
         seed: of the random batches.
 
     Raises:
@@ -129,6 +174,9 @@ class DataModule(lightning.LightningDataModule):
         batch_size: int = 64,
         batches_per_epoch: int = 40,
         every_position: bool = True,
+        sample_by: By = "window",
+        half_life: float | None = None,
+        workers: int = 0,
         seed: int = 0,
     ) -> None:
         super().__init__()
@@ -137,21 +185,43 @@ class DataModule(lightning.LightningDataModule):
         self.training, self.validation, self.test = chronological_split(
             self.source, validation_start, test_start, embargo
         )
-        self.batch_size, self.batches_per_epoch = batch_size, batches_per_epoch
+        self.batch_size, self.batches_per_epoch, self.workers = batch_size, batches_per_epoch, workers
+        self.weights = sampling_weights(self.source, self.training.entries, sample_by, half_life)
         self.every_position, self.seed = every_position, seed
 
-    def train_dataloader(self) -> DataLoader:
+    @property
+    def training_set(self) -> WindowDataset:
+        """The training windows."""
+        return WindowDataset(self.source, self.training, self.every_position)
+
+    @property
+    def validation_set(self) -> WindowDataset:
+        """The validation windows."""
+        return WindowDataset(self.source, self.validation)
+
+    @property
+    def test_set(self) -> WindowDataset:
+        """The test windows."""
+        return WindowDataset(self.source, self.test)
+
+    def train_dataloader(self) -> WindowLoader:
         """Random batches of training windows."""
-        batches = RandomBatches(self.training.entries, self.batch_size, self.batches_per_epoch, self.seed)
-        return self._loader(self.training, batches, self.every_position)
+        batches = WindowBatches(
+            self.training.entries,
+            self.batch_size,
+            batches=self.batches_per_epoch,
+            weights=self.weights,
+            seed=self.seed,
+        )
+        return self._loader(self.training_set, batches)
 
-    def val_dataloader(self) -> DataLoader:
+    def val_dataloader(self) -> WindowLoader:
         """Each validation window once, in the order of assets and time."""
-        return self._loader(self.validation, self.validation.entries.split(4 * self.batch_size))
+        return self._loader(self.validation_set, WindowBatches(self.validation.entries, 4 * self.batch_size))
 
-    def test_dataloader(self) -> DataLoader:
+    def test_dataloader(self) -> WindowLoader:
         """Each test window once, in the order of assets and time."""
-        return self._loader(self.test, self.test.entries.split(4 * self.batch_size))
+        return self._loader(self.test_set, WindowBatches(self.test.entries, 4 * self.batch_size))
 
-    def _loader(self, span: Span, batches: object, every_position: bool = False) -> DataLoader:
-        return DataLoader(WindowDataset(self.source, span, every_position), sampler=batches, batch_size=None)  # type: ignore[arg-type]
+    def _loader(self, windows: WindowDataset, batches: WindowBatches) -> WindowLoader:
+        return WindowLoader(windows, batches, self.workers)

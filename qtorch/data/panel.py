@@ -1,31 +1,26 @@
 """The market as a panel: values and their state on the union of its exchanges' calendars, point in time."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from enum import IntEnum
+from functools import cached_property
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
 import torch
-from jaxtyping import Bool, Float64, Int64, UInt8
+from jaxtyping import Bool, Float64, Int32, UInt8
 from torch import Tensor
 
-from qtorch.data import clean
-from qtorch.data.calendars import Sessions, sessions
+from qtorch.data.build import Rules, build
+from qtorch.data.calendars import AnyCalendar
 from qtorch.data.errors import DataError, listing
+from qtorch.data.progress import progress_bar
+from qtorch.data.rows import FrameRows, ParquetRows, Rows
+from qtorch.data.states import State, last_listed_row, last_price, states
+from qtorch.data.store import TensorFolder
 
-EPOCH = pd.Timestamp("1970-01-01")
-
-
-class State(IntEnum):
-    """Why a panel's cell holds a price or not."""
-
-    UNLISTED = 0  # before the asset's first or after its last price
-    CLOSED = 1  # the exchange has no session
-    MISSING = 2  # a session without a price: a halt or a fault of the data
-    OBSERVED = 3  # a price is there
+_TENSORS = ("values", "state", "session_day", "exchange_is_session", "exchange_next_day")
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,8 +41,10 @@ class Panel:
         exchanges: the exchange code (MIC) of each asset.
         as_of: UTC instants up to which the rows know the world.
         session_day: the label of the session whose close a cell holds, in days since 1970; -1 where none.
-        next_session_day: the label of the exchange's next session after the one known, in days since 1970.
-        is_session: whether a close of the asset's exchange became known between `as_of[t-1]` and `as_of[t]`.
+        exchange_codes: the `X` exchanges.
+        exchange_is_session: whether a close of the exchange became known between `as_of[t-1]` and `as_of[t]`.
+        exchange_next_day: the label of the exchange's next session after those known, in days since 1970.
+        delisted: the dates of delistings that are known, by asset; None where nothing is known of them.
         findings: what was noticed or set aside while building: kind, asset, date, row of the frame, detail.
     """
 
@@ -58,9 +55,11 @@ class Panel:
     fields: tuple[str, ...]
     exchanges: tuple[str, ...]
     as_of: pd.DatetimeIndex
-    session_day: Int64[Tensor, "T N"]
-    next_session_day: Int64[Tensor, "T N"]
-    is_session: Bool[Tensor, "T N"]
+    session_day: Int32[Tensor, "T N"]
+    exchange_codes: tuple[str, ...]
+    exchange_is_session: Bool[Tensor, "T X"]
+    exchange_next_day: Int32[Tensor, "T X"]
+    delisted: Mapping[str, str] | None
     findings: pd.DataFrame
 
     @classmethod
@@ -69,18 +68,27 @@ class Panel:
         frame: pd.DataFrame,
         *,
         exchange: str | Mapping[str, str] | None = None,
+        calendars: Iterable[AnyCalendar] = (),
         as_of: str | None = None,
         bad_rows: Literal["raise", "quarantine"] = "raise",
         off_calendar: Literal["keep", "drop", "raise"] = "keep",
+        adjust: bool = True,
+        fields: Sequence[str] = (),
+        delisted: Mapping[str, str | pd.Timestamp] | None = None,
         jump: float = 0.5,
+        progress: bool = False,
     ) -> "Panel":
         """Builds a panel from a long frame, a frame indexed by (date, asset), or wide closes.
 
         Args:
             frame: columns `date`, `asset`, `close` and, unless the argument is given, `exchange`; optional `open`,
-                `high`, `low`, `volume`. Or the same with a MultiIndex (date, asset). Or, with a DatetimeIndex,
-                one column of closes per asset. A row without a close says that there is no price.
+                `high`, `low`, `volume`, `realised_variance` (of the session, decimals squared), `adj_close` or
+                `split` and `dividend`, and `known_at`, the instant (with a time zone) from which a row is known, where
+                that is later than its session's close. Or the same with a MultiIndex (date, asset) or qlib's
+                (datetime, instrument). Or, with a DatetimeIndex, one column of closes per asset. A row without a close
+                says that there is no price.
             exchange: the exchange code of all assets, or of each.
+            calendars: calendars of exchange codes that `qtorch.data.sessions` does not know, or is to take otherwise.
             as_of: ``"HH:MM Zone"``, a wall-clock time of each date (``"16:30 Europe/London"``); None is after the
                 last close of the date.
             bad_rows: ``"raise"`` refuses the frame for rows that cannot be right (a non-positive, infinite or
@@ -88,7 +96,13 @@ class Panel:
                 out of order are sorted) and lists each in `findings`.
             off_calendar: what to do with a price on a day on which the exchange is closed: keep it as observed and
                 list it in `findings`, drop it and list it, or raise.
+            adjust: adjust open, high, low and close for corporate actions where the frame has their columns (see
+                `qtorch.data.adjust`), and keep the close as it was traded in the field `unadjusted_close`.
+            fields: further numeric columns to keep.
+            delisted: the last date of each asset that is known to have been delisted. With it, an asset that is not
+                named, and has no price to the end, is MISSING and not UNLISTED.
             jump: one-session moves beyond this (0.5 is 50 %) are listed in `findings`.
+            progress: show a progress bar.
 
         Raises:
             DataError: rows that cannot be used, named by asset, date and row; an unknown exchange code; a date
@@ -102,55 +116,8 @@ class Panel:
             >>> Panel.from_frame(closes, exchange="XNYS")
             Panel(2 dates 2021-12-02..2021-12-03, 2 assets, 1 exchange, fields close; 4 observed)
         """
-        rows, fields, findings = clean.clean(frame, exchange, bad_rows)
-        assets = rows["asset"].unique()  # sorted, as the rows are
-        exchange_of = rows.groupby("asset")["exchange"].first().reindex(assets)
-        calendars = {code: sessions(code, *_span(rows, code)) for code in dict.fromkeys(exchange_of)}
-        rows, strays = clean.off_calendar(rows, calendars, off_calendar)
-        dates = _union(rows, calendars)
-        instants = _as_of(dates, calendars, as_of)
-        grid = {code: _known_rows(calendar, instants) for code, calendar in calendars.items()}
-
-        T, N = len(dates), len(assets)
-        at = np.empty(len(rows), dtype=np.int64)
-        for code in calendars:
-            of = (rows["exchange"] == code).to_numpy()
-            at[of] = grid[code].row_of(pd.DatetimeIndex(rows.loc[of, "date"]))
-        late = at == T
-        superseded = pd.Series(at).groupby(rows["asset"].to_numpy()).diff(-1).to_numpy() == 0
-        held = ~late & ~superseded
-        kept, t, n = rows[held], at[held], np.searchsorted(assets, rows.loc[held, "asset"])
-        values = np.full((T, N, len(fields)), np.nan)
-        values[t, n] = kept[fields].to_numpy(dtype=float)
-        day = np.full((T, N), -1)
-        day[t, n] = _days(kept["date"])
-        observed = ~np.isnan(values[:, :, fields.index("close")])
-        is_session = np.stack([grid[code].has_session for code in exchange_of], axis=1)
-        panel = cls(
-            values=torch.from_numpy(values),
-            state=_states(torch.from_numpy(observed), torch.from_numpy(is_session)),
-            dates=dates,
-            assets=tuple(assets),
-            fields=tuple(fields),
-            exchanges=tuple(exchange_of),
-            as_of=instants,
-            session_day=torch.from_numpy(day),
-            next_session_day=torch.from_numpy(np.stack([grid[code].next_day for code in exchange_of], axis=1)),
-            is_session=torch.from_numpy(is_session),
-            findings=pd.DataFrame(),
-        )
-        notes = [
-            findings,
-            strays,
-            clean.finding(
-                "not_yet_known", rows[late].assign(detail=f"its close is after {instants[-1]:%Y-%m-%d %H:%M} UTC")
-            ),
-            clean.finding(
-                "superseded", rows[superseded & ~late].assign(detail="a later close is known at the same as-of")
-            ),
-            panel._jumps(jump, rows),
-        ]
-        return replace(panel, findings=pd.concat(notes, ignore_index=True))
+        rules = Rules(exchange, calendars, as_of, bad_rows, off_calendar, adjust, fields, delisted, jump)
+        return cls._build(FrameRows(frame), rules, None, progress)
 
     @classmethod
     def from_parquet(
@@ -159,20 +126,107 @@ class Panel:
         *,
         start: str | pd.Timestamp | None = None,
         end: str | pd.Timestamp | None = None,
-        **options: object,
+        store: str | Path | None = None,
+        progress: bool = False,
+        **options: Any,
     ) -> "Panel":
-        """Builds a panel from a Parquet file or a partitioned dataset; reads only the columns and rows needed.
+        """Builds a panel from a Parquet file or a partitioned dataset, a chunk of rows at a time.
 
         Args:
-            path: file or folder with the columns of `from_frame`.
+            path: file or folder with the columns of `from_frame`; only those needed are read.
             start: the first date to read, inclusive.
             end: the last date to read, inclusive.
+            store: a folder for a panel larger than memory: its tensors are files that are mapped into memory, as of
+                `Panel.open`.
+            progress: show a progress bar.
             **options: as of `from_frame`.
 
         Raises:
             DataError: the file cannot be read, or `from_frame` refuses what it holds.
         """
-        return cls.from_frame(clean.read_parquet(path, start, end), **options)  # type: ignore[arg-type]
+        return cls._build(ParquetRows(path, start, end), Rules(**options), store, progress)
+
+    @classmethod
+    def _build(cls, rows: Rows, rules: Rules, store: str | Path | None, progress: bool) -> "Panel":
+        with progress_bar("building the panel", 2 * len(rows) if progress else None) as advance:
+            if store is None:
+                return cls(**build(rows, rules, lambda _, shape, dtype, value: np.full(shape, value, dtype), advance))
+            folder = TensorFolder.create(store)
+
+            def advance_and_release(done: int) -> None:
+                advance(done)
+                folder.release()
+
+            try:
+                panel = cls(**build(rows, rules, folder.full, advance_and_release))
+            except BaseException:
+                folder.discard()
+                raise
+        return panel._finish(folder, on_disk=("values", "session_day"))
+
+    def save(self, path: str | Path) -> None:
+        """Writes the panel to a new folder: a ``.npy`` file a tensor, Parquet for the rest; nothing is pickled.
+
+        Raises:
+            DataError: there is something at the path already.
+        """
+        self._finish(TensorFolder.create(path), on_disk=())
+
+    def _finish(self, folder: TensorFolder, on_disk: Sequence[str]) -> "Panel":
+        """Writes what is not on disk yet, and opens the panel from there."""
+        first = 0
+        for name in _TENSORS:
+            if name in on_disk:  # the rows before the first price are there too
+                values = getattr(self, name)
+                first = values.storage_offset() // values.stride(0)
+            else:
+                folder.write(name, getattr(self, name))
+        frames = {
+            "dates": pd.DataFrame({"date": self.dates, "as_of": self.as_of}),
+            "assets": pd.DataFrame({"asset": self.assets, "exchange": self.exchanges}),
+            "findings": self.findings,
+        }
+        for name, frame in frames.items():
+            frame.to_parquet(folder.path / f"{name}.parquet", index=False)
+        folder.describe(
+            {
+                "kind": "panel",
+                "fields": self.fields,
+                "exchange_codes": self.exchange_codes,
+                "delisted": self.delisted,
+                "offsets": dict.fromkeys(on_disk, first),
+            }
+        )
+        return Panel.open(folder.path)
+
+    @classmethod
+    def open(cls, path: str | Path) -> "Panel":
+        """The panel of a folder written by `save` or by ``from_parquet(..., store=...)``, mapped into memory.
+
+        Pages are read when they are used, so that a panel larger than memory can be opened in an instant.
+
+        Raises:
+            DataError: the folder is no such store, or was not finished.
+        """
+        folder = TensorFolder(path)
+        about = folder.description("panel")
+        dates, assets, findings = (
+            pd.read_parquet(folder.path / f"{name}.parquet") for name in ("dates", "assets", "findings")
+        )
+        tensors = {name: folder.read(name) for name in _TENSORS}
+        for name, first in about["offsets"].items():
+            tensors[name] = tensors[name][first : first + len(dates)]
+        return cls(
+            **tensors,
+            dates=pd.DatetimeIndex(dates["date"], name="date"),
+            as_of=pd.DatetimeIndex(dates["as_of"]),
+            assets=tuple(assets["asset"]),
+            exchanges=tuple(assets["exchange"]),
+            fields=tuple(about["fields"]),
+            exchange_codes=tuple(about["exchange_codes"]),
+            delisted=about["delisted"],
+            findings=findings,
+        )
 
     @property
     def mask(self) -> Bool[Tensor, "T N"]:
@@ -180,18 +234,50 @@ class Panel:
         return self.state == State.OBSERVED
 
     @property
+    def field_mask(self) -> Bool[Tensor, "T N F"]:
+        """True where a field is there; a source may lack some beside an observed close."""
+        return torch.logical_and(self.values.isfinite(), self.mask.unsqueeze(-1))
+
+    def field(self, name: str) -> Float64[Tensor, "T N"]:
+        """The values of a field, NaN where none is observed.
+
+        Raises:
+            DataError: the panel has no such field.
+        """
+        if name not in self.fields:
+            raise DataError(f"no field {name!r}; this panel has {listing(self.fields, most=20)}.")
+        return torch.where(self.mask, self.values[:, :, self.fields.index(name)], torch.nan)
+
+    @property
     def close(self) -> Float64[Tensor, "T N"]:
         """Closing prices, NaN where none is observed."""
-        return self.values[:, :, self.fields.index("close")]
+        return self.field("close")
 
-    def returns(self) -> Float64[Tensor, "T N"]:
-        """Simple returns from each asset's previous observed close, over closed days; NaN where none."""
-        close = self.close.cpu().numpy()
-        observed = np.where(np.isnan(close), -1, np.arange(len(close))[:, None])
-        last = np.maximum.accumulate(observed, axis=0)
-        before = np.vstack([np.full((1, close.shape[1]), -1), last[:-1]])
-        previous = np.where(before < 0, np.nan, np.take_along_axis(close, np.maximum(before, 0), axis=0))
-        return torch.from_numpy(close / previous - 1).to(self.values.device)
+    @cached_property
+    def exchange_index(self) -> tuple[int, ...]:
+        """The position of each asset's exchange among `exchange_codes`."""
+        return tuple(self.exchange_codes.index(code) for code in self.exchanges)
+
+    @property
+    def is_session(self) -> Bool[Tensor, "T N"]:
+        """Whether a close of the asset's exchange became known between `as_of[t-1]` and `as_of[t]`."""
+        return self.exchange_is_session[:, list(self.exchange_index)]
+
+    @property
+    def next_session_day(self) -> Int32[Tensor, "T N"]:
+        """The label of the next session of the asset's exchange after those known, in days since 1970."""
+        return self.exchange_next_day[:, list(self.exchange_index)]
+
+    def returns(self, *, log: bool = False, field: str = "close") -> Float64[Tensor, "T N"]:
+        """Returns from each asset's previous observed close, over closed days; NaN where none.
+
+        Args:
+            log: logarithmic returns, else simple ones.
+            field: the price to take; with another than the close, from its previous observed value.
+        """
+        price = self.field(field)
+        ratio = price / previous(price)
+        return ratio.log() if log else ratio - 1
 
     def row(self, date: str | pd.Timestamp) -> int:
         """The row of a date.
@@ -211,16 +297,17 @@ class Panel:
     def until(self, date: str | pd.Timestamp) -> "Panel":
         """The panel as it stood at a date: its rows up to that one, with states that know nothing later."""
         n = self.row(date) + 1
+        mask, is_session = self.mask[:n], self.exchange_is_session[:n]
+        last_row = None
+        if self.delisted is not None:
+            last_row = last_listed_row(self.delisted, self.assets, self.dates[:n], last_price(mask))
         return replace(
             self,
-            values=self.values[:n],
-            state=_states(self.mask[:n], self.is_session[:n]),
+            state=states(mask, is_session, self.exchange_index, last_row),
             dates=self.dates[:n],
             as_of=self.as_of[:n],
-            session_day=self.session_day[:n],
-            next_session_day=self.next_session_day[:n],
-            is_session=self.is_session[:n],
-            findings=self.findings[self.findings["date"] <= self.dates[n - 1]],
+            findings=self.findings[~(self.findings["date"] > self.dates[n - 1])],
+            **{name: getattr(self, name)[:n] for name in _TENSORS if name != "state"},
         )
 
     def select(self, assets: Sequence[str]) -> "Panel":
@@ -229,26 +316,25 @@ class Panel:
         Raises:
             DataError: an asset is not in the panel.
         """
-        unknown = [asset for asset in assets if asset not in self.assets]
+        place = {asset: i for i, asset in enumerate(self.assets)}
+        unknown = [asset for asset in assets if asset not in place]
         if unknown:
             raise DataError(f"not in the panel: {listing(unknown)}. It has {listing(self.assets, most=10)}.")
-        at = [self.assets.index(asset) for asset in assets]
+        at = [place[asset] for asset in assets]
+        columns = slice(at[0], at[-1] + 1) if at and at == list(range(at[0], at[-1] + 1)) else at  # a view if it can be
         return replace(
             self,
-            values=self.values[:, at],
-            state=self.state[:, at],
+            values=self.values[:, columns],
+            state=self.state[:, columns],
+            session_day=self.session_day[:, columns],
             assets=tuple(assets),
             exchanges=tuple(self.exchanges[i] for i in at),
-            session_day=self.session_day[:, at],
-            next_session_day=self.next_session_day[:, at],
-            is_session=self.is_session[:, at],
             findings=self.findings[self.findings["asset"].isin(assets)],
         )
 
     def to(self, device: torch.device | str) -> "Panel":
         """The panel with its tensors on a device; windows are gathered there."""
-        names = ("values", "state", "session_day", "next_session_day", "is_session")
-        return replace(self, **{name: getattr(self, name).to(device) for name in names})
+        return replace(self, **{name: getattr(self, name).to(device) for name in _TENSORS})
 
     def __repr__(self) -> str:
         codes = len(set(self.exchanges))
@@ -258,84 +344,10 @@ class Panel:
             f"{int(self.mask.sum())} observed)"
         )
 
-    def _jumps(self, limit: float, rows: pd.DataFrame) -> pd.DataFrame:
-        returns = self.returns().numpy()
-        with np.errstate(invalid="ignore"):
-            t, n = np.nonzero(np.abs(returns) > limit)
-        found = pd.DataFrame(
-            {
-                "asset": np.array(self.assets, dtype=object)[n],
-                "date": EPOCH + pd.to_timedelta(self.session_day.numpy()[t, n], unit="D"),
-                "detail": [f"a return of {r:+.1%}" for r in returns[t, n]],
-            }
-        ).astype({"date": rows["date"].dtype})
-        return clean.finding("jump", found.merge(rows[["asset", "date", "row"]], on=["asset", "date"]))
 
-
-@dataclass(frozen=True)
-class _Grid:
-    """How one exchange's sessions fall on the panel's rows."""
-
-    sessions: Sessions
-    as_of: pd.DatetimeIndex
-    has_session: np.ndarray
-    next_day: np.ndarray
-
-    def row_of(self, days: pd.DatetimeIndex) -> np.ndarray:
-        """The first row that knows the close of each day; T if none does."""
-        return self.as_of.searchsorted(self.sessions.close_of(days))
-
-
-def _known_rows(calendar: Sessions, as_of: pd.DatetimeIndex) -> _Grid:
-    days = calendar.days
-    known = as_of.searchsorted(calendar.closes)  # the first row that knows each close
-    has_session = np.zeros(len(as_of), dtype=bool)
-    has_session[known[known < len(as_of)]] = True
-    upcoming = calendar.closes.searchsorted(as_of, side="right")  # the first session not yet known
-    beyond = upcoming >= len(days)
-    next_day = _days(days)[np.minimum(upcoming, len(days) - 1)]
-    if beyond.any():  # the calendar ends with the data: the next weekday is the best that is known
-        row_day = _days(as_of.tz_localize(None).normalize())
-        weekday = (row_day + 3) % 7  # 1970-01-01 was a Thursday; Monday is 0
-        next_day = np.where(beyond, row_day + np.where(weekday == 4, 3, np.where(weekday == 5, 2, 1)), next_day)
-    return _Grid(calendar, as_of, has_session, next_day)
-
-
-def _span(rows: pd.DataFrame, code: str) -> tuple[pd.Timestamp, pd.Timestamp]:
-    dates = rows.loc[rows["exchange"] == code, "date"]
-    return dates.min(), dates.max()
-
-
-def _union(rows: pd.DataFrame, calendars: Mapping[str, Sessions]) -> pd.DatetimeIndex:
-    """All sessions of all exchanges between the first and the last price, and the days of prices off the calendar."""
-    first, last = rows["date"].min(), rows["date"].max()
-    dates = pd.DatetimeIndex(rows["date"].unique()).as_unit("us")
-    for calendar in calendars.values():
-        days = calendar.days
-        dates = dates.union(days[(days >= first) & (days <= last)])
-    return dates.rename("date")
-
-
-def _as_of(dates: pd.DatetimeIndex, calendars: Mapping[str, Sessions], as_of: str | None) -> pd.DatetimeIndex:
-    if as_of is None:
-        closes = np.stack([calendar.close_of(dates).asi8 for calendar in calendars.values()])
-        return pd.DatetimeIndex(closes.max(axis=0).astype("M8[us]"), tz="UTC")
-    try:
-        clock, zone = as_of.split()
-        wall = dates + pd.Timedelta(f"{clock}:00")
-        return pd.DatetimeIndex(wall.tz_localize(zone, nonexistent="shift_forward", ambiguous=True)).tz_convert("UTC")
-    except (ValueError, KeyError) as error:
-        raise DataError(f'as_of={as_of!r} is not "HH:MM Zone", such as "16:30 Europe/London".') from error
-
-
-def _states(observed: Bool[Tensor, "T N"], is_session: Bool[Tensor, "T N"]) -> UInt8[Tensor, "T N"]:
-    begun = observed.cumsum(0) > 0
-    ended = observed.flip(0).cumsum(0).flip(0) == 0
-    state = torch.where(is_session, int(State.MISSING), int(State.CLOSED))
-    state = torch.where(begun & ~ended, state, int(State.UNLISTED))
-    return torch.where(observed, int(State.OBSERVED), state).to(torch.uint8)
-
-
-def _days(dates: pd.Series | pd.DatetimeIndex) -> np.ndarray:
-    """Days since 1970."""
-    return pd.DatetimeIndex(dates).to_numpy().astype("M8[D]").astype(np.int64)
+def previous(x: Float64[Tensor, "T N"]) -> Float64[Tensor, "T N"]:
+    """Each asset's last value before a row that is not NaN; NaN where there is none."""
+    row = torch.arange(1, len(x) + 1, dtype=torch.int32, device=x.device).unsqueeze(1)
+    last = torch.where(x.isnan(), 0, row).cummax(0).values  # 0 for none
+    before = torch.cat([torch.zeros_like(last[:1]), last[:-1]]).long()
+    return torch.cat([torch.full_like(x[:1], torch.nan), x]).gather(0, before)

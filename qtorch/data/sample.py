@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from qtorch.data.clean import read_parquet
+from qtorch.data.rows import ParquetRows
 
 
 def sample_path() -> Path:
@@ -28,4 +28,4 @@ def load_sample() -> pd.DataFrame:
         >>> load_sample().groupby("exchange")["asset"].nunique().to_dict()
         {'XECB': 12, 'XNYS': 23}
     """
-    return read_parquet(sample_path(), None, None)
+    return ParquetRows(sample_path()).frame()

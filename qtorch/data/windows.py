@@ -1,18 +1,24 @@
-"""Masked windows of an asset's own sessions, gathered by index from tensors on any device."""
+"""Masked windows, gathered by index from tensors on any device: no loop per sample, no copies of the history."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float32, Int64
+from jaxtyping import Bool, Float32, Int, Int64
 from torch import Tensor
 
 from qtorch.data.errors import DataError
-from qtorch.data.features import Features, SessionTable, horizon_returns, session_table
-from qtorch.data.panel import Panel, State
+from qtorch.data.features import Features
+from qtorch.data.panel import Panel
+from qtorch.data.splits import Samples
+from qtorch.data.states import State
+from qtorch.data.table import ASSET, ROW, SCALE, SessionTable, session_table
+
+_RELEASE = 1 << 29  # bytes gathered from disk before their pages are handed back
 
 
 @dataclass(frozen=True)
@@ -20,7 +26,7 @@ class WindowSpec:
     """What a window holds; a model keeps it, so that it is always fed what it was trained on.
 
     Attributes:
-        context: own sessions `C` that a model sees.
+        context: own sessions `C` that a model sees; rows of the panel in panel layout.
         horizons: the `H` horizons of the targets, in the asset's own sessions.
         features: the inputs.
     """
@@ -37,38 +43,47 @@ class WindowSpec:
         if not self.horizons or min(self.horizons) < 1 or sorted(set(self.horizons)) != list(self.horizons):
             raise ValueError(f"horizons must be positive and ascending, not {self.horizons}.")
 
+    def to_dict(self) -> dict[str, Any]:
+        """The settings as plain values."""
+        return {"context": self.context, "horizons": list(self.horizons), "features": self.features.to_dict()}
+
     @classmethod
     def from_dict(cls, plain: Mapping[str, Any]) -> "WindowSpec":
-        """The inverse of `dataclasses.asdict`, from what JSON keeps of it."""
-        features = dict(plain["features"])
-        features["decays"] = tuple(features["decays"])
-        return cls(plain["context"], tuple(plain["horizons"]), Features(**features))
+        """The inverse of `to_dict`, from what JSON keeps of it.
+
+        Raises:
+            ValueError: a feature is not known.
+        """
+        return cls(plain["context"], tuple(plain["horizons"]), Features.from_dict(plain["features"]))
 
 
 @dataclass(frozen=True, eq=False)
 class Window:
-    """A batch of masked windows in asset layout, each the last `C` sessions of one asset up to a row of the panel.
+    """A batch of masked windows, each up to a row of the panel.
 
-    Masks are True where a value is usable. Starts that are too short are padded on the left and masked.
+    In asset layout a window is the last `C` own sessions of one asset; in panel layout the last `C` rows of all `N`
+    assets, and the axes C and B of a shape are followed by N. Masks are True where a value is usable. Starts that are
+    too short are padded on the left and masked.
 
     Attributes:
         inputs: features, 0 where masked.
         mask: which positions hold a session.
         target: simple returns over the horizons (decimals); `[B, H]` from the window's last session, or
-            `[B, C, H]` from each of its sessions. 0 where masked.
+            `[B, C, H]` from each of its sessions; `[B, H, N]` in panel layout. 0 where masked.
         target_mask: which targets are known.
-        scale: causal volatility of one session, in units of which a model predicts; `[B]` or `[B, C]`, 1 where masked.
-        asset_index: column of the panel.
+        scale: causal volatility of one session, in units of which a model predicts; `[B]`, `[B, C]` or `[B, N]`,
+            1 where masked.
+        asset_index: column of the panel; -1 in panel layout.
         row_index: row of the panel of the window's last session.
     """
 
-    inputs: Float32[Tensor, "B C F"]
-    mask: Bool[Tensor, "B C"]
-    target: Float32[Tensor, "B *C H"]
-    target_mask: Bool[Tensor, "B *C H"]
-    scale: Float32[Tensor, "B *C"]
-    asset_index: Int64[Tensor, " B"]
-    row_index: Int64[Tensor, " B"]
+    inputs: Float32[Tensor, "B C *N F"]
+    mask: Bool[Tensor, "B C *N"]
+    target: Float32[Tensor, "B ..."]
+    target_mask: Bool[Tensor, "B ..."]
+    scale: Float32[Tensor, "B ..."]
+    asset_index: Int[Tensor, " B"]
+    row_index: Int[Tensor, " B"]
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> "Window":
         """The window on a device."""
@@ -78,93 +93,174 @@ class Window:
         """The window in page-locked memory."""
         return self._map(Tensor.pin_memory)
 
+    def jagged(self) -> Tensor:
+        """The inputs without the padding on the left, as a jagged tensor `[B, j, F]` of torch.nested.
+
+        For layers that take jagged tensors (`torch.nn.functional.scaled_dot_product_attention` does): no arithmetic is
+        spent on padding. Masked sessions after the first usable one stay, as zeros.
+
+        Raises:
+            ValueError: the window is in panel layout.
+        """
+        if self.inputs.ndim != 3:
+            raise ValueError("only windows in asset layout have jagged inputs.")
+        C = self.mask.shape[1]
+        first = torch.where(self.mask.any(1), self.mask.int().argmax(1), C - 1)
+        kept = torch.arange(C, device=first.device) >= first[:, None]
+        offsets = torch.cat([first.new_zeros(1), (C - first).cumsum(0)])
+        return torch.nested.nested_tensor_from_jagged(self.inputs[kept], offsets, max_seqlen=C)
+
     def __len__(self) -> int:
         """The number of windows `B`."""
-        return len(self.asset_index)
+        return len(self.row_index)
+
+    def split(self, batch_size: int) -> Iterator["Window"]:
+        """The windows in batches, which share the memory of this one."""
+        parts = (getattr(self, field.name).split(batch_size) for field in fields(self))
+        return map(Window, *parts)
 
     def _map(self, function) -> "Window":  # type: ignore[no-untyped-def]
         return replace(self, **{field.name: function(getattr(self, field.name)) for field in fields(self)})
 
 
 class WindowSource:
-    """All windows of a panel; a batch is one gather per tensor, with no Python loop and no copy of the history.
+    """All windows of a panel in asset layout; a batch is one gather per tensor.
 
-    Entry i of asset n, that asset's i-th return, is a window's last session; `entries` are numbered n * L + i.
+    An entry is the number of a window: the position in the table's stream at which its context begins.
 
     Args:
         panel: the market; windows live on its device.
         spec: what a window holds.
         table: the panel's session table, if it has been computed already.
+        store: a folder for sessions larger than memory; see `qtorch.data.table.session_table`.
+        progress: show a progress bar.
 
     Raises:
         DataError: no asset has a return after its warm-up.
     """
 
-    def __init__(self, panel: Panel, spec: WindowSpec, table: SessionTable | None = None) -> None:
+    def __init__(
+        self,
+        panel: Panel,
+        spec: WindowSpec,
+        table: SessionTable | None = None,
+        *,
+        store: str | Path | None = None,
+        progress: bool = False,
+    ) -> None:
         self.panel, self.spec = panel, spec
-        self.table = table = session_table(panel, spec.features) if table is None else table
-        entry = torch.arange(table.row.shape[1], device=table.row.device)
-        self.usable = (entry >= spec.features.warm_up) & (entry < table.length[:, None])
-        if not self.usable.any():
+        pad = max(spec.context - 1, spec.horizons[-1])
+        if table is None:
+            table = session_table(panel, spec.features, pad, store=store, progress=progress)
+        elif table.pad < pad:
+            raise DataError(f"the table has {table.pad} positions between assets, but these windows need {pad}.")
+        self.table = table
+        if not table.usable.any():
+            first, longest = spec.features.first_usable, int(table.length.max())
             raise DataError(
-                f"no asset has more than {spec.features.warm_up} returns, the warm-up of the features; the longest "
-                f"history has {int(table.length.max())}. Give more history or a shorter Features(warm_up=...)."
+                f"no asset has more than {first} returns, the warm-up of the features, with all inputs there; the "
+                f"longest history has {longest}. Give more history, a shorter Features(warm_up=...), or put features "
+                "that a source lacks into WithIndicator(...)."
             )
-        known = [horizon_returns(table, horizon) for horizon in spec.horizons]
-        returns = torch.stack([r for r, _ in known], dim=-1)
-        self.target_known = returns.isfinite() & self.usable[:, :, None]
-        self.target = returns.nan_to_num().float() * self.target_known
-        self.known_row = torch.stack([row for _, row in known], dim=-1)
-        scale = torch.where(self.usable, table.scale, 1.0)
-        self._streams = {
-            "inputs": self._pad(table.inputs * self.usable[:, :, None]),
-            "mask": self._pad(self.usable),
-            "target": self._pad(self.target),
-            "target_known": self._pad(self.target_known),
-            "known_row": self._pad(self.known_row),
-            "scale": self._pad(scale, 1.0),
-        }
-        self.scale = scale
+        self._gathered = 0
 
     @property
-    def length(self) -> int:
-        """`L`, the number of entries that each asset's block holds."""
-        return self.table.row.shape[1]
+    def _lead(self) -> int:
+        """Positions from the beginning of a window's context to its last session."""
+        return self.spec.context - 1
 
     def entries(self, first: int = 0, last: int | None = None, known_by: int | None = None) -> Int64[Tensor, " K"]:
         """The entries whose row lies in `first..last` (inclusive), and whose shortest target is known by a row."""
-        row = self.table.row
-        chosen = self.usable & (row >= first) & (row <= (len(self.panel.dates) if last is None else last))
+        table = self.table
+        chosen = table.usable & (table.row >= first)
+        if last is not None:
+            chosen &= table.row <= last
+        position = chosen.nonzero().squeeze(1)
         if known_by is not None:
-            chosen = chosen & self.target_known[:, :, 0] & (self.known_row[:, :, 0] <= known_by)
-        return chosen.flatten().nonzero().squeeze(1)
+            end = table.row[position + self.spec.horizons[0]]
+            position = position[(end >= 0) & (end <= known_by)]
+        return position - self._lead
+
+    def samples(self, entries: Int64[Tensor, " K"] | None = None, horizon: int | None = None) -> Samples:
+        """When windows are made and when their targets are known, which is what splits depend on.
+
+        Args:
+            entries: the windows; all by default.
+            horizon: of the target; the longest by default.
+        """
+        table, T = self.table, len(self.panel.dates)
+        position = (self.entries() if entries is None else entries) + self._lead
+        end = table.row[position + (self.spec.horizons[-1] if horizon is None else horizon)].long()
+        asset = table.asset[position].long()
+        return Samples(
+            start=table.row[position].long().cpu().numpy(),
+            end=torch.where(end >= 0, end, T).cpu().numpy(),
+            rows=T,
+            asset=asset.cpu().numpy(),
+            session=(position - table.start[asset]).cpu().numpy(),
+        )
 
     def gather(
-        self, entries: Int64[Tensor, " B"], *, known_by: int | None = None, every_position: bool = False
+        self,
+        entries: Int64[Tensor, " B"],
+        *,
+        known_by: int | None = None,
+        every_position: bool = False,
+        context: int | None = None,
     ) -> Window:
-        """The windows that end at some entries.
+        """The windows of some entries.
 
         Args:
             entries: as of `entries()`.
             known_by: targets that become known after this row of the panel are masked.
             every_position: targets from each of the window's sessions, not from its last alone.
+            context: sessions to see, at most the spec's; for batches of short histories.
         """
-        L, C = self.length, self.spec.context
-        entries = entries.to(self.table.row.device)
-        asset, i = entries.div(L, rounding_mode="floor"), entries % L
-        start = asset * (L + C - 1) + i
-        names = ("inputs", "mask") + (("target", "target_known", "scale") if every_position else ())
-        parts = {name: self._views[name].index_select(0, start) for name in names}
+        C = self.spec.context if context is None else context
+        if not 1 <= C <= self.spec.context:
+            raise ValueError(f"context must be 1 to {self.spec.context} sessions, the spec's, not {C}.")
+        horizons = self.spec.horizons
+        start = entries.to(self.table.place.device)
+        if self.spec.context != C:
+            start = start + (self.spec.context - C)
+        views = self._views(C)
+        inputs, mask = views["inputs"].index_select(0, start), views["mask"].index_select(0, start)
+        place = views["place"].index_select(0, start)
         if every_position:
-            target, known, scale = parts["target"], parts["target_known"], parts["scale"]
-            limit = self._views["known_row"].index_select(0, start) if known_by is not None else None
+            prices, scale = views["closes"].index_select(0, start), views["scales"].index_select(0, start)
+            now, future = prices[:, :C, None], _ahead(prices, horizons, C)
+            target = future / now - 1
+            known = torch.logical_and(target == target, mask.unsqueeze(-1))  # NaN is where there is no close
+            if known_by is not None:
+                known &= _ahead(views["rows"].index_select(0, start), horizons, C) <= known_by
         else:
-            target, known, scale = self.target[asset, i], self.target_known[asset, i], self.scale[asset, i]
-            limit = self.known_row[asset, i] if known_by is not None else None
-        if limit is not None and known_by is not None:
-            known = known & (limit <= known_by)
-            target = torch.where(known, target, 0.0)
-        return Window(parts["inputs"], parts["mask"], target, known, scale, asset, self.table.row[asset, i])
+            prices, scale = views["close"].index_select(0, start), place.view(torch.float32)[:, SCALE]
+            target = prices.index_select(1, self._steps) / prices[:, :1] - 1
+            known = target == target
+            if known_by is not None:
+                known &= views["row"].index_select(0, start).index_select(1, self._steps) <= known_by
+        target = torch.where(known, target, 0.0).float()
+        window = Window(inputs, mask, target, known, scale, place[:, ASSET], place[:, ROW])
+        if self.table.folder is not None:
+            self._gathered += sum(getattr(window, f.name).nbytes for f in fields(window))
+            if self._gathered > _RELEASE:
+                self.table.folder.release()
+                self._gathered = 0
+        return window
+
+    def targets(
+        self, entries: Int64[Tensor, "..."]
+    ) -> tuple[Float32[Tensor, "... H"], Bool[Tensor, "... H"], Int64[Tensor, "... H"]]:
+        """Returns over the horizons from the last session of some entries, 0 where they are not known.
+
+        Also whether they are known, and the rows of the panel at which they become so, -1 where they do not.
+        """
+        table = self.table
+        position = entries.to(table.row.device).unsqueeze(-1) + self._lead
+        end = position + self._steps
+        target = table.close[end] / table.close[position] - 1
+        known = target.isfinite() & table.usable[position]
+        return torch.where(known, target, 0.0).float(), known, torch.where(known, table.row[end].long(), -1)
 
     def at(
         self, rows: Int64[np.ndarray, " D"], min_history: int, stale: int
@@ -177,40 +273,86 @@ class WindowSource:
             stale: an asset is forecast until this many sessions of its exchange have passed without a price.
 
         Returns:
-            Entries as of `gather`, 0 where there is none, and a mask.
+            Entries as of `gather`, those of a usable window where there is none, and a mask.
         """
-        at = torch.as_tensor(rows, device=self.table.row.device)
-        i = torch.searchsorted(self.table.row, at.expand(len(self.table.row), -1).contiguous(), right=True) - 1
-        i = i.T  # [D, N]
-        silent = self.silence[at]
-        enough = i + 1 >= max(min_history, self.spec.features.warm_up + 1)
-        valid = enough & (silent <= stale)
-        asset = torch.arange(i.shape[1], device=i.device)
-        return torch.where(valid, asset * self.length + i.clamp(min=0), 0), valid
+        count, silent = self._standing(rows)
+        position = self.table.start + (count - 1).clamp(min=0)
+        enough = count >= max(min_history, self.spec.features.first_usable + 1)
+        valid = enough & (silent <= stale) & self.table.usable[position]
+        return torch.where(valid, position, self._placeholder) - self._lead, valid
+
+    def history(self, rows: Int64[np.ndarray, " D"]) -> Int64[Tensor, "D N"]:
+        """Returns of each asset up to some rows of the panel."""
+        return self._standing(rows)[0]
+
+    def silence(self, rows: Int64[np.ndarray, " D"]) -> Int64[Tensor, "D N"]:
+        """Sessions of the exchange since the asset's last price, at some rows of the panel."""
+        return self._standing(rows)[1]
+
+    def _standing(self, rows: Int64[np.ndarray, " D"]) -> tuple[Int64[Tensor, "D N"], Int64[Tensor, "D N"]]:
+        """Returns up to each row, and sessions of the exchange since the last price; one pass over the panel."""
+        panel, device = self.panel, self.table.row.device
+        wanted, place = np.unique(rows, return_inverse=True)
+        N = len(panel.assets)
+        prices = torch.zeros(N, dtype=torch.int64, device=device)
+        sessions, last = prices.clone(), prices.clone()
+        counts, silences = [], []
+        for t in range(0, int(wanted[-1]) + 1, 256):
+            block = slice(t, min(t + 256, int(wanted[-1]) + 1))
+            there = panel.state[block] == State.OBSERVED
+            session = panel.exchange_is_session[block][:, list(panel.exchange_index)]
+            count = prices + there.cumsum(0)
+            so_far = sessions + (session | there).cumsum(0)
+            latest = torch.maximum(last, torch.where(there, so_far, 0).cummax(0).values)
+            here = torch.as_tensor(wanted[(wanted >= t) & (wanted < block.stop)] - t, device=device)
+            counts.append((count[here] - 1).clamp(min=0))
+            silences.append(so_far[here] - latest[here])
+            prices, sessions, last = count[-1], so_far[-1], latest[-1]
+        at = torch.as_tensor(place, device=device)
+        return torch.cat(counts)[at], torch.cat(silences)[at]
 
     @cached_property
-    def silence(self) -> Int64[Tensor, "T N"]:
-        """Sessions of the exchange since the asset's last price."""
-        sessions = (self.panel.is_session | self.panel.mask).cumsum(0)
-        last = torch.where(self.panel.mask, sessions, 0).cummax(0).values
-        return sessions - last
+    def _placeholder(self) -> Tensor:
+        """The position of a usable entry."""
+        return self.table.usable.view(torch.uint8).argmax()
+
+    def _views(self, C: int) -> dict[str, Tensor]:
+        """The streams as overlapping windows that share their memory, by the position at which a context begins."""
+        if C not in self._view_cache:
+            table, reach = self.table, self.spec.horizons[-1]
+            self._view_cache[C] = {
+                "inputs": _unfold(table.inputs, C, 0, C + reach),
+                "mask": _unfold(table.usable, C, 0, C + reach),
+                "place": table.place[C - 1 :],
+                "close": _unfold(table.close, 1 + reach, C - 1, C + reach),
+                "row": _unfold(table.row, 1 + reach, C - 1, C + reach),
+                "closes": _unfold(table.close, C + reach, 0, C + reach),
+                "rows": _unfold(table.row, C + reach, 0, C + reach),
+                "scales": _unfold(table.scale, C, 0, C + reach),
+            }
+        return self._view_cache[C]
 
     @cached_property
-    def _views(self) -> dict[str, Tensor]:
-        """The padded streams as overlapping windows [starts, C, ...] that share their memory."""
-        C = self.spec.context
-        views = {}
-        for name, stream in self._streams.items():
-            step = stream.stride(0)
-            views[name] = stream.as_strided((len(stream) - C + 1, C, *stream.shape[1:]), (step, *stream.stride()))
-        return views
+    def _steps(self) -> Tensor:
+        """The horizons on the windows' device."""
+        return torch.tensor(self.spec.horizons, device=self.table.place.device)
 
-    def _pad(self, tensor: Tensor, value: float = 0.0) -> Tensor:
-        """Puts C - 1 masked positions before each asset's entries and joins the assets to one stream."""
-        C = self.spec.context
-        padded = tensor.new_full((len(tensor), self.length + C - 1, *tensor.shape[2:]), value)
-        padded[:, C - 1 :] = tensor
-        return padded.flatten(0, 1)
+    @cached_property
+    def _view_cache(self) -> dict[int, dict[str, Tensor]]:
+        return {}
+
+
+def _ahead(values: Tensor, horizons: tuple[int, ...], C: int) -> Tensor:
+    """The values `[B, C, H]` that lie the horizons ahead of each of the first C of `[B, C + H_max]`."""
+    return torch.stack([values[:, horizon : horizon + C] for horizon in horizons], dim=-1)
+
+
+def _unfold(stream: Tensor, width: int, offset: int, reach: int) -> Tensor:
+    """Windows [starts, width, ...] of a stream that begin `offset` after each start; `reach` positions end a stream."""
+    starts = len(stream) - reach + 1
+    step = stream.stride(0)
+    shape = (starts, width, *stream.shape[1:])
+    return stream.as_strided(shape, (step, *stream.stride()), stream.storage_offset() + offset * step)
 
 
 def outcomes(
@@ -227,8 +369,10 @@ def outcomes(
     """
     at = torch.as_tensor(rows, device=source.table.row.device)
     entries, valid = source.at(rows, min_history=1, stale=0)
-    asset, i = entries.div(source.length, rounding_mode="floor"), entries % source.length
     counted = valid & (source.panel.state[at] == State.OBSERVED)
-    known = (source.target_known[asset, i] & counted[:, :, None]).movedim(2, 1)
-    returns, row = source.target[asset, i].movedim(2, 1), source.known_row[asset, i].movedim(2, 1)
-    return torch.where(known, returns, torch.nan), torch.where(known, row, len(source.panel.dates))
+    target, known, row = source.targets(entries)
+    known = (known & counted[:, :, None]).movedim(2, 1)
+    return (
+        torch.where(known, target.movedim(2, 1), torch.nan),
+        torch.where(known, row.movedim(2, 1), len(source.panel.dates)),
+    )

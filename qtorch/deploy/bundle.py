@@ -4,7 +4,6 @@ import hashlib
 import json
 import os
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +42,7 @@ def save(model: Forecaster, path: str | Path, metadata: Mapping[str, Any] | None
         "format": FORMAT,
         "encoder": describe(model.network.encoder),
         "head": describe(model.network.head),
-        "windows": asdict(model.spec),
+        "windows": model.spec.to_dict(),
         "weights_sha256": _sha256(folder / "weights.safetensors"),
         "metadata": dict(metadata or {}),
         "versions": versions(),

@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 from torch.distributions import Normal
 
-from qtorch.data.features import horizon_returns
 from qtorch.data.panel import Panel
 from qtorch.data.windows import WindowSource, WindowSpec
 from qtorch.distributions import Empirical
@@ -39,9 +38,9 @@ class RiskMetrics:
     def forecast(self, panel: Panel, dates: Dates, *, source: WindowSource | None = None) -> Forecast:
         """Forecasts every asset of a panel at some of its dates; `source` as of `Forecaster.forecast`."""
         source = WindowSource(panel, self.spec) if source is None else source
-        dates, rows, asset, i, valid = _entries(panel, dates, source, self.min_history, self.stale)
-        root = torch.tensor([math.sqrt(h) for h in self.spec.horizons], device=i.device)
-        sigma = torch.where(valid, source.table.scale[asset, i], 1.0)[:, None, :] * root[:, None]
+        dates, rows, position, valid = _positions(panel, dates, source, self.min_history, self.stale)
+        root = torch.tensor([math.sqrt(h) for h in self.spec.horizons], device=valid.device)
+        sigma = torch.where(valid, source.table.scale[position], 1.0)[:, None, :] * root[:, None]
         return Forecast(
             Normal(torch.zeros_like(sigma), sigma),
             valid,
@@ -71,25 +70,25 @@ class HistoricalSimulation:
     def forecast(self, panel: Panel, dates: Dates, *, source: WindowSource | None = None) -> Forecast:
         """Forecasts every asset of a panel at some of its dates; `source` as of `Forecaster.forecast`."""
         source = WindowSource(panel, self.spec) if source is None else source
-        dates, rows, asset, i, valid = _entries(panel, dates, source, self.min_history, self.stale)
-        back = torch.arange(self.window, device=i.device)
+        dates, rows, position, valid = _positions(panel, dates, source, self.min_history, self.stale)
+        back = torch.arange(self.window, device=valid.device)
+        close, first = source.table.close, source.table.start[:, None]
         samples = []
         for horizon in self.spec.horizons:
-            returns, _ = horizon_returns(source.table, horizon)  # entry j's are known at entry j + horizon
-            j = i.unsqueeze(-1) - horizon - back
-            chosen = returns[asset.unsqueeze(-1), j.clamp(min=0)]
-            samples.append(torch.where(j >= 0, chosen, torch.nan).float())
+            end = position.unsqueeze(-1) - back
+            begin = end - horizon
+            chosen = close[end.clamp(min=0)] / close[begin.clamp(min=0)] - 1
+            samples.append(torch.where(begin >= first, chosen, torch.nan).float())
         values = torch.stack(samples, dim=1)  # [D, H, N, window]
         values = torch.where(valid[:, None, :, None], values, 0.0)
         return Forecast(Empirical(values), valid, panel.state[rows], dates, panel.assets, self.spec.horizons)
 
 
-def _entries(
+def _positions(
     panel: Panel, dates: Dates, source: WindowSource, min_history: int, stale: int
-) -> tuple[pd.DatetimeIndex, Tensor, Tensor, Tensor, Tensor]:
-    """Dates, rows, and for each date and asset: its column, the entry of its table, whether it has a forecast."""
+) -> tuple[pd.DatetimeIndex, Tensor, Tensor, Tensor]:
+    """Dates, rows, and for each date and asset: its last session's position in the table, whether it has a forecast."""
     dates = pd.DatetimeIndex(np.atleast_1d(np.asarray(dates, dtype="M8[us]")))
     rows = np.array([panel.row(date) for date in dates])
     entries, valid = source.at(rows, min_history, stale)
-    asset = torch.arange(len(panel.assets), device=valid.device).expand(valid.shape)
-    return dates, torch.as_tensor(rows, device=valid.device), asset, entries % source.length, valid
+    return dates, torch.as_tensor(rows, device=valid.device), entries + source.spec.context - 1, valid

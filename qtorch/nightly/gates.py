@@ -8,8 +8,8 @@ import numpy as np
 import pandas as pd
 
 from qtorch.data import DataError, Panel, State, WindowSource, sessions
-from qtorch.data.clean import read_parquet
 from qtorch.data.errors import listing
+from qtorch.data.rows import ParquetRows
 from qtorch.nightly.config import DataConfig
 from qtorch.nightly.outcome import NotASession, Refused
 
@@ -22,7 +22,7 @@ def read_panel(config: DataConfig, as_of: str | None) -> Panel:
         NotASession: no exchange of the data has a session on the as-of date.
         Refused: exchanges had sessions up to the as-of date, but the data end before.
     """
-    frame = read_parquet(config.path, None, None)
+    frame = ParquetRows(config.path).frame()
     if frame.empty:
         raise DataError(f"{config.path}: the file holds no row.")
     date = None
@@ -101,7 +101,7 @@ def asset_states(
         Refused: too many of the assets whose market was open tonight have no price.
     """
     last = len(panel.dates) - 1
-    silence = source.silence[last].cpu().numpy()
+    silence = source.silence(np.array([last]))[0].cpu().numpy()
     observed = panel.mask[last].cpu().numpy()
     any_row = panel.mask.cpu().numpy()
     last_row = last - np.argmax(any_row[::-1], axis=0)
@@ -120,7 +120,7 @@ def asset_states(
         elif quiet > config.stale_sessions:
             status, reason = "refused", f"no price since {day:%Y-%m-%d} ({quiet} sessions)"
         elif not bool(possible[0, n]):
-            least = max(config.min_history, source.spec.features.warm_up + 1)
+            least = max(config.min_history, source.spec.features.first_usable + 1)
             status, reason = "refused", f"too little history: {returns[n]} returns, needs {least}"
         elif quiet:
             status, reason = "stale", f"forecast from its last price, of {day:%Y-%m-%d}"

@@ -107,10 +107,11 @@ class Forecaster(lightning.LightningModule):
         self._validation = [self._validation[0] + total.item(), self._validation[1] + weight.item()]
 
     def on_validation_epoch_end(self) -> None:
-        """Logs the mean of the epoch."""
-        total, weight = self._validation
+        """Logs the mean of the epoch, over all processes."""
+        sums = torch.tensor(self._validation, dtype=torch.float64, device=self.device)
+        total, weight = self.trainer.strategy.reduce(sums, reduce_op="sum")
         self._validation = [0.0, 0.0]
-        self.log("val_loss", total / max(weight, 1.0), prog_bar=True)
+        self.log("val_loss", (total / weight.clamp(min=1.0)).float(), prog_bar=True)
 
     def configure_optimizers(self) -> Any:
         """AdamW with a one-cycle schedule over the planned number of steps."""

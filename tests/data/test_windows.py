@@ -7,7 +7,7 @@ import torch
 
 from qtorch.data import DataError, DataModule, Features, Panel, WindowSource, WindowSpec
 from qtorch.data.datamodule import chronological_split
-from qtorch.data.features import session_table
+from qtorch.data.table import session_table
 from qtorch.data.windows import outcomes
 from tests.conftest import make_prices
 
@@ -36,32 +36,38 @@ def test_scale_and_returns_equal_pandas(frame, source):
     for n, asset in enumerate(panel.assets):
         returns = own(frame, asset)
         assert int(table.length[n]) == len(returns)
-        assert list(panel.dates[table.row[n, : len(returns)].numpy()]) == list(returns.index)
-        np.testing.assert_allclose(table.returns[n, : len(returns)], returns, rtol=1e-12, atol=1e-15)
+        assert list(panel.dates[table.row[table.of(n)].numpy()]) == list(returns.index)
+        close, first = table.close, table.of(n).start
+        np.testing.assert_allclose(
+            close[first + 1 : table.of(n).stop] / close[first : table.of(n).stop - 1] - 1,
+            returns[1:],
+            rtol=1e-12,
+            atol=1e-15,
+        )
         expected = np.sqrt((returns**2).ewm(alpha=0.06, adjust=True).mean())
-        np.testing.assert_allclose(table.scale[n, : len(returns)], expected, rtol=1e-6)
+        np.testing.assert_allclose(table.scale[table.of(n)][5:], expected[5:], rtol=1e-6)
 
 
 def test_market_inputs_come_from_the_assets_observed(frame, source):
     panel, table = source.panel, source.table
     z = pd.DataFrame({a: own(frame, a) / np.sqrt((own(frame, a) ** 2).ewm(alpha=0.06).mean()) for a in panel.assets})
     mean = z.mean(axis=1)
-    at = 3 + len(SPEC.features.decays)
+    at = SPEC.features.names.index("market_mean")
     for n in range(len(panel.assets)):
-        dates = panel.dates[table.row[n, : int(table.length[n])].numpy()]
-        np.testing.assert_allclose(table.inputs[n, : len(dates), at], mean[dates], atol=1e-6)
-        np.testing.assert_allclose(table.inputs[n, : len(dates), 0], z.iloc[:, n][dates], atol=1e-6)
+        dates, inputs = panel.dates[table.row[table.of(n)].numpy()][5:], table.inputs[table.of(n)][5:]
+        np.testing.assert_allclose(inputs[:, at], mean[dates], atol=1e-6)
+        np.testing.assert_allclose(inputs[:, 0], z.iloc[:, n][dates], atol=1e-6)
 
 
 def test_gaps_count_calendar_days(frame, source):
     panel, table = source.panel, source.table
     n = panel.assets.index("AAA")
-    dates = panel.dates[table.row[n, : int(table.length[n])].numpy()]
+    dates, inputs = panel.dates[table.row[table.of(n)].numpy()], table.inputs[table.of(n)]
     closes = pd.DatetimeIndex(frame[frame["asset"] == "AAA"]["date"])
     gap = np.log(np.diff(closes.to_numpy()).astype("m8[D]").astype(int))
-    np.testing.assert_allclose(table.inputs[n, : len(dates), -2], gap, atol=1e-6)
+    np.testing.assert_allclose(inputs[5:, -2], gap[5:], atol=1e-6)
     friday = dates.get_loc(pd.Timestamp("2019-08-30"))  # Labor Day follows: four days to the next session
-    assert table.inputs[n, friday, -1].item() == pytest.approx(np.log(4))
+    assert inputs[friday, -1].item() == pytest.approx(np.log(4))
 
 
 def test_window_content_equals_a_plain_loop(frame, source):
@@ -73,13 +79,13 @@ def test_window_content_equals_a_plain_loop(frame, source):
     table = source.table
     for b in range(0, len(entries), 37):
         n, t = int(window.asset_index[b]), int(window.row_index[b])
-        i = int((table.row[n] == t).nonzero())
+        i = int((table.row[table.of(n)] == t).nonzero())
         closes = frame[frame["asset"] == panel.assets[n]]["close"].to_numpy()
         for c in range(C):
             j = i - (C - 1 - c)
             usable = j >= SPEC.features.warm_up
             assert bool(window.mask[b, c]) == usable
-            expected = table.inputs[n, j] if usable else torch.zeros(len(SPEC.features))
+            expected = table.inputs[table.of(n)][j] if usable else torch.zeros(len(SPEC.features))
             assert torch.equal(window.inputs[b, c], expected)
             for h, horizon in enumerate(SPEC.horizons):
                 known = usable and j + 1 + horizon < len(closes)
@@ -104,8 +110,8 @@ def test_changing_the_future_changes_no_input_or_scale_before(frame):
     changed.loc[later, "close"] *= np.exp(0.2 * rng.standard_normal(later.sum()))
     before, after = (Panel.from_frame(f) for f in (frame, changed))
     row = before.row(cut)
-    a, b = (session_table(p, SPEC.features) for p in (before, after))
-    past = a.row <= row
+    a, b = (session_table(p, SPEC.features, pad=8) for p in (before, after))
+    past = (a.row >= 0) & (a.row <= row)
     assert past.sum() > 700
     assert torch.equal(a.inputs[past], b.inputs[past])
     assert torch.equal(a.scale[past], b.scale[past])
@@ -116,25 +122,28 @@ def test_permuting_assets_permutes_the_windows(frame):
     panel = Panel.from_frame(frame)
     order = [2, 0, 1]
     turned = panel.select([panel.assets[i] for i in order])
-    a, b = session_table(panel, SPEC.features), session_table(turned, SPEC.features)
-    torch.testing.assert_close(a.inputs[order], b.inputs, rtol=0, atol=1e-6)
-    assert torch.equal(a.row[order], b.row)
+    a, b = session_table(panel, SPEC.features, pad=8), session_table(turned, SPEC.features, pad=8)
+    for turned_column, column in enumerate(order):
+        torch.testing.assert_close(a.inputs[a.of(column)], b.inputs[b.of(turned_column)], rtol=0, atol=1e-6)
+        assert torch.equal(a.row[a.of(column)], b.row[b.of(turned_column)])
 
 
 def test_unobserved_values_influence_nothing(frame):
     panel = Panel.from_frame(frame)
     values = panel.values.clone()
-    values[~panel.mask] += 50
+    values[~panel.mask] = 50.0
     again = dataclasses.replace(panel, values=values)
-    assert torch.equal(session_table(panel, SPEC.features).inputs, session_table(again, SPEC.features).inputs)
+    assert torch.equal(
+        session_table(panel, SPEC.features, pad=8).inputs, session_table(again, SPEC.features, pad=8).inputs
+    )
 
 
 def test_splits_are_purged_and_in_order(source):
     panel = source.panel
-    train, validation, test = chronological_split(source, "2019-03-01", "2019-09-02", embargo=2)
+    train, validation, test = chronological_split(source, "2019-03-01", "2019-09-02", embargo=1)
     for span, last in ((train, "2019-03-01"), (validation, "2019-09-02")):
         window = source.gather(span.entries, known_by=span.known_by)
-        known = source.known_row.view(-1, 2)[span.entries]
+        _, _, known = source.targets(span.entries)
         assert (known[window.target_mask] <= span.known_by).all()
         assert panel.dates[span.known_by] < pd.Timestamp(last)
         assert window.target_mask[:, 0].all()
@@ -191,7 +200,7 @@ def test_bad_settings_and_short_panels_are_refused(frame):
     with pytest.raises(ValueError, match="horizons must be positive and ascending"):
         WindowSpec(horizons=(10, 1))
     with pytest.raises(ValueError, match=r"decays must lie inside \(0, 1\)"):
-        Features(decays=(1.0,))
+        Features(scale_decay=1.0)
     few = frame[frame["date"] < "2018-01-10"]
     with pytest.raises(DataError, match="no asset has more than 5 returns"):
         WindowSource(Panel.from_frame(few), SPEC)

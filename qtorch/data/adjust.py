@@ -1,0 +1,83 @@
+"""Adjusts prices for corporate actions, so that every ratio of two of an asset's prices is a total return."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+
+from qtorch.data.errors import DataError, listing
+from qtorch.data.rows import PRICES
+
+UNADJUSTED = "unadjusted_close"
+_ASSETS = 256  # handled at once
+
+
+def adjust(
+    values: np.ndarray,
+    fields: Sequence[str],
+    actions: Mapping[str, np.ndarray],
+    assets: Sequence[str],
+    dates: pd.DatetimeIndex,
+) -> None:
+    """Multiplies open, high, low and close by the asset's adjustment factor, in place.
+
+    With `adj_close` the factor is adj_close / close, the vendor's. Else it is made of splits and dividends, forwards
+    from 1 at the first price, so that no price depends on a later action: from one observed close P_a to the next P_b,
+    with U the running product of split ratios and d the cash per share held before the day's split, the gross return is
+
+        g = (U_b P_b + sum_{a < t <= b} d_t U_{t-1}) / (U_a P_a),
+
+    cash being reinvested at the next observed close; the adjusted close is the first close times the product of the g.
+
+    Args:
+        values: `[T, N, F]`, prices as they were traded.
+        fields: names of the last axis.
+        actions: `[T, N]` each, by the row on which they are known: `adj_close` over close (NaN where none), `split`
+            (new shares for an old one, 1 where none), `dividend` (cash for a share, 0 where none).
+        assets: names, for errors.
+        dates: of the rows, for errors.
+
+    Raises:
+        DataError: an asset has an adj_close on some of its prices only.
+
+    References:
+        CRSP (2001), Data Descriptions Guide, the definition of holding period returns.
+    """
+    at = fields.index("close")
+    prices = [fields.index(name) for name in PRICES if name in fields]
+    for start in range(0, values.shape[1], _ASSETS):
+        block = slice(start, start + _ASSETS)
+        close = values[:, block, at].copy()
+        part = {name: grid[:, block] for name, grid in actions.items()}
+        factor = _of_events(close, part.get("split"), part.get("dividend"))
+        if "adj_close" in part:
+            ratio, there = part["adj_close"], ~np.isnan(close)
+            given = (~np.isnan(ratio) & there).any(0)
+            lacking = there & np.isnan(ratio) & given
+            if lacking.any():
+                t, n = np.nonzero(lacking)
+                cells = [f"{assets[start + j]} {dates[i]:%Y-%m-%d}" for i, j in zip(t[:5], n[:5], strict=True)]
+                raise DataError(
+                    f"no adj_close beside the close: {listing(cells, total=len(t))}. Give it for every price of an "
+                    "asset or for none, or pass adjust=False."
+                )
+            factor = np.where(given, ratio, factor)
+        for field in prices:
+            values[:, block, field] *= factor
+
+
+def _of_events(close: np.ndarray, split: np.ndarray | None, dividend: np.ndarray | None) -> np.ndarray:
+    """Adjustment factors from splits and dividends; 1 before the first price."""
+    U = np.ones_like(close) if split is None else np.cumprod(split, axis=0)
+    before = np.vstack([np.ones((1, close.shape[1])), U[:-1]])
+    K = np.zeros_like(close) if dividend is None else np.cumsum(dividend * before, axis=0)
+    P = U * close
+    there = ~np.isnan(close)
+    row = np.where(there, np.arange(len(close))[:, None], -1)
+    last = np.maximum.accumulate(np.vstack([np.full((1, close.shape[1]), -1), row[:-1]]), axis=0)
+    first = last < 0
+    held = np.maximum(last, 0)
+    gross = (P + K - np.take_along_axis(K, held, 0)) / np.take_along_axis(P, held, 0)
+    growth = np.cumsum(np.where(there & ~first, np.log(gross, where=there & ~first, out=np.zeros_like(P)), 0.0), axis=0)
+    start = np.take_along_axis(close, there.argmax(0)[None], 0)
+    return np.where(there, start * np.exp(growth) / close, 1.0)

@@ -1,0 +1,50 @@
+"""Causal features: transforms ``panel -> [T, N, F]`` with a mask, which compose, and declare their look-back."""
+
+from qtorch.data.features.dates import DayOfWeek, GapDays, MonthEnd, NextGapDays
+from qtorch.data.features.feature import CrossSection, Feature, FeatureBlock, OwnSessions
+from qtorch.data.features.inputs import Features, default_features
+from qtorch.data.features.market import MarketState, Rank, ZScore
+from qtorch.data.features.series import Absolute, Ewma, Field, Log, Return, Rolling, Scaled, Volatility, WithIndicator
+from qtorch.data.features.volatility import (
+    RangeRatio,
+    RangeVariance,
+    VolatilityLevel,
+    VolatilityRatio,
+    YangZhang,
+    garman_klass,
+    parkinson,
+    rogers_satchell,
+)
+
+__all__ = [
+    "Absolute",
+    "CrossSection",
+    "DayOfWeek",
+    "Ewma",
+    "Feature",
+    "FeatureBlock",
+    "Features",
+    "Field",
+    "GapDays",
+    "Log",
+    "MarketState",
+    "MonthEnd",
+    "NextGapDays",
+    "OwnSessions",
+    "RangeRatio",
+    "RangeVariance",
+    "Rank",
+    "Return",
+    "Rolling",
+    "Scaled",
+    "Volatility",
+    "VolatilityLevel",
+    "VolatilityRatio",
+    "WithIndicator",
+    "YangZhang",
+    "ZScore",
+    "default_features",
+    "garman_klass",
+    "parkinson",
+    "rogers_satchell",
+]

@@ -1,0 +1,159 @@
+"""Features across the assets that are open on a date."""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from qtorch.data.features.feature import CrossSection, Feature, one_column
+from qtorch.data.features.series import FLOOR, Return, Scaled, Volatility, check_decay
+from qtorch.data.features.volatility import log_ratio
+from qtorch.data.features.windowed import ewma
+
+_ROWS = 256  # dates sorted at once
+
+
+@dataclass(frozen=True)
+class Rank(CrossSection):
+    """The rank of a feature among the assets observed on the row, from -1 (lowest) to 1; ties share their mean.
+
+    Attributes:
+        of: a feature of own sessions, of one column.
+        min_assets: with fewer observed the row is masked.
+    """
+
+    of: Feature = field(default_factory=Return)
+    min_assets: int = 2
+
+    def __post_init__(self) -> None:
+        """Checks the settings."""
+        _check(self.of, "Rank", self.min_assets)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Of the column."""
+        return (f"rank_{self.of.names[0]}",)
+
+    @property
+    def bases(self) -> tuple[Feature, ...]:
+        """The feature."""
+        return (self.of,)
+
+    def across(self, base: list[np.ndarray]) -> np.ndarray:
+        """The ranks."""
+        from scipy.stats import rankdata
+
+        out = np.empty_like(base[0])
+        for t in range(0, len(out), _ROWS):
+            x = base[0][t : t + _ROWS]
+            count = (~np.isnan(x)).sum(1, keepdims=True)
+            rank = rankdata(x, axis=1, nan_policy="omit")
+            scaled = 2 * (rank - 1) / np.maximum(count - 1, 1) - 1
+            out[t : t + _ROWS] = np.where(count >= self.min_assets, scaled, np.nan)
+        return out[:, :, None]
+
+
+@dataclass(frozen=True)
+class ZScore(CrossSection):
+    """A feature less its mean and over its standard deviation among the assets observed on the row, within +-bound.
+
+    Attributes:
+        of: a feature of own sessions, of one column.
+        bound: beyond which values are cut.
+        min_assets: with fewer observed the row is masked.
+    """
+
+    of: Feature = field(default_factory=Return)
+    bound: float = 10.0
+    min_assets: int = 3
+
+    def __post_init__(self) -> None:
+        """Checks the settings."""
+        _check(self.of, "ZScore", self.min_assets)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Of the column."""
+        return (f"zscore_{self.of.names[0]}",)
+
+    @property
+    def bases(self) -> tuple[Feature, ...]:
+        """The feature."""
+        return (self.of,)
+
+    def across(self, base: list[np.ndarray]) -> np.ndarray:
+        """The scores."""
+        (x,) = base
+        there = ~np.isnan(x)
+        count = there.sum(1, keepdims=True)
+        mean = np.where(there, x, 0).sum(1, keepdims=True, dtype=np.float64) / np.maximum(count, 1)
+        deviation = np.where(there, x - mean, 0)
+        spread = np.sqrt((deviation**2).sum(1, keepdims=True, dtype=np.float64) / np.maximum(count - 1, 1))
+        usable = there & (count >= self.min_assets) & (spread > 0)
+        score = np.divide(deviation, spread, out=np.full(x.shape, np.nan), where=usable)
+        return np.clip(score, -self.bound, self.bound)[:, :, None]
+
+
+@dataclass(frozen=True)
+class MarketState(CrossSection):
+    """The state of the market on a row, from the assets observed there; the same for all of them.
+
+    With z the returns in units of their volatility sigma: the mean of z, its absolute value, the log of the root mean
+    square of the returns over the mean of sigma, log volatility ratios of the mean of z (one per decay), the log of
+    its volatility. Rows on which nothing trades keep the state before them.
+
+    Attributes:
+        decay: of sigma, and of the volatility of the mean of z.
+        decays: of its volatilities whose ratios to that one are columns.
+    """
+
+    decay: float = 0.94
+    decays: tuple[float, ...] = (0.5, 0.8, 0.985, 0.996)
+
+    def __post_init__(self) -> None:
+        """Checks the settings."""
+        check_decay(self.decay, *self.decays)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Of the columns."""
+        ratios = (f"market_volatility_ratio_{decay:g}_{self.decay:g}" for decay in self.decays)
+        return ("market_mean", "market_abs_mean", "market_dispersion", *ratios, "market_volatility")
+
+    @property
+    def bases(self) -> tuple[Feature, ...]:
+        """Scaled returns and volatilities, from an asset's first return on."""
+        return (Scaled(self.decay, min_sessions=0), Volatility(self.decay, min_sessions=0))
+
+    def across(self, base: list[np.ndarray]) -> np.ndarray:
+        """The state, `[T, 1, F]`."""
+        z, sigma = base
+        there = ~np.isnan(z)
+        count = np.maximum(there.sum(1), 1)
+        mean = np.where(there, z, 0).sum(1, dtype=np.float64) / count
+        size = np.sqrt(np.where(there, (z * sigma) ** 2, 0).sum(1, dtype=np.float64) / count)
+        level = np.where(there, sigma, 0).sum(1, dtype=np.float64) / count
+        traded = there.any(1)
+        last = np.maximum.accumulate(np.where(traded, np.arange(len(mean)), 0))
+
+        def variance(decay: float) -> np.ndarray:
+            out = np.full(len(mean), np.nan)
+            out[traded] = ewma(mean[None, traded, None] ** 2, decay)[0, :, 0]
+            return out[last]
+
+        reference = variance(self.decay)
+        columns = [
+            mean,
+            np.abs(mean),
+            np.clip(np.log((size + FLOOR) / (level + FLOOR)), -3, 3),
+            *(log_ratio(variance(decay), reference, 1e-6) for decay in self.decays),
+            np.clip(0.5 * np.log(np.maximum(reference, 1e-6)), -3, 1),
+        ]
+        return np.stack(columns, axis=-1)[:, None, :]
+
+
+def _check(of: Feature, user: str, min_assets: int) -> None:
+    one_column(of, user)
+    if isinstance(of, CrossSection):
+        raise ValueError(f"{user} takes a feature of own sessions, not {type(of).__name__}.")
+    if min_assets < 2:
+        raise ValueError(f"{user} needs min_assets of at least 2, not {min_assets}.")

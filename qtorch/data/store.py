@@ -1,0 +1,107 @@
+"""Tensors in files, mapped into memory, for panels and windows that are larger than it."""
+
+import json
+import mmap
+import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from qtorch.data.errors import DataError
+
+_PIECE = 1 << 26  # bytes written at once
+
+
+class TensorFolder:
+    """A folder of tensors, each a ``.npy`` file, and a JSON description.
+
+    Mapped files are read a page at a time when they are used; `release` hands pages back, so that the resident memory
+    of a process stays far below the size of the files. Nothing is pickled.
+
+    Attributes:
+        path: the folder.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        self._maps: list[np.memmap] = []
+
+    @classmethod
+    def create(cls, path: str | Path) -> "TensorFolder":
+        """A new folder, unfinished until `describe` is called.
+
+        Raises:
+            DataError: there is something at the path already.
+        """
+        path = Path(path)
+        if path.exists() and (not path.is_dir() or any(path.iterdir())):
+            raise DataError(f"{path} exists already. Remove it or name another folder; qtorch overwrites no store.")
+        path.mkdir(parents=True, exist_ok=True)
+        return cls(path)
+
+    def full(self, name: str, shape: tuple[int, ...], dtype: Any, value: float | int) -> np.ndarray:
+        """A new array on disk, filled with a value."""
+        array = np.lib.format.open_memmap(self._file(name), mode="w+", dtype=dtype, shape=shape)
+        self._maps.append(array)
+        if value != 0:
+            rows = max(1, _PIECE // max(1, array[:1].nbytes))
+            for start in range(0, len(array), rows):
+                array[start : start + rows] = value
+                self.release()
+        return array
+
+    def write(self, name: str, tensor: Tensor) -> None:
+        """Writes a tensor."""
+        np.save(self._file(name), tensor.detach().cpu().numpy(), allow_pickle=False)
+
+    def read(self, name: str) -> Tensor:
+        """A tensor mapped from its file; writing to it changes memory, never the file.
+
+        Raises:
+            DataError: there is no such file, or it is no array.
+        """
+        try:
+            array = np.load(self._file(name), mmap_mode="c", allow_pickle=False)
+        except (OSError, ValueError) as error:
+            raise DataError(f"{self._file(name)}: not a readable array ({error}). Build the store again.") from error
+        if isinstance(array, np.memmap):
+            self._maps.append(array)
+        return torch.from_numpy(array)
+
+    def release(self) -> None:
+        """Hands the mapped pages back to the system, which keeps them in its cache while it has room."""
+        for array in self._maps:
+            array._mmap.madvise(mmap.MADV_DONTNEED)  # type: ignore[attr-defined]
+
+    def describe(self, description: Mapping[str, Any]) -> None:
+        """Writes the description; the folder is whole with it."""
+        part = self.path / "store.json.part"
+        part.write_text(json.dumps(description, indent=1))
+        os.replace(part, self.path / "store.json")
+
+    def description(self, kind: str) -> dict[str, Any]:
+        """The description of a whole folder.
+
+        Raises:
+            DataError: the folder is no such store, or was not finished.
+        """
+        try:
+            description = json.loads((self.path / "store.json").read_text())
+        except (OSError, ValueError) as error:
+            raise DataError(f"{self.path}: no finished store ({error}). Build it again.") from error
+        if description.get("kind") != kind:
+            raise DataError(f"{self.path} holds {description.get('kind')!r}, not {kind!r}.")
+        return description
+
+    def discard(self) -> None:
+        """Removes the folder."""
+        self._maps.clear()
+        shutil.rmtree(self.path)
+
+    def _file(self, name: str) -> Path:
+        return self.path / f"{name}.npy"

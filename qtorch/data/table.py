@@ -1,0 +1,210 @@
+"""Every asset's own sessions in one stream, which windows are cut from."""
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float32, Float64, Int32, Int64
+from torch import Tensor
+
+from qtorch.data.errors import DataError
+from qtorch.data.features import CrossSection, Features, OwnSessions, Volatility
+from qtorch.data.features.feature import BLOCK
+from qtorch.data.panel import Panel
+from qtorch.data.progress import progress_bar
+from qtorch.data.store import TensorFolder
+
+ROW, ASSET, SCALE = range(3)  # columns of `place`
+
+
+@dataclass(frozen=True, eq=False)
+class SessionTable:
+    """Every asset's own sessions without the holes, asset after asset in one stream of `P` positions.
+
+    Entry i of an asset is its i-th observed return, at position ``start + i``. Before each asset and after the last
+    there are `pad` masked positions, so that a window or a horizon that leaves an asset finds nothing there. No
+    position is spent on dates on which an asset was closed or not listed.
+
+    Attributes:
+        pad: masked positions between assets.
+        start: the position of each asset's first entry.
+        length: the number of entries of each asset.
+        place: `row`, `asset` and the bits of `scale`, side by side because windows need them together.
+        close: closing prices, NaN in the padding; one over the one before is a one-session return.
+        usable: where the warm-up is over and all inputs are there.
+        inputs: of `Features`, through the position; 0 where not usable.
+        folder: where the streams are on disk, if they are.
+    """
+
+    pad: int
+    start: Int64[Tensor, " N"]
+    length: Int64[Tensor, " N"]
+    place: Int32[Tensor, "P 3"]
+    close: Float64[Tensor, " P"]
+    usable: Bool[Tensor, " P"]
+    inputs: Float32[Tensor, "P F"]
+    folder: TensorFolder | None = None
+
+    def of(self, asset: int) -> slice:
+        """The positions of an asset, by its column."""
+        first = int(self.start[asset])
+        return slice(first, first + int(self.length[asset]))
+
+    @property
+    def row(self) -> Int32[Tensor, " P"]:
+        """The panel row of each position; -1 in the padding."""
+        return self.place[:, ROW]
+
+    @property
+    def asset(self) -> Int32[Tensor, " P"]:
+        """The column of each position's asset; -1 in the padding."""
+        return self.place[:, ASSET]
+
+    @property
+    def scale(self) -> Float32[Tensor, " P"]:
+        """Causal EWMA volatility of the returns through each position; 1 where not usable."""
+        return self.place.view(torch.float32)[:, SCALE]
+
+
+def session_table(
+    panel: Panel, features: Features, pad: int, *, store: str | Path | None = None, progress: bool = False
+) -> SessionTable:
+    """Computes the inputs of every asset's sessions, some assets at a time.
+
+    Args:
+        panel: the market.
+        features: the inputs.
+        pad: masked positions between assets.
+        store: a folder for streams larger than memory; if it holds those of the same panel and features already,
+            they are opened.
+        progress: show a progress bar.
+
+    Raises:
+        DataError: the folder holds something else, or a feature needs a field that the panel does not have.
+    """
+    count = panel.mask.sum(0).cpu()
+    length = (count - 1).clamp(min=0)
+    start = pad + torch.cat([torch.zeros(1, dtype=torch.int64), (length + pad).cumsum(0)[:-1]])
+    P = int((length + pad).sum()) + pad
+    about = {"kind": "sessions", "pad": pad, "features": features.to_dict(), "panel": _fingerprint(panel)}
+    folder = None
+    if store is not None:
+        if (Path(store) / "store.json").exists():
+            return _open(TensorFolder(store), about, start, length)
+        folder = TensorFolder.create(store)
+    full = (lambda _, shape, kind, value: np.full(shape, value, kind)) if folder is None else folder.full
+    arrays = {
+        "place": full("place", (P, 3), np.int32, -1),
+        "close": full("close", (P,), np.float64, np.nan),
+        "usable": full("usable", (P,), np.bool_, 0),
+        "inputs": full("inputs", (P, len(features)), np.float32, 0),
+    }
+    try:
+        with progress_bar("computing features", len(panel.assets) if progress else None) as advance:
+            _fill(arrays, panel, features, pad, start.numpy(), length.numpy(), folder, advance)
+    except BaseException:
+        if folder is not None:
+            folder.discard()
+        raise
+    if folder is not None:
+        folder.describe(about)
+        return _open(TensorFolder(folder.path), about, start, length)
+    device = panel.values.device
+    streams = {name: torch.from_numpy(array).to(device) for name, array in arrays.items()}
+    return SessionTable(pad, start.to(device), length.to(device), **streams, folder=None)
+
+
+def _fill(
+    arrays: dict[str, np.ndarray],
+    panel: Panel,
+    features: Features,
+    pad: int,
+    start: np.ndarray,
+    length: np.ndarray,
+    folder: TensorFolder | None,
+    advance: Any,
+) -> None:
+    """Own features by blocks of assets; then those across assets, from grids of what they need."""
+    shape = (len(panel.dates), len(panel.assets))
+    bases = {base for part in features.parts if isinstance(part, CrossSection) for base in part.bases}
+    grids = {base: np.full(shape, np.nan, np.float32) for base in bases}
+    scale_of = Volatility(features.scale_decay)
+    first = 0
+    columns = {}
+    for part in features.parts:
+        columns[part] = slice(first, first + len(part.names))
+        first += len(part.names)
+    for n in range(0, shape[1], BLOCK):
+        block = slice(n, min(n + BLOCK, shape[1]))
+        sessions = OwnSessions(panel.select(panel.assets[block]))
+        inside = sessions.inside
+        region = (start[block, None] + np.arange(inside.shape[1]))[inside]
+        asset = np.repeat(np.arange(n, block.stop), sessions.length)
+        scale = scale_of.own(sessions)[:, :, 0][inside].astype(np.float32)
+        padded = slice(int(start[n]) - pad, int(start[block.stop - 1] + length[block.stop - 1]) + pad)
+        arrays["place"].view(np.float32)[padded, SCALE] = 1.0
+        arrays["place"][region] = np.stack([sessions.row[inside], asset, scale.view(np.int32)], axis=1)
+        arrays["close"][region] = sessions.field("close")[inside]
+        usable = np.broadcast_to(np.arange(inside.shape[1]) >= features.first_usable, inside.shape)[inside]
+        inputs = np.zeros((len(region), len(features)), np.float32)
+        for part, at in columns.items():
+            if not isinstance(part, CrossSection):
+                inputs[:, at] = part.own(sessions)[inside]
+        arrays["inputs"][region] = inputs
+        arrays["usable"][region] = usable
+        for base, grid in grids.items():
+            values = base.own(sessions)
+            values[:, : base.lookback] = np.nan
+            grid[:, block] = sessions.scatter(values)[:, :, 0]
+        advance(block.stop - block.start)
+        if folder is not None:
+            folder.release()
+    across = {
+        part: part.across([grids[base] for base in part.bases]) for part in columns if isinstance(part, CrossSection)
+    }
+    for n in range(0, shape[1], BLOCK):
+        block = slice(n, min(n + BLOCK, shape[1]))
+        span = slice(int(start[n]), int(start[block.stop - 1] + length[block.stop - 1]))
+        row, asset = arrays["place"][span, ROW], arrays["place"][span, ASSET]
+        inside = row >= 0
+        inputs = arrays["inputs"][span]
+        for part, values in across.items():
+            inputs[inside, columns[part]] = values[row[inside], asset[inside] if values.shape[1] > 1 else 0]
+        usable = arrays["usable"][span]
+        usable &= np.isfinite(inputs).all(1)
+        inputs[~usable] = 0.0
+        arrays["place"].view(np.float32)[span, SCALE][~usable] = 1.0
+        if folder is not None:
+            folder.release()
+
+
+def _open(folder: TensorFolder, about: dict[str, Any], start: Tensor, length: Tensor) -> SessionTable:
+    held = folder.description("sessions")
+    different = [name for name, value in about.items() if held.get(name) != _plain(value)]
+    if different:
+        raise DataError(
+            f"{folder.path} holds the sessions of another panel or other windows ({', '.join(different)} differ). "
+            "Remove it or name another folder."
+        )
+    streams = {name: folder.read(name) for name in ("place", "close", "usable", "inputs")}
+    return SessionTable(about["pad"], start, length, **streams, folder=folder)
+
+
+def _plain(value: Any) -> Any:
+    """A value as JSON gives it back."""
+    import json
+
+    return json.loads(json.dumps(value))
+
+
+def _fingerprint(panel: Panel) -> str:
+    """Of the panel's dates and assets, and of where prices are."""
+    digest = hashlib.sha256(repr((panel.assets, panel.fields, panel.exchanges)).encode())
+    digest.update(panel.dates.asi8.tobytes())
+    for t in range(0, len(panel.dates), 512):
+        digest.update(panel.state[t : t + 512].cpu().numpy().tobytes())
+        digest.update(panel.close[t : t + 512].nan_to_num().cpu().numpy().tobytes())
+    return digest.hexdigest()

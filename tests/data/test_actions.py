@@ -1,0 +1,118 @@
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from qtorch.data import DataError, Panel
+from tests.data.markets import make_ohlc
+
+
+@pytest.fixture
+def raw() -> pd.DataFrame:
+    """One asset as it was traded, with open, high and low."""
+    return make_ohlc({"AAA": "XNYS"}, "2019-06-03", "2019-08-30")
+
+
+def test_a_split_and_a_dividend_by_hand():
+    """100 shares at 100; a 2:1 split and .5 a share; then .3 a new share on a day without a price."""
+    dates = pd.to_datetime(["2019-07-08", "2019-07-09", "2019-07-10", "2019-07-11", "2019-07-12"])
+    frame = pd.DataFrame(
+        {
+            "date": dates,
+            "asset": "AAA",
+            "exchange": "XNYS",
+            "close": [100.0, 52.0, 53.0, np.nan, 51.0],
+            "split": [1.0, 2.0, np.nan, 0.0, 1.0],
+            "dividend": [9.9, 0.5, 0.0, 0.3, np.nan],
+        }
+    )
+    panel = Panel.from_frame(frame)
+    returns = panel.returns()[:, 0]
+    expected = [np.nan, (2 * 52 + 0.5) / 100 - 1, 53 / 52 - 1, np.nan, (51 + 0.3) / 53 - 1]
+    np.testing.assert_allclose(returns, expected, rtol=1e-12)
+    np.testing.assert_allclose(panel.field("unadjusted_close")[:, 0], frame["close"])
+    assert panel.close[0, 0] == 100
+    plain = Panel.from_frame(frame, adjust=False)
+    assert plain.fields == ("close",)
+    np.testing.assert_allclose(plain.returns()[1, 0], 52 / 100 - 1)
+
+
+def test_adjusted_returns_are_those_of_reinvesting(raw):
+    rng = np.random.default_rng(3)
+    raw["split"] = np.where(rng.random(len(raw)) < 0.1, rng.choice([0.1, 0.5, 1.5, 2, 3], len(raw)), 1.0)
+    raw["dividend"] = np.where(rng.random(len(raw)) < 0.1, rng.random(len(raw)), 0.0)
+    raw.loc[rng.random(len(raw)) < 0.2, "close"] = np.nan
+    raw.loc[0, "close"] = 100.0
+    panel = Panel.from_frame(raw)
+    shares, cash, wealth = 1.0, 0.0, []
+    for day in raw.iloc[1:].itertuples():
+        cash += shares * day.dividend
+        shares *= day.split
+        if not np.isnan(day.close):
+            shares, cash = shares + cash / day.close, 0.0
+            wealth.append(shares * day.close)
+    there = panel.mask[:, 0]
+    assert torch.equal(there, torch.from_numpy(raw["close"].notna().to_numpy()))
+    np.testing.assert_allclose(panel.close[there, 0][1:], wealth, rtol=1e-12)
+    ratio = (panel.close / panel.field("unadjusted_close"))[there, 0]
+    for name in ("open", "high", "low"):
+        np.testing.assert_allclose(panel.field(name)[there, 0], ratio * raw[name][there.numpy()].to_numpy(), rtol=1e-12)
+
+
+def test_later_actions_change_no_earlier_price(raw):
+    later = raw.assign(split=1.0, dividend=0.0)
+    later.loc[40, "split"] = 3.0
+    later.loc[45, "dividend"] = 2.0
+    a, b = Panel.from_frame(raw.assign(split=1.0)), Panel.from_frame(later)
+    torch.testing.assert_close(a.close[:40], b.close[:40], rtol=0, atol=0, equal_nan=True)
+    assert not torch.equal(a.close[40:], b.close[40:])
+
+
+def test_adj_close_is_the_vendors(raw):
+    factor = np.linspace(0.5, 1, len(raw))
+    panel = Panel.from_frame(raw.assign(adj_close=raw["close"] * factor, split=7.0))
+    np.testing.assert_allclose(panel.close[:, 0], raw["close"] * factor, rtol=1e-12)
+    np.testing.assert_allclose(panel.field("high")[:, 0], raw["high"] * factor, rtol=1e-12)
+
+
+def test_an_asset_without_adj_close_is_taken_as_it_is_but_not_one_with_some(raw):
+    two = pd.concat([raw.assign(adj_close=raw["close"] / 2), raw.assign(asset="BBB", adj_close=np.nan)])
+    panel = Panel.from_frame(two)
+    np.testing.assert_allclose(panel.close[:, 1], raw["close"])
+    two = two.reset_index(drop=True)
+    two.loc[5, "adj_close"] = np.nan
+    with pytest.raises(DataError, match=r"no adj_close beside the close: AAA 2019-06-10\. Give it for every price"):
+        Panel.from_frame(two)
+
+
+@pytest.mark.parametrize(("column", "value"), [("split", -2.0), ("dividend", np.inf), ("adj_close", 0.0)])
+def test_impossible_actions_are_refused(raw, column, value):
+    raw[column] = 1.0
+    raw.loc[3, column] = value
+    with pytest.raises(DataError, match=rf"{column} .*: AAA 2019-06-06 \(row 3\)"):
+        Panel.from_frame(raw)
+
+
+def test_log_returns_and_fields(raw):
+    panel = Panel.from_frame(raw)
+    torch.testing.assert_close(panel.returns(log=True), panel.returns().log1p(), equal_nan=True)
+    opens = raw["open"].pct_change()
+    np.testing.assert_allclose(panel.returns(field="open")[:, 0], opens, rtol=1e-10, atol=1e-14)
+
+
+def test_each_field_has_its_mask(raw):
+    raw.loc[4, "volume"] = np.nan
+    panel = Panel.from_frame(raw)
+    at = panel.fields.index("volume")
+    assert not panel.field_mask[4, 0, at]
+    assert panel.mask[4, 0]
+    assert panel.field_mask.sum() == panel.values.isfinite().sum() == len(raw) * len(panel.fields) - 1
+
+
+def test_further_fields_are_kept_if_asked_for(raw):
+    raw["spread"] = -0.5
+    assert "spread" not in Panel.from_frame(raw).fields
+    panel = Panel.from_frame(raw, fields=["spread"])
+    assert (panel.field("spread") == -0.5).all()
+    with pytest.raises(DataError, match=r"no column 'bid' of fields=\('bid',\)"):
+        Panel.from_frame(raw, fields=("bid",))
