@@ -1,7 +1,9 @@
+import exchange_calendars
+import numpy as np
 import pandas as pd
 import pytest
 
-from qtorch.data import DataError, sessions
+from qtorch.data import Calendar, DataError, Panel, State, sessions
 
 
 def day(text: str) -> pd.Timestamp:
@@ -59,3 +61,90 @@ def test_dates_before_the_calendar_are_refused():
 
 def test_aliases_work():
     assert sessions("NYSE", day("2020-01-02"), day("2020-01-31")).days[0] == day("2020-01-02")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("exchange", exchange_calendars.get_calendar_names(include_aliases=False))
+def test_every_exchange_has_its_sessions_and_closes(exchange):
+    start, end = day("2019-03-04"), day("2021-11-30")
+    known = sessions(exchange, start, end)
+    calendar = exchange_calendars.get_calendar(exchange, start="2019-03-01", end="2021-12-31")
+    expected = calendar.sessions[(calendar.sessions >= start) & (calendar.sessions <= "2021-12-31")]
+    assert list(known.days) == list(expected)
+    assert list(known.closes) == [calendar.session_close(session) for session in expected]
+    assert known.days[-1] > end
+
+
+def test_weekend_sessions_are_there():
+    """They vanish where exchange_calendars meets a pandas that it does not know."""
+    assert day("2021-01-03") in sessions("XTAE", day("2021-01-01"), day("2021-01-31")).days  # a Sunday in Tel Aviv
+    assert day("2025-02-01") in sessions("XBOM", day("2025-01-27"), day("2025-02-10")).days  # Mumbai's budget Saturday
+
+
+def test_lost_weekend_sessions_are_refused(monkeypatch):
+    from exchange_calendars.exchange_calendar_xbom import XBOMExchangeCalendar
+
+    weekmask = pd.tseries.offsets.CustomBusinessDay(weekmask="1111100")
+    monkeypatch.setattr(XBOMExchangeCalendar, "day", property(lambda self: weekmask))
+    with pytest.raises(DataError, match="XBOM: its session on Saturday, 01 February 2025 is lost.*pandas below 3.1"):
+        sessions("XBOM", day("2025-01-24"), day("2025-02-10"))
+
+
+@pytest.mark.parametrize(
+    ("exchange", "date", "close"),
+    [
+        ("24/7", "2021-01-02", "2021-01-03 00:00"),  # a Saturday
+        ("24/5", "2021-01-04", "2021-01-05 00:00"),
+        ("FX", "2021-03-12", "2021-03-12 22:00"),
+        ("FX", "2021-03-15", "2021-03-15 21:00"),  # the US on summer time
+        ("TARGET", "2021-03-26", "2021-03-26 17:00"),
+        ("TARGET", "2021-03-29", "2021-03-29 16:00"),
+    ],
+)
+def test_markets_around_the_clock_and_target(exchange, date, close):
+    calendar = sessions(exchange, day(date), day(date))
+    assert (calendar.days[0], calendar.closes[0]) == (day(date), pd.Timestamp(close, tz="UTC"))
+
+
+def test_a_calendar_of_ones_own():
+    desk = Calendar(
+        "DESK",
+        close="15:30",
+        zone="Asia/Kolkata",
+        weekdays="Mon Tue Wed Thu Fri Sat",
+        holidays=("2021-01-26",),
+        early_closes={"2021-01-25": "12:00"},
+        first="2021-01-01",
+        last="2021-12-31",
+    )
+    known = sessions(desk, day("2021-01-23"), day("2021-01-27"))
+    assert list(known.days[:3]) == [day("2021-01-23"), day("2021-01-25"), day("2021-01-27")]
+    assert list(known.closes[:2]) == [pd.Timestamp(t, tz="UTC") for t in ("2021-01-23 10:00", "2021-01-25 06:30")]
+    with pytest.raises(DataError, match="DESK: the data span 2020-12-01.*known from 2021-01-01 to 2021-12-31"):
+        sessions(desk, day("2020-12-01"), day("2021-02-01"))
+    frame = pd.DataFrame(
+        {
+            "date": pd.to_datetime(["2021-01-25", "2021-01-26", "2021-01-27"]),
+            "A": [1.0, np.nan, 2.0],
+            "B": [1.0, 2.0, 3.0],
+        }
+    ).set_index("date")
+    panel = Panel.from_frame(frame, exchange={"A": "DESK", "B": "XNYS"}, calendars=[desk])
+    assert panel.state[:, 0].tolist() == [State.OBSERVED, State.CLOSED, State.OBSERVED]
+    own = exchange_calendars.get_calendar("XLON", start="2021-01-01", end="2021-12-31")
+    panel = Panel.from_frame(frame, exchange="XLON", calendars=[own])
+    assert panel.as_of[0] == pd.Timestamp("2021-01-25 16:30", tz="UTC")
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"close": "25:00"}, "'25:00' is not a time of day"),
+        ({"zone": "Europe/Atlantis"}, "no time zone 'Europe/Atlantis'"),
+        ({"weekdays": "Mon Tues"}, "weekdays='Mon Tues' must name some of Mon"),
+        ({"holidays": ("soon",)}, "calendar DESK:.*Give dates such as"),
+    ],
+)
+def test_an_impossible_calendar_is_refused(settings, words):
+    with pytest.raises(DataError, match=words):
+        Calendar("DESK", **settings)

@@ -73,10 +73,12 @@ def test_parquet_reads_a_span_of_a_partitioned_dataset(prices, tmp_path):
         ("2020-11-27", None, "2020-11-27"),  # New York closes early, at 18:00, which is after 16:30
         ("2020-11-30", "2020-11-27", "2020-11-30"),
         ("2020-01-02", "2019-12-31", None),  # Tokyo's New Year holidays
+        ("2019-05-01", "2019-04-30", None),  # Golden Week, ten days
+        ("2019-05-07", "2019-05-06", "2019-05-07"),  # after it; London had a bank holiday on the 6th
     ],
 )
 def test_a_row_holds_what_is_known_at_its_instant(date, ny_session, tokyo_session):
-    frame = make_prices({"NYC": "XNYS", "TYO": "XTKS", "LON": "XLON"}, "2019-12-02", "2021-04-30")
+    frame = make_prices({"NYC": "XNYS", "TYO": "XTKS", "LON": "XLON"}, "2019-04-01", "2021-04-30")
     panel = Panel.from_frame(frame, as_of="16:30 Europe/London")
     row = panel.row(date)
     for asset, session in (("NYC", ny_session), ("TYO", tokyo_session), ("LON", date)):
@@ -227,6 +229,35 @@ def test_unknown_exchange_empty_frame_and_truncated_parquet_are_refused(prices, 
         Panel.from_parquet(path)
     with pytest.raises(DataError, match="no such file"):
         Panel.from_parquet(tmp_path / "absent.parquet")
+
+
+def test_an_as_of_that_is_no_time_is_refused(prices):
+    for as_of, words in (
+        ("16:30", 'not "HH:MM Zone"'),
+        ("16:75 Europe/London", "not a time of day"),
+        ("16:30 Mars/Base", "no time zone 'Mars/Base'"),
+    ):
+        with pytest.raises(DataError, match=words):
+            Panel.from_frame(prices, as_of=as_of)
+
+
+def test_known_delistings_tell_a_fault_at_the_end_from_the_end(prices):
+    ended = prices[~((prices["asset"] != "EEE") & (prices["date"] > "2019-08-14"))]
+    blind = Panel.from_frame(ended)
+    told = Panel.from_frame(ended, delisted={"BBB": "2019-08-20"})
+    assert state(blind, "AAA", "2019-08-15") == State.UNLISTED
+    assert state(told, "AAA", "2019-08-15") == state(told, "AAA", "2019-08-30") == State.MISSING
+    assert state(told, "BBB", "2019-08-20") == State.MISSING
+    assert state(told, "BBB", "2019-08-21") == State.UNLISTED
+    assert state(told.until("2019-08-20"), "BBB", "2019-08-20") == State.MISSING
+    assert torch.equal(told.until("2019-08-14").state, blind.until("2019-08-14").state)
+
+
+def test_an_asset_without_any_price_is_noted(prices):
+    empty = prices[prices["asset"] == "BBB"].assign(asset="ZZZ", close=np.nan)
+    panel = Panel.from_frame(pd.concat([prices, empty]))
+    assert "ZZZ" not in panel.assets
+    assert list(panel.findings[["kind", "asset"]].itertuples(index=False, name=None)) == [("no_price", "ZZZ")]
 
 
 def test_a_missing_close_is_no_price_and_no_error(prices):
