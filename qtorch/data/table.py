@@ -17,7 +17,7 @@ from qtorch.data.panel import Panel
 from qtorch.data.progress import progress_bar
 from qtorch.data.store import TensorFolder
 
-ROW, ASSET, SCALE = range(3)  # columns of `place`
+ROW, ASSET, SCALE, TARGET = range(4)  # columns of `record`; the targets are the last `H`
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,7 +32,7 @@ class SessionTable:
         pad: masked positions between assets.
         start: the position of each asset's first entry.
         length: the number of entries of each asset.
-        place: `row`, `asset` and the bits of `scale`, side by side because windows need them together.
+        record: `row`, `asset` and the bits of `scale` and `target`, side by side because windows need them together.
         close: closing prices, NaN in the padding; one over the one before is a one-session return.
         usable: where the warm-up is over and all inputs are there.
         inputs: of `Features`, through the position; 0 where not usable.
@@ -42,7 +42,7 @@ class SessionTable:
     pad: int
     start: Int64[Tensor, " N"]
     length: Int64[Tensor, " N"]
-    place: Int32[Tensor, "P 3"]
+    record: Int32[Tensor, "P R"]
     close: Float64[Tensor, " P"]
     usable: Bool[Tensor, " P"]
     inputs: Float32[Tensor, "P F"]
@@ -56,28 +56,40 @@ class SessionTable:
     @property
     def row(self) -> Int32[Tensor, " P"]:
         """The panel row of each position; -1 in the padding."""
-        return self.place[:, ROW]
+        return self.record[:, ROW]
 
     @property
     def asset(self) -> Int32[Tensor, " P"]:
         """The column of each position's asset; -1 in the padding."""
-        return self.place[:, ASSET]
+        return self.record[:, ASSET]
 
     @property
     def scale(self) -> Float32[Tensor, " P"]:
         """Causal EWMA volatility of the returns through each position; 1 where not usable."""
-        return self.place.view(torch.float32)[:, SCALE]
+        return self.record.view(torch.float32)[:, SCALE]
+
+    @property
+    def target(self) -> Float32[Tensor, "P H"]:
+        """Simple returns over the horizons from each position; NaN where not known or the position is not usable."""
+        return self.record.view(torch.float32)[:, TARGET:]
 
 
 def session_table(
-    panel: Panel, features: Features, pad: int, *, store: str | Path | None = None, progress: bool = False
+    panel: Panel,
+    features: Features,
+    horizons: tuple[int, ...],
+    pad: int,
+    *,
+    store: str | Path | None = None,
+    progress: bool = False,
 ) -> SessionTable:
-    """Computes the inputs of every asset's sessions, some assets at a time.
+    """Computes the inputs and targets of every asset's sessions, some assets at a time.
 
     Args:
         panel: the market.
         features: the inputs.
-        pad: masked positions between assets.
+        horizons: of the targets, in the asset's own sessions.
+        pad: masked positions between assets, as many as the longest horizon at least.
         store: a folder for streams larger than memory; if it holds those of the same panel and features already,
             they are opened.
         progress: show a progress bar.
@@ -89,7 +101,8 @@ def session_table(
     length = (count - 1).clamp(min=0)
     start = pad + torch.cat([torch.zeros(1, dtype=torch.int64), (length + pad).cumsum(0)[:-1]])
     P = int((length + pad).sum()) + pad
-    about = {"kind": "sessions", "pad": pad, "features": features.to_dict(), "panel": _fingerprint(panel)}
+    about = {"kind": "sessions", "pad": pad, "horizons": list(horizons), "features": features.to_dict()}
+    about["panel"] = _fingerprint(panel)
     folder = None
     if store is not None:
         if (Path(store) / "store.json").exists():
@@ -97,14 +110,14 @@ def session_table(
         folder = TensorFolder.create(store)
     full = (lambda _, shape, kind, value: np.full(shape, value, kind)) if folder is None else folder.full
     arrays = {
-        "place": full("place", (P, 3), np.int32, -1),
+        "record": full("record", (P, TARGET + len(horizons)), np.int32, -1),  # the bits of -1 are those of a NaN
         "close": full("close", (P,), np.float64, np.nan),
         "usable": full("usable", (P,), np.bool_, 0),
         "inputs": full("inputs", (P, len(features)), np.float32, 0),
     }
     try:
         with progress_bar("computing features", len(panel.assets) if progress else None) as advance:
-            _fill(arrays, panel, features, pad, start.numpy(), length.numpy(), folder, advance)
+            _fill(arrays, panel, features, horizons, pad, start.numpy(), length.numpy(), folder, advance)
     except BaseException:
         if folder is not None:
             folder.discard()
@@ -121,6 +134,7 @@ def _fill(
     arrays: dict[str, np.ndarray],
     panel: Panel,
     features: Features,
+    horizons: tuple[int, ...],
     pad: int,
     start: np.ndarray,
     length: np.ndarray,
@@ -145,9 +159,15 @@ def _fill(
         asset = np.repeat(np.arange(n, block.stop), sessions.length)
         scale = scale_of.own(sessions)[:, :, 0][inside].astype(np.float32)
         padded = slice(int(start[n]) - pad, int(start[block.stop - 1] + length[block.stop - 1]) + pad)
-        arrays["place"].view(np.float32)[padded, SCALE] = 1.0
-        arrays["place"][region] = np.stack([sessions.row[inside], asset, scale.view(np.int32)], axis=1)
-        arrays["close"][region] = sessions.field("close")[inside]
+        close = sessions.field("close")
+        arrays["record"].view(np.float32)[padded, SCALE] = 1.0
+        arrays["record"][region, ROW], arrays["record"][region, ASSET] = sessions.row[inside], asset
+        arrays["record"].view(np.float32)[region, SCALE] = scale
+        for h, horizon in enumerate(horizons):
+            target = np.full_like(close, np.nan)
+            target[:, :-horizon] = close[:, horizon:] / close[:, :-horizon] - 1
+            arrays["record"].view(np.float32)[region, TARGET + h] = target[inside]
+        arrays["close"][region] = close[inside]
         usable = np.broadcast_to(np.arange(inside.shape[1]) >= features.first_usable, inside.shape)[inside]
         inputs = np.zeros((len(region), len(features)), np.float32)
         for part, at in columns.items():
@@ -168,7 +188,7 @@ def _fill(
     for n in range(0, shape[1], BLOCK):
         block = slice(n, min(n + BLOCK, shape[1]))
         span = slice(int(start[n]), int(start[block.stop - 1] + length[block.stop - 1]))
-        row, asset = arrays["place"][span, ROW], arrays["place"][span, ASSET]
+        row, asset = arrays["record"][span, ROW], arrays["record"][span, ASSET]
         inside = row >= 0
         inputs = arrays["inputs"][span]
         for part, values in across.items():
@@ -176,7 +196,8 @@ def _fill(
         usable = arrays["usable"][span]
         usable &= np.isfinite(inputs).all(1)
         inputs[~usable] = 0.0
-        arrays["place"].view(np.float32)[span, SCALE][~usable] = 1.0
+        numbers = arrays["record"].view(np.float32)[span]
+        numbers[~usable, SCALE], numbers[~usable, TARGET:] = 1.0, np.nan
         if folder is not None:
             folder.release()
 
@@ -189,7 +210,7 @@ def _open(folder: TensorFolder, about: dict[str, Any], start: Tensor, length: Te
             f"{folder.path} holds the sessions of another panel or other windows ({', '.join(different)} differ). "
             "Remove it or name another folder."
         )
-    streams = {name: folder.read(name) for name in ("place", "close", "usable", "inputs")}
+    streams = {name: folder.read(name) for name in ("record", "close", "usable", "inputs")}
     return SessionTable(about["pad"], start, length, **streams, folder=folder)
 
 

@@ -16,7 +16,7 @@ from qtorch.data.features import Features
 from qtorch.data.panel import Panel
 from qtorch.data.splits import Samples
 from qtorch.data.states import State
-from qtorch.data.table import ASSET, ROW, SCALE, SessionTable, session_table
+from qtorch.data.table import ASSET, ROW, SCALE, TARGET, SessionTable, session_table
 
 _RELEASE = 1 << 29  # bytes gathered from disk before their pages are handed back
 
@@ -151,9 +151,11 @@ class WindowSource:
         self.panel, self.spec = panel, spec
         pad = max(spec.context - 1, spec.horizons[-1])
         if table is None:
-            table = session_table(panel, spec.features, pad, store=store, progress=progress)
-        elif table.pad < pad:
-            raise DataError(f"the table has {table.pad} positions between assets, but these windows need {pad}.")
+            table = session_table(panel, spec.features, spec.horizons, pad, store=store, progress=progress)
+        elif table.pad < pad or table.target.shape[1] != len(spec.horizons):
+            raise DataError(
+                f"the table was made for other windows than {spec}. Make it with their horizons and pad={pad}."
+            )
         self.table = table
         if not table.usable.any():
             first, longest = spec.features.first_usable, int(table.length.max())
@@ -219,28 +221,21 @@ class WindowSource:
         C = self.spec.context if context is None else context
         if not 1 <= C <= self.spec.context:
             raise ValueError(f"context must be 1 to {self.spec.context} sessions, the spec's, not {C}.")
-        horizons = self.spec.horizons
-        start = entries.to(self.table.place.device)
+        start = entries.to(self.table.record.device)
         if self.spec.context != C:
             start = start + (self.spec.context - C)
         views = self._views(C)
         inputs, mask = views["inputs"].index_select(0, start), views["mask"].index_select(0, start)
-        place = views["place"].index_select(0, start)
-        if every_position:
-            prices, scale = views["closes"].index_select(0, start), views["scales"].index_select(0, start)
-            now, future = prices[:, :C, None], _ahead(prices, horizons, C)
-            target = future / now - 1
-            known = torch.logical_and(target == target, mask.unsqueeze(-1))  # NaN is where there is no close
-            if known_by is not None:
-                known &= _ahead(views["rows"].index_select(0, start), horizons, C) <= known_by
-        else:
-            prices, scale = views["close"].index_select(0, start), place.view(torch.float32)[:, SCALE]
-            target = prices.index_select(1, self._steps) / prices[:, :1] - 1
-            known = target == target
-            if known_by is not None:
-                known &= views["row"].index_select(0, start).index_select(1, self._steps) <= known_by
-        target = torch.where(known, target, 0.0).float()
-        window = Window(inputs, mask, target, known, scale, place[:, ASSET], place[:, ROW])
+        record = views["records" if every_position else "record"].index_select(0, start)
+        numbers = record.view(torch.float32)
+        target, scale = numbers[..., TARGET:], numbers[..., SCALE].clone()  # floats and integers apart, to be saved
+        known = target == target  # NaN is where a target is not known
+        last = record[:, -1] if every_position else record
+        if known_by is not None:
+            bound = self._known_until(known_by).index_select(0, last[:, ASSET]) - start
+            steps = self._steps + (torch.arange(C, device=start.device).unsqueeze(1) if every_position else C - 1)
+            known &= steps <= (bound[:, None, None] if every_position else bound[:, None])
+        window = Window(inputs, mask, torch.where(known, target, 0.0), known, scale, last[:, ASSET], last[:, ROW])
         if self.table.folder is not None:
             self._gathered += sum(getattr(window, f.name).nbytes for f in fields(window))
             if self._gathered > _RELEASE:
@@ -256,11 +251,10 @@ class WindowSource:
         Also whether they are known, and the rows of the panel at which they become so, -1 where they do not.
         """
         table = self.table
-        position = entries.to(table.row.device).unsqueeze(-1) + self._lead
-        end = position + self._steps
-        target = table.close[end] / table.close[position] - 1
-        known = target.isfinite() & table.usable[position]
-        return torch.where(known, target, 0.0).float(), known, torch.where(known, table.row[end].long(), -1)
+        position = entries.to(table.record.device) + self._lead
+        target, rows = table.target[position], table.row[position.unsqueeze(-1) + self._steps].long()
+        known = target == target
+        return torch.where(known, target, 0.0), known, torch.where(known, rows, -1)
 
     def at(
         self, rows: Int64[np.ndarray, " D"], min_history: int, stale: int
@@ -280,6 +274,19 @@ class WindowSource:
         enough = count >= max(min_history, self.spec.features.first_usable + 1)
         valid = enough & (silent <= stale) & self.table.usable[position]
         return torch.where(valid, position, self._placeholder) - self._lead, valid
+
+    def _known_until(self, row: int) -> Int64[Tensor, " N"]:
+        """The position of each asset's last session that is known at a row of the panel."""
+        if row not in self._last_known:
+            table = self.table
+            count = table.length.new_zeros(len(table.length))
+            known = table.asset[(table.row >= 0) & (table.row <= row)].long()
+            self._last_known[row] = table.start + count.index_add(0, known, torch.ones_like(known)) - 1
+        return self._last_known[row]
+
+    @cached_property
+    def _last_known(self) -> dict[int, Tensor]:
+        return {}
 
     def history(self, rows: Int64[np.ndarray, " D"]) -> Int64[Tensor, "D N"]:
         """Returns of each asset up to some rows of the panel."""
@@ -319,40 +326,29 @@ class WindowSource:
     def _views(self, C: int) -> dict[str, Tensor]:
         """The streams as overlapping windows that share their memory, by the position at which a context begins."""
         if C not in self._view_cache:
-            table, reach = self.table, self.spec.horizons[-1]
+            table = self.table
             self._view_cache[C] = {
-                "inputs": _unfold(table.inputs, C, 0, C + reach),
-                "mask": _unfold(table.usable, C, 0, C + reach),
-                "place": table.place[C - 1 :],
-                "close": _unfold(table.close, 1 + reach, C - 1, C + reach),
-                "row": _unfold(table.row, 1 + reach, C - 1, C + reach),
-                "closes": _unfold(table.close, C + reach, 0, C + reach),
-                "rows": _unfold(table.row, C + reach, 0, C + reach),
-                "scales": _unfold(table.scale, C, 0, C + reach),
+                "inputs": _unfold(table.inputs, C),
+                "mask": _unfold(table.usable, C),
+                "record": table.record[C - 1 :],
+                "records": _unfold(table.record, C),
             }
         return self._view_cache[C]
 
     @cached_property
     def _steps(self) -> Tensor:
         """The horizons on the windows' device."""
-        return torch.tensor(self.spec.horizons, device=self.table.place.device)
+        return torch.tensor(self.spec.horizons, device=self.table.record.device)
 
     @cached_property
     def _view_cache(self) -> dict[int, dict[str, Tensor]]:
         return {}
 
 
-def _ahead(values: Tensor, horizons: tuple[int, ...], C: int) -> Tensor:
-    """The values `[B, C, H]` that lie the horizons ahead of each of the first C of `[B, C + H_max]`."""
-    return torch.stack([values[:, horizon : horizon + C] for horizon in horizons], dim=-1)
-
-
-def _unfold(stream: Tensor, width: int, offset: int, reach: int) -> Tensor:
-    """Windows [starts, width, ...] of a stream that begin `offset` after each start; `reach` positions end a stream."""
-    starts = len(stream) - reach + 1
-    step = stream.stride(0)
-    shape = (starts, width, *stream.shape[1:])
-    return stream.as_strided(shape, (step, *stream.stride()), stream.storage_offset() + offset * step)
+def _unfold(stream: Tensor, width: int) -> Tensor:
+    """All windows `[starts, width, ...]` of a stream, which share its memory."""
+    shape = (len(stream) - width + 1, width, *stream.shape[1:])
+    return stream.as_strided(shape, (stream.stride(0), *stream.stride()))
 
 
 def outcomes(

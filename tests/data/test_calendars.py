@@ -122,13 +122,8 @@ def test_a_calendar_of_ones_own():
     assert list(known.closes[:2]) == [pd.Timestamp(t, tz="UTC") for t in ("2021-01-23 10:00", "2021-01-25 06:30")]
     with pytest.raises(DataError, match="DESK: the data span 2020-12-01.*known from 2021-01-01 to 2021-12-31"):
         sessions(desk, day("2020-12-01"), day("2021-02-01"))
-    frame = pd.DataFrame(
-        {
-            "date": pd.to_datetime(["2021-01-25", "2021-01-26", "2021-01-27"]),
-            "A": [1.0, np.nan, 2.0],
-            "B": [1.0, 2.0, 3.0],
-        }
-    ).set_index("date")
+    dates = pd.to_datetime(["2021-01-25", "2021-01-26", "2021-01-27"])
+    frame = pd.DataFrame({"A": [1.0, np.nan, 2.0], "B": [1.0, 2.0, 3.0]}, index=dates)
     panel = Panel.from_frame(frame, exchange={"A": "DESK", "B": "XNYS"}, calendars=[desk])
     assert panel.state[:, 0].tolist() == [State.OBSERVED, State.CLOSED, State.OBSERVED]
     own = exchange_calendars.get_calendar("XLON", start="2021-01-01", end="2021-12-31")

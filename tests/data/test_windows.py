@@ -110,7 +110,7 @@ def test_changing_the_future_changes_no_input_or_scale_before(frame):
     changed.loc[later, "close"] *= np.exp(0.2 * rng.standard_normal(later.sum()))
     before, after = (Panel.from_frame(f) for f in (frame, changed))
     row = before.row(cut)
-    a, b = (session_table(p, SPEC.features, pad=8) for p in (before, after))
+    a, b = (session_table(p, SPEC.features, SPEC.horizons, pad=8) for p in (before, after))
     past = (a.row >= 0) & (a.row <= row)
     assert past.sum() > 700
     assert torch.equal(a.inputs[past], b.inputs[past])
@@ -122,7 +122,10 @@ def test_permuting_assets_permutes_the_windows(frame):
     panel = Panel.from_frame(frame)
     order = [2, 0, 1]
     turned = panel.select([panel.assets[i] for i in order])
-    a, b = session_table(panel, SPEC.features, pad=8), session_table(turned, SPEC.features, pad=8)
+    a, b = (
+        session_table(panel, SPEC.features, SPEC.horizons, pad=8),
+        session_table(turned, SPEC.features, SPEC.horizons, pad=8),
+    )
     for turned_column, column in enumerate(order):
         torch.testing.assert_close(a.inputs[a.of(column)], b.inputs[b.of(turned_column)], rtol=0, atol=1e-6)
         assert torch.equal(a.row[a.of(column)], b.row[b.of(turned_column)])
@@ -134,7 +137,8 @@ def test_unobserved_values_influence_nothing(frame):
     values[~panel.mask] = 50.0
     again = dataclasses.replace(panel, values=values)
     assert torch.equal(
-        session_table(panel, SPEC.features, pad=8).inputs, session_table(again, SPEC.features, pad=8).inputs
+        session_table(panel, SPEC.features, SPEC.horizons, pad=8).inputs,
+        session_table(again, SPEC.features, SPEC.horizons, pad=8).inputs,
     )
 
 
