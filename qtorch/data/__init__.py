@@ -7,9 +7,11 @@ from qtorch.data.features import Features
 from qtorch.data.panel import Panel
 from qtorch.data.panel_windows import PanelWindowSource
 from qtorch.data.sample import load_sample
+from qtorch.data.samples import Samples
 from qtorch.data.sampling import BucketBatches, WindowBatches, sampling_weights
-from qtorch.data.splits import CombinatorialPurged, Samples, WalkForward
+from qtorch.data.splits import CombinatorialPurged, WalkForward
 from qtorch.data.states import State
+from qtorch.data.synthetic import SyntheticMarket
 from qtorch.data.windows import Window, WindowSource, WindowSpec
 
 __all__ = [
@@ -23,6 +25,7 @@ __all__ = [
     "PanelWindowSource",
     "Samples",
     "State",
+    "SyntheticMarket",
     "WalkForward",
     "Window",
     "WindowBatches",

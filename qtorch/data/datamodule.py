@@ -81,7 +81,7 @@ class WindowDataset(Dataset[Window]):
         >>> panel = Panel.from_frame(load_sample()).select(["AAPL", "EURUSD"])
         >>> data = DataModule(panel, validation_start="2018-01-02")
         >>> next(iter(DataLoader(data.training_set, batch_size=32, shuffle=True, collate_fn=whole))).inputs.shape
-        torch.Size([32, 64, 19])
+        torch.Size([32, 64, 17])
     """
 
     def __init__(self, source: WindowSource, span: Span, every_position: bool = False) -> None:

@@ -294,6 +294,58 @@ class Panel:
             )
         return row
 
+    @classmethod
+    def from_arrow(cls, table: Any, **options: Any) -> "Panel":
+        """Builds a panel from a table of pyarrow, polars or another that speaks Arrow; options as of `from_frame`."""
+        from qtorch.data import interchange
+
+        return interchange.from_arrow(table, **options)
+
+    @classmethod
+    def from_xarray(cls, dataset: Any, **options: Any) -> "Panel":
+        """Builds a panel from a Dataset of dims (date, asset), as of `to_xarray`; options as of `from_frame`."""
+        from qtorch.data import interchange
+
+        return interchange.from_xarray(dataset, **options)
+
+    def to_frame(
+        self, layout: Literal["long", "multiindex", "qlib"] = "long", *, with_as_of: bool = False
+    ) -> pd.DataFrame:
+        """The prices as a frame, a row for each; see `qtorch.data.interchange.to_long`."""
+        from qtorch.data import interchange
+
+        return interchange.to_long(self, layout=layout, with_as_of=with_as_of)
+
+    def to_wide(self, field: str = "close", *, by: Literal["session", "row"] = "session") -> pd.DataFrame:
+        """A field as a frame of dates by assets; see `qtorch.data.interchange.to_wide`."""
+        from qtorch.data import interchange
+
+        return interchange.to_wide(self, field, by=by)
+
+    def to_arrow(self, *, with_as_of: bool = False) -> Any:
+        """The prices as a pyarrow table, which polars reads too; see `qtorch.data.interchange.to_arrow`."""
+        from qtorch.data import interchange
+
+        return interchange.to_arrow(self, with_as_of=with_as_of)
+
+    def to_xarray(self) -> Any:
+        """Fields and states as an xarray Dataset; see `qtorch.data.interchange.to_xarray`."""
+        from qtorch.data import interchange
+
+        return interchange.to_xarray(self)
+
+    def to_gluonts(self, field: str = "return", *, freq: Literal["B", "D"] | None = None) -> pd.DataFrame:
+        """A frame for GluonTS's PandasDataset; see `qtorch.data.interchange.to_gluonts`."""
+        from qtorch.data import interchange
+
+        return interchange.to_gluonts(self, field, freq=freq)
+
+    def to_neuralforecast(self, field: str = "return", *, fill: Literal["zero", "previous"] = "zero") -> pd.DataFrame:
+        """A frame for NeuralForecast; see `qtorch.data.interchange.to_neuralforecast`."""
+        from qtorch.data import interchange
+
+        return interchange.to_neuralforecast(self, field, fill=fill)
+
     def until(self, date: str | pd.Timestamp) -> "Panel":
         """The panel as it stood at a date: its rows up to that one, with states that know nothing later."""
         n = self.row(date) + 1

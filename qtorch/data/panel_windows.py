@@ -9,7 +9,7 @@ from torch import Tensor
 
 from qtorch.data.features.feature import BLOCK
 from qtorch.data.panel import Panel
-from qtorch.data.splits import Samples
+from qtorch.data.samples import Samples
 from qtorch.data.table import SessionTable
 from qtorch.data.windows import Window, WindowSource, WindowSpec
 

@@ -148,9 +148,10 @@ def _long(frame: pd.DataFrame) -> pd.DataFrame:
     """A copy of the frame in long layout, its index gone, with the position of each row."""
     if isinstance(frame.index, pd.MultiIndex):
         names = list(frame.index.names)
-        if names[:2] not in (["date", "asset"], ["datetime", "instrument"]):
+        ours: dict[Any, str] = {"date": "date", "datetime": "date", "asset": "asset", "instrument": "asset"}
+        if sorted(ours.get(name, "") for name in names) != ["asset", "date"]:
             raise DataError(f"a MultiIndex must be (date, asset) or qlib's (datetime, instrument), not {names}.")
-        frame = frame.rename_axis(["date", "asset"]).reset_index()
+        frame = frame.rename_axis([ours[name] for name in names]).reset_index()
         frame.columns = [str(name).removeprefix("$") for name in frame.columns]  # qlib's fields are $close, ...
     elif isinstance(frame.index, pd.DatetimeIndex) and "close" not in frame.columns:
         wide = frame.rename_axis(index="date", columns="asset")

@@ -3,7 +3,6 @@
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -12,13 +11,11 @@ from jaxtyping import Bool, Float64, Int64, UInt8
 from scipy import special
 from scipy.signal import lfilter
 from torch import Tensor
-from torch.distributions import Distribution, constraints
-from torch.types import _size
 
 from qtorch.data.calendars import sessions
 from qtorch.data.states import State
-from qtorch.distributions import Affine, take
-from qtorch.distributions.student_t import t_cdf, t_icdf, t_log_prob
+from qtorch.distributions import Affine, JumpStudentT, take
+from qtorch.distributions.checks import require
 
 _DAY = 86_400_000_000  # microseconds
 _FEWEST = 10  # sessions of an exchange, so that listings and delistings have room
@@ -27,109 +24,6 @@ _OVERNIGHT = 0.3  # share of a session's variance before its open
 # News comes mostly while New York trades: the share of a weekday's variance that has passed by these hours, UTC. It
 # makes Tokyo go with New York's day before far more than with New York's same day, as the two do.
 _HOURS, _PASSED = (0, 13, 21, 24), (0.0, 0.35, 0.9, 1.0)
-
-
-class JumpStudentT(Distribution):
-    """The law of a standardised shock: Student's t, with a small probability that of a jump; mean 0, variance 1.
-
-    X = (Y - E Y) / sd(Y) with Y = T in a quiet session and Y = jump_mean + jump_scale T in one with a jump, T of
-    Student's t: a mixture of two located and scaled t's, whose density and distribution function are exact.
-
-    Args:
-        df: degrees of freedom, above 2.
-        jump_rate: probability of a jump in a session.
-        jump_mean: mean of Y in a jump; negative makes crashes.
-        jump_scale: scale of Y in a jump, positive.
-        batch_shape: every element of the batch has the same law.
-
-    Raises:
-        ValueError: a parameter is outside its domain.
-
-    Example:
-        >>> law = JumpStudentT(df=5.0, jump_rate=0.02)
-        >>> x = law.icdf(torch.tensor(0.01, dtype=torch.float64))
-        >>> round(law.cdf(x).item(), 12)
-        0.01
-    """
-
-    arg_constraints = {}
-    support = constraints.real
-
-    def __init__(
-        self,
-        df: float = 6.0,
-        jump_rate: float = 0.01,
-        jump_mean: float = -1.5,
-        jump_scale: float = 3.0,
-        batch_shape: _size = torch.Size(),
-    ) -> None:
-        _require(df > 2 and math.isfinite(df), "df", df, "give finite degrees of freedom above 2, such as 6.0")
-        _require(0 <= jump_rate < 1, "jump_rate", jump_rate, "give a probability in [0, 1), such as 0.01")
-        _require(math.isfinite(jump_mean), "jump_mean", jump_mean, "give a finite number, such as -1.5")
-        _require(0 < jump_scale < math.inf, "jump_scale", jump_scale, "give a positive number, such as 3.0")
-        self.parameters = {"df": df, "jump_rate": jump_rate, "jump_mean": jump_mean, "jump_scale": jump_scale}
-        self.weight = torch.tensor([1 - jump_rate, jump_rate], dtype=torch.float64)
-        self.df = torch.tensor(df, dtype=torch.float64)
-        loc = torch.tensor([0.0, jump_mean], dtype=torch.float64)
-        scale = torch.tensor([1.0, jump_scale], dtype=torch.float64)
-        mean = (self.weight * loc).sum()
-        sd = (self.weight * (df / (df - 2) * scale**2 + (loc - mean) ** 2)).sum().sqrt()
-        self.loc, self.scale = (loc - mean) / sd, scale / sd
-        super().__init__(torch.Size(batch_shape), validate_args=False)
-
-    def __repr__(self) -> str:
-        return f"JumpStudentT({', '.join(f'{name}={value}' for name, value in self.parameters.items())})"
-
-    def expand(self, batch_shape: _size, _instance: object = None) -> "JumpStudentT":
-        """The same law for every element of a batch shape."""
-        return JumpStudentT(**self.parameters, batch_shape=batch_shape)
-
-    @property
-    def mean(self) -> Tensor:
-        """Zero."""
-        return torch.zeros(self.batch_shape, dtype=torch.float64)
-
-    @property
-    def variance(self) -> Tensor:
-        """One."""
-        return torch.ones(self.batch_shape, dtype=torch.float64)
-
-    def log_prob(self, value: Tensor) -> Tensor:
-        """Log density, in float64."""
-        z = (value.double().unsqueeze(-1) - self.loc) / self.scale
-        return torch.logsumexp(torch.log(self.weight) + t_log_prob(z, self.df) - torch.log(self.scale), dim=-1)
-
-    def cdf(self, value: Tensor) -> Tensor:
-        """Distribution function, in float64."""
-        z = (value.double().unsqueeze(-1) - self.loc) / self.scale
-        return (self.weight * t_cdf(z, self.df)).sum(-1)
-
-    def icdf(self, value: Tensor) -> Tensor:
-        """Quantile at left-tail mass `value` in (0, 1), in float64: Newton's method, kept between the parts' own."""
-        p = value.double()
-        ends = self.loc + self.scale * t_icdf(p.unsqueeze(-1), self.df)
-        low, high = ends.amin(-1), ends.amax(-1)
-        x = (low + high) / 2
-        for _ in range(64):
-            excess = self.cdf(x) - p
-            if (excess.abs() <= 1e-14 * p).all():
-                break
-            low, high = torch.where(excess < 0, x, low), torch.where(excess < 0, high, x)
-            step = x - excess / torch.exp(self.log_prob(x))
-            x = torch.where((step > low) & (step < high), step, (low + high) / 2)
-        return x
-
-    def sample(self, sample_shape: _size = torch.Size()) -> Tensor:
-        """Draws from torch's generator."""
-        shape = self._extended_shape(torch.Size(sample_shape))
-        jump = (torch.rand(shape, dtype=torch.float64) < self.weight[1]).long()
-        t: Tensor = torch.distributions.StudentT(self.df).sample(shape)
-        return self.loc[jump] + self.scale[jump] * t
-
-
-@take.register
-def _jump_student_t(distribution: JumpStudentT, index: Any) -> JumpStudentT:
-    return distribution.expand(torch.empty(distribution.batch_shape, device="meta")[index].shape)
 
 
 @dataclass(frozen=True)
@@ -156,11 +50,11 @@ class StochasticVolatility:
 
     def __post_init__(self) -> None:
         """Checks the settings."""
-        _require(0 < self.level < 0.2, "level", self.level, "give a daily volatility in (0, 0.2), such as 0.012")
-        _require(0 <= self.spread <= 1, "spread", self.spread, "give a number in [0, 1], such as 0.3")
-        _require(0 <= self.persistence < 1, "persistence", self.persistence, "give a number in [0, 1), such as 0.97")
-        _require(0 <= self.dispersion <= 1, "dispersion", self.dispersion, "give a number in [0, 1], such as 0.4")
-        _require(-1 <= self.leverage <= 1, "leverage", self.leverage, "give a correlation in [-1, 1], such as -0.5")
+        require(0 < self.level < 0.2, "level", self.level, "give a daily volatility in (0, 0.2), such as 0.012")
+        require(0 <= self.spread <= 1, "spread", self.spread, "give a number in [0, 1], such as 0.3")
+        require(0 <= self.persistence < 1, "persistence", self.persistence, "give a number in [0, 1), such as 0.97")
+        require(0 <= self.dispersion <= 1, "dispersion", self.dispersion, "give a number in [0, 1], such as 0.4")
+        require(-1 <= self.leverage <= 1, "leverage", self.leverage, "give a correlation in [-1, 1], such as -0.5")
 
 
 @dataclass(frozen=True)
@@ -185,8 +79,8 @@ class Absences:
         """Checks the settings."""
         for name in ("late", "early", "halts", "faults"):
             share = getattr(self, name)
-            _require(0 <= share <= 1, name, share, "give a share in [0, 1], such as 0.1")
-        _require(1 <= self.halt_length < math.inf, "halt_length", self.halt_length, "give 1 session or more")
+            require(0 <= share <= 1, name, share, "give a share in [0, 1], such as 0.1")
+        require(1 <= self.halt_length < math.inf, "halt_length", self.halt_length, "give 1 session or more")
 
 
 @dataclass(frozen=True)
@@ -252,19 +146,19 @@ class SyntheticMarket:
 
     def __post_init__(self) -> None:
         """Checks the settings."""
-        _require(len(self.exchanges) > 0, "exchanges", self.exchanges, 'name at least one, such as {"XNYS": 6}')
+        require(len(self.exchanges) > 0, "exchanges", self.exchanges, 'name at least one, such as {"XNYS": 6}')
         for code, count in self.exchanges.items():
-            _require(count >= 1, f"exchanges[{code!r}]", count, "give each exchange at least 1 asset, or leave it out")
+            require(count >= 1, f"exchanges[{code!r}]", count, "give each exchange at least 1 asset, or leave it out")
         span = f"{self.start} to {self.end}"
-        _require(pd.Timestamp(self.start) < pd.Timestamp(self.end), "span", span, "let start come before end")
-        _require(self.sectors >= 1, "sectors", self.sectors, "give at least 1")
-        _require(self.market >= 0, "market", self.market, "give a share of variance in [0, 1], such as 0.35")
-        _require(self.sector >= 0, "sector", self.sector, "give a share of variance in [0, 1], such as 0.2")
+        require(pd.Timestamp(self.start) < pd.Timestamp(self.end), "span", span, "let start come before end")
+        require(self.sectors >= 1, "sectors", self.sectors, "give at least 1")
+        require(self.market >= 0, "market", self.market, "give a share of variance in [0, 1], such as 0.35")
+        require(self.sector >= 0, "sector", self.sector, "give a share of variance in [0, 1], such as 0.2")
         common = self.market + self.sector
-        _require(common <= 1, "market + sector", common, "lower one, so that they sum to at most 1")
-        _require(abs(self.drift) < 0.1, "drift", self.drift, "give a daily mean return, such as 0.0003")
-        _require(0 < self.weekend <= 1, "weekend", self.weekend, "give a number in (0, 1], such as 0.1")
-        _require(self.seed >= 0, "seed", self.seed, "give an integer of at least 0")
+        require(common <= 1, "market + sector", common, "lower one, so that they sum to at most 1")
+        require(abs(self.drift) < 0.1, "drift", self.drift, "give a daily mean return, such as 0.0003")
+        require(0 < self.weekend <= 1, "weekend", self.weekend, "give a number in (0, 1], such as 0.1")
+        require(self.seed >= 0, "seed", self.seed, "give an integer of at least 0")
 
     def simulate(self) -> "Simulation":
         """Draws the market.
@@ -281,7 +175,7 @@ class SyntheticMarket:
             days[code] = calendar.days[calendar.days <= end]
             closes[code] = calendar.closes.as_unit("us").asi8[: len(days[code])]
             span = f"{self.start} to {self.end}"
-            _require(len(days[code]) >= _FEWEST, "span", span, f"{code} needs at least {_FEWEST} sessions in it")
+            require(len(days[code]) >= _FEWEST, "span", span, f"{code} needs at least {_FEWEST} sessions in it")
         dates = pd.DatetimeIndex(np.unique(np.concatenate(list(days.values())))).rename("date")
         exchange = np.repeat(list(days), [self.exchanges[code] for code in days])
         number = np.concatenate([np.arange(self.exchanges[code]) for code in days])
@@ -480,8 +374,3 @@ def _clock(instants: np.ndarray, weekend: float) -> np.ndarray:
     week, day = np.divmod(instants / _DAY + 3, 7)
     weekdays = np.floor(day) + np.interp(24 * (day % 1), _HOURS, _PASSED)
     return week * (5 + 2 * weekend) + np.where(day < 5, weekdays, 5 + weekend * (day - 5))
-
-
-def _require(condition: bool, setting: str, value: object, remedy: str) -> None:
-    if not condition:
-        raise ValueError(f"{setting}={value}: {remedy}.")

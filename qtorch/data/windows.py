@@ -14,7 +14,7 @@ from torch import Tensor
 from qtorch.data.errors import DataError
 from qtorch.data.features import Features
 from qtorch.data.panel import Panel
-from qtorch.data.splits import Samples
+from qtorch.data.samples import Samples
 from qtorch.data.states import State
 from qtorch.data.table import ASSET, ROW, SCALE, TARGET, SessionTable, session_table
 

@@ -8,12 +8,11 @@ from hypothesis import strategies as st
 from matplotlib.figure import Figure
 
 from qtorch.data import DataError
+from qtorch.data.samples import Samples, as_samples
 from qtorch.data.splits import (
     CombinatorialPurged,
     Role,
-    Samples,
     WalkForward,
-    as_samples,
     chronological,
     plot_splits,
 )

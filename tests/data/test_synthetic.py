@@ -7,8 +7,8 @@ import torch
 from scipy import stats
 
 from qtorch.data import DataError, Panel, State, sessions
-from qtorch.data.synthetic import Absences, JumpStudentT, Simulation, StochasticVolatility, SyntheticMarket
-from qtorch.distributions import tail_mean, take
+from qtorch.data.synthetic import Absences, Simulation, StochasticVolatility, SyntheticMarket
+from qtorch.distributions import JumpStudentT, tail_mean, take
 
 COMPLETE = Absences(late=0.0, early=0.0, halts=0.0, faults=0.0)
 EXCHANGES = {"XNYS": 10, "XLON": 10, "XTKS": 10}
