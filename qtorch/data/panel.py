@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -19,6 +19,9 @@ from qtorch.data.progress import progress_bar
 from qtorch.data.rows import FrameRows, ParquetRows, Rows
 from qtorch.data.states import State, last_listed_row, last_price, states
 from qtorch.data.store import TensorFolder
+
+if TYPE_CHECKING:
+    from qtorch.data.quality import Quality
 
 _TENSORS = ("values", "state", "session_day", "exchange_is_session", "exchange_next_day")
 
@@ -293,6 +296,21 @@ class Panel:
                 f"{self.dates[0]:%Y-%m-%d} to {self.dates[-1]:%Y-%m-%d}, sessions of {listing(set(self.exchanges))}."
             )
         return row
+
+    def quality(self, *, stale: int = 5, jump: float = 0.1, jump_scales: float = 10.0) -> "Quality":
+        """What is wrong with the prices: counts per asset, where each fault is, and a picture.
+
+        Args as of `qtorch.data.quality.quality`, which tells each column of the table.
+
+        Example:
+            >>> from qtorch.data import load_sample
+            >>> report = Panel.from_frame(load_sample()).quality()
+            >>> report.table.loc["WTI", ["missing", "off_calendar"]].to_dict()
+            {'missing': 29, 'off_calendar': 30}
+        """
+        from qtorch.data.quality import quality
+
+        return quality(self, stale=stale, jump=jump, jump_scales=jump_scales)
 
     @classmethod
     def from_arrow(cls, table: Any, **options: Any) -> "Panel":
