@@ -2,9 +2,14 @@ import runpy
 from pathlib import Path
 
 import matplotlib as mpl
+import matplotlib.pyplot as plt
 import pytest
 
 NOTEBOOKS = sorted((Path(__file__).parents[1] / "notebooks").glob("*.py"))
+SHOWN = {
+    "01_quick_start": lambda names: names["forecast"].mask.any(),
+    "02_the_data_room": lambda names: abs(names["coverage"] - 0.9) < 0.02,
+}
 
 
 @pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda path: path.stem)
@@ -12,4 +17,6 @@ def test_a_notebook_runs(notebook, monkeypatch):
     mpl.use("Agg")
     monkeypatch.setenv("QTORCH_NOTEBOOK_EPOCHS", "1")
     names = runpy.run_path(str(notebook))
-    assert names["forecast"].mask.any()
+    assert SHOWN[notebook.stem](names)
+    assert plt.get_fignums()
+    plt.close("all")
