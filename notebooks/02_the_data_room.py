@@ -57,8 +57,8 @@ report.table[["exchange", "first", "last", "sessions", "missing", "longest_missi
 
 # %% [markdown]
 # ## What was known at half past four in London?
-# Then New York's last close is yesterday's, and Tokyo's is today's. The day after Thanksgiving New York closes early, but
-# not early enough.
+# Then New York's last close is yesterday's, and Tokyo's is today's. The day after Thanksgiving New York closes early,
+# but not early enough.
 
 # %%
 london = Panel.from_frame(simulation.frame, as_of="16:30 Europe/London")
