@@ -14,9 +14,9 @@ from qtorch.data.calendars import AnyCalendar, Sessions, at_clock, code_of, sess
 from qtorch.data.clean import BadRows, finding
 from qtorch.data.errors import DataError, listing, name_rows
 from qtorch.data.rows import ACTIONS, FIELDS, KEYS, Rows
+from qtorch.data.sinks import DiskSink, MemorySink
 from qtorch.data.states import last_listed_row, last_price, states
 
-Allocate = Callable[[str, tuple[int, ...], Any, float], np.ndarray]  # name, shape, dtype, the value that fills it
 EPOCH = pd.Timestamp("1970-01-01")
 _REFUSED = -2  # the position of a cell that two rows claim
 
@@ -58,13 +58,13 @@ class Survey:
         return own[assets.cat.codes.to_numpy()]
 
 
-def build(rows: Rows, rules: Rules, allocate: Allocate, advance: Callable[[int], None]) -> dict[str, Any]:
+def build(rows: Rows, rules: Rules, sink: MemorySink | DiskSink, advance: Callable[[int], None]) -> dict[str, Any]:
     """The attributes of a panel.
 
     Args:
         rows: the prices.
         rules: how they are read.
-        allocate: makes the arrays of the panel, in memory or on disk.
+        sink: takes the panel's large tensors, all assets at once in memory or some at a time on disk.
         advance: told how many rows have been read; each is read twice.
 
     Raises:
@@ -81,36 +81,53 @@ def build(rows: Rows, rules: Rules, allocate: Allocate, advance: Callable[[int],
     as_of = _as_of(dates, calendars, rules.as_of)
     grids = [_Grid.of(calendar, as_of, survey.days[code]) for code, calendar in calendars.items()]
     exchange_index = [list(calendars).index(code) for code in survey.exchange_of]
-    target = _Target.of(rows, rules, survey, (len(dates), len(assets)), allocate)
     grid_of = dict(zip(calendars, grids, strict=True))
-    for _, chunk in rows.chunks((*KEYS, *target.fields, *ACTIONS)):
-        _place(chunk, rules, survey, grid_of, as_of, target)
-        advance(len(chunk))
-    target.drop_superseded(assets)
-    if target.actions:
-        adjust(target.values, target.fields, target.actions, assets, dates)
-    close = target.values[:, :, target.fields.index("close")]
-    target.note_jumps(close, rules.jump, assets)
-    observed = torch.from_numpy(~np.isnan(close))
     is_session = torch.from_numpy(np.stack([grid.has_session for grid in grids], axis=1))
+    observed = torch.zeros(len(dates), len(assets), dtype=torch.bool)
+    findings = [clean.no_findings(), *survey.findings]
+    fields = _fields(rows, rules)
+    with sink.blocks(rows, survey.codes, len(assets), (*KEYS, *fields, *ACTIONS), advance) as blocks:
+        for block, part in blocks:
+            target = _Target.of(rows, rules, fields, (len(dates), block.stop - block.start))
+            for _, chunk in part.chunks((*KEYS, *fields, *ACTIONS)):
+                _place(chunk, rules, survey, block.start, grid_of, as_of, target)
+                advance(len(chunk))
+            names = assets[block]
+            target.drop_superseded(names)
+            if target.actions:
+                adjust(target.values, target.fields, target.actions, names, dates)
+            close = target.values[:, :, target.fields.index("close")]
+            target.note_jumps(close, rules.jump, names)
+            observed[:, block] = torch.from_numpy(~np.isnan(close))
+            findings += target.findings
+            sink.put("values", target.values, len(assets))
+            sink.put("session_day", target.day, len(assets))
     kept = _kept_rows(observed, is_session)
     price = last_price(observed[kept])
     last_row = None if rules.delisted is None else last_listed_row(rules.delisted, assets, dates[kept], price)
     return {
-        "values": torch.from_numpy(target.values)[kept],
+        "values": sink.tensor("values")[kept],
         "state": states(observed[kept], is_session[kept], exchange_index, last_row),
         "dates": dates[kept],
         "assets": assets,
         "fields": tuple(target.fields),
         "exchanges": tuple(survey.exchange_of),
         "as_of": as_of[kept],
-        "session_day": torch.from_numpy(target.day)[kept],
+        "session_day": sink.tensor("session_day")[kept],
         "exchange_codes": tuple(calendars),
         "exchange_is_session": is_session[kept],
         "exchange_next_day": torch.from_numpy(np.stack([grid.next_day for grid in grids], axis=1))[kept],
         "delisted": None if rules.delisted is None else {a: str(pd.Timestamp(d)) for a, d in rules.delisted.items()},
-        "findings": pd.concat([clean.no_findings(), *survey.findings, *target.findings], ignore_index=True),
+        "findings": pd.concat(findings, ignore_index=True),
     }
+
+
+def _fields(rows: Rows, rules: Rules) -> list[str]:
+    """The numeric columns that the panel keeps."""
+    absent = [name for name in rules.fields if name not in rows.columns]
+    if absent:
+        raise DataError(f"no column {listing(map(repr, absent))} of fields={tuple(rules.fields)}.")
+    return [name for name in FIELDS if name in rows.columns] + [name for name in rules.fields if name not in FIELDS]
 
 
 def _survey(rows: Rows, rules: Rules, advance: Callable[[int], None]) -> Survey:
@@ -224,19 +241,14 @@ class _Target:
     findings: list[pd.DataFrame] = field(default_factory=list)
 
     @classmethod
-    def of(cls, rows: Rows, rules: Rules, survey: Survey, shape: tuple[int, int], allocate: Allocate) -> "_Target":
-        absent = [name for name in rules.fields if name not in rows.columns]
-        if absent:
-            raise DataError(f"no column {listing(map(repr, absent))} of fields={tuple(rules.fields)}.")
-        fields = [name for name in FIELDS if name in rows.columns]
-        fields += [name for name in rules.fields if name not in FIELDS]
+    def of(cls, rows: Rows, rules: Rules, fields: list[str], shape: tuple[int, int]) -> "_Target":
         actions = [name for name in ACTIONS if rules.adjust and name in rows.columns]
-        fields += [UNADJUSTED] if actions else []
+        fields = fields + ([UNADJUSTED] if actions else [])
         none = {"adj_close": np.nan, "split": 1.0, "dividend": 0.0}
         return cls(
             fields,
-            allocate("values", (*shape, len(fields)), np.float64, np.nan),
-            allocate("session_day", shape, np.int32, -1),
+            np.full((*shape, len(fields)), np.nan),
+            np.full(shape, -1, dtype=np.int32),
             np.full(shape, -1, dtype=np.int32 if len(rows) < 2**31 else np.int64),
             np.full(shape, np.iinfo(np.int64).min) if "known_at" in rows.columns else None,
             {name: np.full(shape, none[name]) for name in actions},
@@ -359,6 +371,7 @@ def _place(
     chunk: pd.DataFrame,
     rules: Rules,
     survey: Survey,
+    first: int,
     grids: Mapping[str, _Grid],
     as_of: pd.DatetimeIndex,
     target: _Target,
@@ -370,7 +383,7 @@ def _place(
     if UNADJUSTED in target.fields:
         rows = rows.assign(**{UNADJUSTED: rows["close"]})
     target.findings.append(refused)
-    n = survey.codes(rows["asset"])
+    n = survey.codes(rows["asset"]) - first  # below 0 where an asset has no price anywhere
     priced = rows["close"].notna().to_numpy()
     eventful = np.zeros(len(rows), dtype=bool)
     for name in {"split", "dividend"} & set(actions):

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import islice
+from itertools import islice, pairwise
 from typing import Any
 
 import lightning
@@ -15,7 +15,6 @@ from torch.utils.data import DataLoader, Dataset
 from qtorch.data.errors import DataError
 from qtorch.data.panel import Panel
 from qtorch.data.sampling import By, WindowBatches, sampling_weights, unpack
-from qtorch.data.splits import chronological
 from qtorch.data.windows import Window, WindowSource, WindowSpec
 
 _GATHERED = 1 << 23  # bytes of inputs gathered at once
@@ -59,14 +58,22 @@ def chronological_split(
             f"validation_start {validation_start} and test_start {test_start} must be in this order and inside the "
             f"panel's dates, {dates[0]:%Y-%m-%d} to {dates[-1]:%Y-%m-%d}."
         )
-    entries = source.entries()
-    samples = source.samples(entries, horizon=source.spec.horizons[0])
-    parts = chronological(samples, validation, test, embargo)
-    ends = (validation - 1, (len(dates) if test is None else test) - 1, len(dates) - 1)
-    return tuple(
-        Span(entries[torch.from_numpy(part).to(entries.device)], known_by)
-        for part, known_by in zip(parts, ends, strict=True)
-    )  # type: ignore[return-value]
+    bounds = [0, validation, *([] if test is None else [test]), len(dates)]
+    spans = []
+    for first, end in pairwise(bounds):
+        known = source.known_until(end - 1) - source.spec.horizons[0] - (embargo if end < len(dates) else 0)
+        before = source.known_until(first - 1) if first else source.table.start - 1
+        spans.append(Span(source.between(before + 1, known), end - 1))
+    if test is None:
+        spans.append(Span(spans[0].entries[:0], len(dates) - 1))
+    for name, span in zip(("training", "validation", "test"), spans, strict=True):
+        if not len(span.entries) and (name != "test" or test is not None):
+            raise DataError(
+                f"no window for {name}: the panel runs from {dates[0]:%Y-%m-%d} to {dates[-1]:%Y-%m-%d}, with "
+                f"validation from {validation_start} and test from {test_start}. Move the dates, lower the embargo, or "
+                "give more history."
+            )
+    return tuple(spans)  # type: ignore[return-value]
 
 
 class WindowDataset(Dataset[Window]):

@@ -6,7 +6,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-import numpy as np
 import pandas as pd
 import torch
 from jaxtyping import Bool, Float64, Int32, UInt8
@@ -17,6 +16,7 @@ from qtorch.data.calendars import AnyCalendar
 from qtorch.data.errors import DataError, listing
 from qtorch.data.progress import progress_bar
 from qtorch.data.rows import FrameRows, ParquetRows, Rows
+from qtorch.data.sinks import DiskSink, MemorySink
 from qtorch.data.states import State, last_listed_row, last_price, states
 from qtorch.data.store import TensorFolder
 
@@ -153,15 +153,10 @@ class Panel:
     def _build(cls, rows: Rows, rules: Rules, store: str | Path | None, progress: bool) -> "Panel":
         with progress_bar("building the panel", 2 * len(rows) if progress else None) as advance:
             if store is None:
-                return cls(**build(rows, rules, lambda _, shape, dtype, value: np.full(shape, value, dtype), advance))
+                return cls(**build(rows, rules, MemorySink(), advance))
             folder = TensorFolder.create(store)
-
-            def advance_and_release(done: int) -> None:
-                advance(done)
-                folder.release()
-
             try:
-                panel = cls(**build(rows, rules, folder.full, advance_and_release))
+                panel = cls(**build(rows, rules, DiskSink(folder), advance))
             except BaseException:
                 folder.discard()
                 raise
@@ -179,7 +174,7 @@ class Panel:
         """Writes what is not on disk yet, and opens the panel from there."""
         first = 0
         for name in _TENSORS:
-            if name in on_disk:  # the rows before the first price are there too
+            if name in on_disk:  # with the assets first, and the rows before the first price
                 values = getattr(self, name)
                 first = values.storage_offset() // values.stride(0)
             else:
@@ -218,7 +213,7 @@ class Panel:
         )
         tensors = {name: folder.read(name) for name in _TENSORS}
         for name, first in about["offsets"].items():
-            tensors[name] = tensors[name][first : first + len(dates)]
+            tensors[name] = tensors[name].movedim(0, 1)[first : first + len(dates)]
         return cls(
             **tensors,
             dates=pd.DatetimeIndex(dates["date"], name="date"),

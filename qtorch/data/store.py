@@ -47,13 +47,23 @@ class TensorFolder:
     def full(self, name: str, shape: tuple[int, ...], dtype: Any, value: float | int) -> np.ndarray:
         """A new array on disk, filled with a value."""
         array = np.lib.format.open_memmap(self._file(name), mode="w+", dtype=dtype, shape=shape)
-        self._maps.append(array)
+        self._keep(array)
         if value != 0:
             rows = max(1, _PIECE // max(1, array[:1].nbytes))
             for start in range(0, len(array), rows):
                 array[start : start + rows] = value
                 self.release()
         return array
+
+    def append(self, name: str, array: np.ndarray, length: int) -> None:
+        """Appends to a file that will hold `length` entries of the array's kind in all."""
+        path = self._file(name)
+        fresh = not path.exists()
+        with path.open("ab") as file:
+            if fresh:
+                about = np.lib.format.header_data_from_array_1_0(array) | {"shape": (length, *array.shape[1:])}
+                np.lib.format.write_array_header_2_0(file, about)
+            array.tofile(file)
 
     def write(self, name: str, tensor: Tensor) -> None:
         """Writes a tensor."""
@@ -70,8 +80,13 @@ class TensorFolder:
         except (OSError, ValueError) as error:
             raise DataError(f"{self._file(name)}: not a readable array ({error}). Build the store again.") from error
         if isinstance(array, np.memmap):
-            self._maps.append(array)
+            self._keep(array)
         return torch.from_numpy(array)
+
+    def _keep(self, array: np.memmap) -> None:
+        self._maps.append(array)
+        # Else a touch maps two megabytes, and a batch of scattered windows the whole file.
+        array._mmap.madvise(mmap.MADV_NOHUGEPAGE)  # type: ignore[attr-defined]
 
     def release(self) -> None:
         """Hands the mapped pages back to the system, which keeps them in its cache while it has room."""

@@ -225,7 +225,8 @@ def _fingerprint(panel: Panel) -> str:
     """Of the panel's dates and assets, and of where prices are."""
     digest = hashlib.sha256(repr((panel.assets, panel.fields, panel.exchanges)).encode())
     digest.update(panel.dates.asi8.tobytes())
-    for t in range(0, len(panel.dates), 512):
-        digest.update(panel.state[t : t + 512].cpu().numpy().tobytes())
-        digest.update(panel.close[t : t + 512].nan_to_num().cpu().numpy().tobytes())
+    for n in range(0, len(panel.assets), BLOCK):
+        block = panel.select(panel.assets[n : n + BLOCK])
+        digest.update(block.state.cpu().numpy().tobytes())
+        digest.update(block.close.nan_to_num().cpu().numpy().tobytes())
     return digest.hexdigest()

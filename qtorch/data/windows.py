@@ -13,12 +13,14 @@ from torch import Tensor
 
 from qtorch.data.errors import DataError
 from qtorch.data.features import Features
+from qtorch.data.features.feature import BLOCK
 from qtorch.data.panel import Panel
 from qtorch.data.samples import Samples
 from qtorch.data.states import State
 from qtorch.data.table import ASSET, ROW, SCALE, TARGET, SessionTable, session_table
 
-_RELEASE = 1 << 29  # bytes gathered from disk before their pages are handed back
+_RELEASE = 1 << 29  # bytes mapped from disk before their pages are handed back
+_MAPPED = 1 << 18  # that a window maps at the most usual: 64 KiB around each place of three or four files that it reads
 
 
 @dataclass(frozen=True)
@@ -183,6 +185,16 @@ class WindowSource:
             position = position[(end >= 0) & (end <= known_by)]
         return position - self._lead
 
+    def between(self, first: Int64[Tensor, " N"], last: Int64[Tensor, " N"]) -> Int64[Tensor, " K"]:
+        """The entries of each asset whose last session's position in the table lies in `first..last`, inclusive."""
+        found = []
+        for n in range(0, len(first), BLOCK):
+            count = (last[n : n + BLOCK] - first[n : n + BLOCK] + 1).clamp(min=0)
+            begin = first[n : n + BLOCK] - count.cumsum(0) + count
+            position = begin.repeat_interleave(count) + torch.arange(int(count.sum()), device=count.device)
+            found.append(position[self.table.usable[position]] - self._lead)
+        return torch.cat(found)
+
     def samples(self, entries: Int64[Tensor, " K"] | None = None, horizon: int | None = None) -> Samples:
         """When windows are made and when their targets are known, which is what splits depend on.
 
@@ -232,12 +244,12 @@ class WindowSource:
         known = target == target  # NaN is where a target is not known
         last = record[:, -1] if every_position else record
         if known_by is not None:
-            bound = self._known_until(known_by).index_select(0, last[:, ASSET]) - start
+            bound = self.known_until(known_by).index_select(0, last[:, ASSET]) - start
             steps = self._steps + (torch.arange(C, device=start.device).unsqueeze(1) if every_position else C - 1)
             known &= steps <= (bound[:, None, None] if every_position else bound[:, None])
         window = Window(inputs, mask, torch.where(known, target, 0.0), known, scale, last[:, ASSET], last[:, ROW])
         if self.table.folder is not None:
-            self._gathered += sum(getattr(window, f.name).nbytes for f in fields(window))
+            self._gathered += _MAPPED * len(window)
             if self._gathered > _RELEASE:
                 self.table.folder.release()
                 self._gathered = 0
@@ -275,22 +287,21 @@ class WindowSource:
         valid = enough & (silent <= stale) & self.table.usable[position]
         return torch.where(valid, position, self._placeholder) - self._lead, valid
 
-    def _known_until(self, row: int) -> Int64[Tensor, " N"]:
+    def history(self, rows: Int64[np.ndarray, " D"]) -> Int64[Tensor, "D N"]:
+        """Returns of each asset up to some rows of the panel."""
+        return self._standing(rows)[0]
+
+    def known_until(self, row: int) -> Int64[Tensor, " N"]:
         """The position of each asset's last session that is known at a row of the panel."""
         if row not in self._last_known:
-            table = self.table
-            count = table.length.new_zeros(len(table.length))
-            known = table.asset[(table.row >= 0) & (table.row <= row)].long()
-            self._last_known[row] = table.start + count.index_add(0, known, torch.ones_like(known)) - 1
+            self._last_known[row] = (
+                self.table.start + self.history(np.array([min(row, len(self.panel.dates) - 1)]))[0] - 1
+            )
         return self._last_known[row]
 
     @cached_property
     def _last_known(self) -> dict[int, Tensor]:
         return {}
-
-    def history(self, rows: Int64[np.ndarray, " D"]) -> Int64[Tensor, "D N"]:
-        """Returns of each asset up to some rows of the panel."""
-        return self._standing(rows)[0]
 
     def silence(self, rows: Int64[np.ndarray, " D"]) -> Int64[Tensor, "D N"]:
         """Sessions of the exchange since the asset's last price, at some rows of the panel."""

@@ -126,13 +126,17 @@ class MarketState(CrossSection):
 
     def across(self, base: list[np.ndarray]) -> np.ndarray:
         """The state, `[T, 1, F]`."""
-        z, sigma = base
-        there = ~np.isnan(z)
-        count = np.maximum(there.sum(1), 1)
-        mean = np.where(there, z, 0).sum(1, dtype=np.float64) / count
-        size = np.sqrt(np.where(there, (z * sigma) ** 2, 0).sum(1, dtype=np.float64) / count)
-        level = np.where(there, sigma, 0).sum(1, dtype=np.float64) / count
-        traded = there.any(1)
+        mean, size, level = (np.empty(len(base[0])) for _ in range(3))
+        traded = np.empty(len(mean), dtype=bool)
+        for t in range(0, len(mean), _ROWS):
+            rows = slice(t, t + _ROWS)
+            z, sigma = (part[rows] for part in base)
+            there = ~np.isnan(z)
+            count = np.maximum(there.sum(1), 1)
+            mean[rows] = np.where(there, z, 0).sum(1, dtype=np.float64) / count
+            size[rows] = np.sqrt(np.where(there, (z * sigma) ** 2, 0).sum(1, dtype=np.float64) / count)
+            level[rows] = np.where(there, sigma, 0).sum(1, dtype=np.float64) / count
+            traded[rows] = there.any(1)
         last = np.maximum.accumulate(np.where(traded, np.arange(len(mean)), 0))
 
         def variance(decay: float) -> np.ndarray:
