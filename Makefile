@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: nightly test test-slow gpu lint format sample notebooks readme clean
+.PHONY: nightly test test-slow gpu lint format sample notebooks readme bench-loader clean
 
 nightly: .venv/run
 	$(BIN)/qtorch nightly --config data/nightly.yaml
@@ -54,5 +54,22 @@ readme: .venv/test
 	$(INSTALL) -e '.[$*]'
 	touch $@
 
+# Other libraries' loaders beside ours, in environments of their own; GluonTS needs an older pandas than this library.
+bench-loader: .venv-bench/done .venv-bench-gluonts/done
+	.venv-bench/bin/python benchmarks/loader.py --python .venv-bench-gluonts/bin/python
+
+.venv-bench/done: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv-bench
+	.venv-bench/bin/python -m pip install --quiet -c constraints.txt torch==2.13.0
+	.venv-bench/bin/python -m pip install --quiet -c constraints.txt -e '.[bench]'
+	touch $@
+
+.venv-bench-gluonts/done: constraints.txt
+	$(PYTHON) -m venv .venv-bench-gluonts
+	grep -vE '^(pandas|toolz)==' constraints.txt > .venv-bench-gluonts/constraints.txt
+	.venv-bench-gluonts/bin/python -m pip install --quiet -c .venv-bench-gluonts/constraints.txt torch==2.13.0
+	.venv-bench-gluonts/bin/python -m pip install --quiet -c .venv-bench-gluonts/constraints.txt 'gluonts[torch]==0.17.0'
+	touch $@
+
 clean:
-	rm -rf .venv out dist
+	rm -rf .venv .venv-bench .venv-bench-gluonts out dist
