@@ -4,6 +4,7 @@ import json
 import mmap
 import os
 import shutil
+import weakref
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,13 +16,29 @@ from torch import Tensor
 from qtorch.data.errors import DataError
 
 _PIECE = 1 << 26  # bytes written at once
+_maps: "weakref.WeakSet[mmap.mmap]" = weakref.WeakSet()
+
+
+def release() -> None:
+    """Hands the pages of all mapped files back to the system, which keeps them in its cache while it has room."""
+    for mapped in list(_maps):
+        mapped.madvise(mmap.MADV_DONTNEED)
+
+
+def _note(array: np.memmap) -> None:
+    """Remembers a mapping for `release`."""
+    mapped: mmap.mmap = array._mmap  # type: ignore[attr-defined]
+    _maps.add(mapped)
+    # Else a touch maps two megabytes, and a batch of scattered windows the whole file.
+    mapped.madvise(mmap.MADV_NOHUGEPAGE)
 
 
 class TensorFolder:
     """A folder of tensors, each a ``.npy`` file, and a JSON description.
 
     Mapped files are read a page at a time when they are used; `release` hands pages back, so that the resident memory
-    of a process stays far below the size of the files. Nothing is pickled.
+    of a process stays far below the size of the files. Tensors from a folder are for reading: what is written to them
+    never reaches the file, and is lost when pages are handed back. Nothing is pickled.
 
     Attributes:
         path: the folder.
@@ -29,7 +46,6 @@ class TensorFolder:
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
-        self._maps: list[np.memmap] = []
 
     @classmethod
     def create(cls, path: str | Path) -> "TensorFolder":
@@ -47,12 +63,12 @@ class TensorFolder:
     def full(self, name: str, shape: tuple[int, ...], dtype: Any, value: float | int) -> np.ndarray:
         """A new array on disk, filled with a value."""
         array = np.lib.format.open_memmap(self._file(name), mode="w+", dtype=dtype, shape=shape)
-        self._keep(array)
+        _note(array)
         if value != 0:
             rows = max(1, _PIECE // max(1, array[:1].nbytes))
             for start in range(0, len(array), rows):
                 array[start : start + rows] = value
-                self.release()
+                release()
         return array
 
     def append(self, name: str, array: np.ndarray, length: int) -> None:
@@ -70,7 +86,7 @@ class TensorFolder:
         np.save(self._file(name), tensor.detach().cpu().numpy(), allow_pickle=False)
 
     def read(self, name: str) -> Tensor:
-        """A tensor mapped from its file; writing to it changes memory, never the file.
+        """A tensor mapped from its file, for reading.
 
         Raises:
             DataError: there is no such file, or it is no array.
@@ -80,18 +96,8 @@ class TensorFolder:
         except (OSError, ValueError) as error:
             raise DataError(f"{self._file(name)}: not a readable array ({error}). Build the store again.") from error
         if isinstance(array, np.memmap):
-            self._keep(array)
+            _note(array)
         return torch.from_numpy(array)
-
-    def _keep(self, array: np.memmap) -> None:
-        self._maps.append(array)
-        # Else a touch maps two megabytes, and a batch of scattered windows the whole file.
-        array._mmap.madvise(mmap.MADV_NOHUGEPAGE)  # type: ignore[attr-defined]
-
-    def release(self) -> None:
-        """Hands the mapped pages back to the system, which keeps them in its cache while it has room."""
-        for array in self._maps:
-            array._mmap.madvise(mmap.MADV_DONTNEED)  # type: ignore[attr-defined]
 
     def describe(self, description: Mapping[str, Any]) -> None:
         """Writes the description; the folder is whole with it."""
@@ -115,7 +121,6 @@ class TensorFolder:
 
     def discard(self) -> None:
         """Removes the folder."""
-        self._maps.clear()
         shutil.rmtree(self.path)
 
     def _file(self, name: str) -> Path:

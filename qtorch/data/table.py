@@ -15,7 +15,7 @@ from qtorch.data.features import CrossSection, Features, OwnSessions, Volatility
 from qtorch.data.features.feature import BLOCK
 from qtorch.data.panel import Panel
 from qtorch.data.progress import progress_bar
-from qtorch.data.store import TensorFolder
+from qtorch.data.store import TensorFolder, release
 
 ROW, ASSET, SCALE, TARGET = range(4)  # columns of `record`; the targets are the last `H`
 
@@ -181,7 +181,7 @@ def _fill(
             grid[:, block] = sessions.scatter(values)[:, :, 0]
         advance(block.stop - block.start)
         if folder is not None:
-            folder.release()
+            release()
     across = {
         part: part.across([grids[base] for base in part.bases]) for part in columns if isinstance(part, CrossSection)
     }
@@ -199,7 +199,7 @@ def _fill(
         numbers = arrays["record"].view(np.float32)[span]
         numbers[~usable, SCALE], numbers[~usable, TARGET:] = 1.0, np.nan
         if folder is not None:
-            folder.release()
+            release()
 
 
 def _open(folder: TensorFolder, about: dict[str, Any], start: Tensor, length: Tensor) -> SessionTable:
@@ -229,4 +229,5 @@ def _fingerprint(panel: Panel) -> str:
         block = panel.select(panel.assets[n : n + BLOCK])
         digest.update(block.state.cpu().numpy().tobytes())
         digest.update(block.close.nan_to_num().cpu().numpy().tobytes())
+        release()
     return digest.hexdigest()

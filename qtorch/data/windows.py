@@ -17,6 +17,7 @@ from qtorch.data.features.feature import BLOCK
 from qtorch.data.panel import Panel
 from qtorch.data.samples import Samples
 from qtorch.data.states import State
+from qtorch.data.store import release
 from qtorch.data.table import ASSET, ROW, SCALE, TARGET, SessionTable, session_table
 
 _RELEASE = 1 << 29  # bytes mapped from disk before their pages are handed back
@@ -251,7 +252,7 @@ class WindowSource:
         if self.table.folder is not None:
             self._gathered += _MAPPED * len(window)
             if self._gathered > _RELEASE:
-                self.table.folder.release()
+                release()
                 self._gathered = 0
         return window
 
