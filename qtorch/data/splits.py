@@ -5,6 +5,7 @@ tells the model about the test; such samples are purged, each by its own label's
 exchange was closed is held back for longer. The embargo leaves out further sessions, of the asset's own.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
@@ -34,7 +35,7 @@ class Role(IntEnum):
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Splitter:
+class _Splitter(ABC):
     """scikit-learn's `split`, from the role of every sample in every fold.
 
     X, wherever it is asked for, is `Samples`, an object whose `samples()` returns them, a frame or series indexed by
@@ -48,9 +49,9 @@ class _Splitter:
         """Checks the settings."""
         _at_least(0, embargo=self.embargo, horizon=self.horizon)
 
+    @abstractmethod
     def roles(self, X: Any) -> Iterator[Int8[np.ndarray, " K"]]:
         """The `Role` of every sample, fold by fold."""
-        raise NotImplementedError
 
     def split(
         self, X: Any, y: Any = None, groups: Any = None
