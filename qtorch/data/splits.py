@@ -278,46 +278,6 @@ class CombinatorialPurged(_Splitter):
         return group, edges
 
 
-def chronological(
-    samples: Samples, validation_row: int, test_row: int | None = None, embargo: int = 0
-) -> tuple[Int64[np.ndarray, " R"], Int64[np.ndarray, " V"], Int64[np.ndarray, " E"]]:
-    """Splits samples once, into training, validation and test in this order of time, as `WalkForward` would.
-
-    Labels of each part are known before the next part's first row, with the embargo between.
-
-    Args:
-        samples: what to split.
-        validation_row: first as-of row of validation.
-        test_row: first as-of row of test, None for no test.
-        embargo: sessions of the asset's own between a label and the next part; rows where the samples have no assets.
-
-    Returns:
-        Positions of the samples of each part.
-
-    Raises:
-        ValueError: the rows are out of order, or the embargo is below 0.
-        DataError: a part that was asked for has no sample.
-    """
-    _at_least(0, embargo=embargo)
-    end = samples.rows if test_row is None else test_row
-    if not 0 < validation_row < end or (test_row is not None and end >= samples.rows):
-        raise ValueError(
-            f"validation_row={validation_row} and test_row={test_row} must be in this order and inside "
-            f"1..{samples.rows - 1}, the rows of the panel."
-        )
-    train = _roles_before(samples, 0, validation_row, embargo)
-    validation = _roles_before(samples, validation_row, end, 0 if test_row is None else embargo)
-    after = (samples.start >= end) & (samples.end < samples.rows)
-    parts = np.flatnonzero(train == Role.TRAIN), np.flatnonzero(validation == Role.TRAIN), np.flatnonzero(after)
-    for name, part in zip(("training", "validation", "test"), parts, strict=True):
-        if not len(part) and (name != "test" or test_row is not None):
-            raise DataError(
-                f"no sample for {name} with validation_row={validation_row}, test_row={test_row} and "
-                f"embargo={embargo}. Move the rows, lower the embargo or the labels' horizon, or give more history."
-            )
-    return parts
-
-
 def plot_splits(ax: "Axes", splitter: _Splitter, samples: Any, dates: pd.DatetimeIndex) -> None:
     """A bar for each fold, at each date coloured in proportion to the roles that the samples have there.
 

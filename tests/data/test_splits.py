@@ -13,7 +13,6 @@ from qtorch.data.splits import (
     CombinatorialPurged,
     Role,
     WalkForward,
-    chronological,
     plot_splits,
 )
 
@@ -169,31 +168,6 @@ def test_the_book_s_five_paths_of_six_groups():
         [3, 7, 10, 12, 12, 13],
         [4, 8, 11, 13, 14, 14],
     ]
-
-
-@given(markets(), st.integers(8, 18), st.integers(3, 11), st.integers(0, 4))
-@settings(max_examples=100, deadline=None)
-def test_chronological_parts_know_nothing_of_the_next(market, validation_row, length, embargo):
-    samples, sessions, thin = market
-    test_row = validation_row + length
-    try:
-        parts = chronological(samples, validation_row, test_row, embargo)
-    except ValueError:
-        return
-    for part, (first, row) in zip(parts, ((0, validation_row), (validation_row, test_row)), strict=False):
-        allowed = []
-        for i in range(len(samples)):
-            s, e, own = samples.start[i], samples.end[i], sessions[samples.asset[i]]
-            if first <= s and e < row and sum(e < r < row for r in own) >= embargo:
-                allowed.append(i)
-        assert set(part) <= set(allowed)
-        assert thin or part.tolist() == allowed
-    known = samples.end < samples.rows
-    assert parts[2].tolist() == np.flatnonzero(known & (samples.start >= test_row)).tolist()
-    train, rest, none = chronological(samples, validation_row, embargo=embargo)
-    assert train.tolist() == parts[0].tolist()
-    assert rest.tolist() == np.flatnonzero(known & (samples.start >= validation_row)).tolist()
-    assert len(none) == 0
 
 
 def test_an_asset_waits_for_its_own_sessions_after_its_exchange_was_closed():
@@ -359,9 +333,6 @@ def test_bad_settings_are_refused():
         next(CombinatorialPurged().split(range(4)))
     with pytest.raises(ValueError, match="give X, or set n_splits"):
         WalkForward(5).get_n_splits()
-    rows = np.arange(10)
-    with pytest.raises(ValueError, match="validation_row=8 and test_row=5 must be in this order and inside 1..9"):
-        chronological(Samples(rows, rows, 10), 8, 5)
     with pytest.raises(ValueError, match="results must be 3 arrays"):
         CombinatorialPurged(3, 1).recombine(range(9), [])
     with pytest.raises(ValueError, match="split 1 tests 3 samples, but its results have shape"):
@@ -405,5 +376,3 @@ def test_folds_without_samples_are_refused():
         list(CombinatorialPurged(4, 1).split(Samples(hole, hole, 20)))
     with pytest.raises(DataError, match="none of the 20 samples has a label that is known by the last row, 19"):
         list(WalkForward(5).split(Samples(rows, rows + 20, 20)))
-    with pytest.raises(DataError, match="no sample for validation"):
-        chronological(Samples(hole, hole, 20), 6, 14)

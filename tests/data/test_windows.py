@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 import torch
 
-from qtorch.data import DataError, DataModule, Features, Panel, WindowSource, WindowSpec
+from qtorch.data import DataError, DataModule, Features, Panel, WalkForward, WindowSource, WindowSpec
 from qtorch.data.datamodule import chronological_split
 from qtorch.data.table import session_table
 from qtorch.data.windows import outcomes
@@ -155,6 +155,18 @@ def test_splits_are_purged_and_in_order(source):
     rows = [source.gather(span.entries).row_index for span in (train, validation, test)]
     assert rows[0].max() < rows[1].min() - 1
     assert rows[1].max() < rows[2].min() - 1
+
+
+@pytest.mark.parametrize("embargo", [0, 1, 4])
+def test_the_parts_are_those_of_walk_forward(source, embargo):
+    train, validation, test = chronological_split(source, "2019-03-01", None, embargo)
+    entries = source.entries()
+    samples = source.samples(entries, horizon=SPEC.horizons[0])
+    last = int(samples.start[samples.end < samples.rows].max())
+    split = WalkForward(last + 1 - source.panel.row("2019-03-01"), n_splits=1, embargo=embargo).split(samples)
+    for part, expected in zip((train, validation), next(split), strict=True):
+        assert part.entries.tolist() == entries[expected].tolist()
+    assert not len(test.entries)
 
 
 def test_training_positions_see_no_label_of_validation(source):

@@ -13,11 +13,9 @@ class GapDays(Feature):
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Of the column."""
         return ("gap_days",)
 
     def own(self, sessions: OwnSessions) -> np.ndarray:
-        """The values."""
         return np.log(np.clip(sessions.day - sessions.day_before, 1, 30))[:, :, None]
 
 
@@ -27,11 +25,9 @@ class NextGapDays(Feature):
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Of the column."""
         return ("next_gap_days",)
 
     def own(self, sessions: OwnSessions) -> np.ndarray:
-        """The values."""
         return np.log(np.clip(sessions.next_day - sessions.day, 1, 30))[:, :, None]
 
 
@@ -41,11 +37,9 @@ class DayOfWeek(Feature):
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Of the columns."""
         return ("weekday_cos", "weekday_sin")
 
     def own(self, sessions: OwnSessions) -> np.ndarray:
-        """The values."""
         angle = 2 * np.pi * ((sessions.day + 3) % 7) / 7  # 1970-01-01 was a Thursday
         return np.stack([np.cos(angle), np.sin(angle)], axis=-1)
 
@@ -56,11 +50,9 @@ class MonthEnd(Feature):
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Of the column."""
         return ("month_end",)
 
     def own(self, sessions: OwnSessions) -> np.ndarray:
-        """The values."""
         inside = sessions.inside
         month, following = (
             np.where(inside, day, 0).astype("M8[D]").astype("M8[M]").astype(np.int64)

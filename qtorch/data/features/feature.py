@@ -118,9 +118,10 @@ class Feature(ABC):
     """A causal transform ``panel -> [T, N, F]``: a row's value comes from that row and the rows before it alone.
 
     A subclass is a frozen dataclass of its settings, which may be features themselves. It says the `names` of its
-    columns, the `lookback`, the number of an asset's own returns that come before its first usable value, and
-    computes `own`.
+    columns, how far it looks back (by a setting `min_sessions`, or a `lookback` of its own), and computes `own`.
     """
+
+    min_sessions = 0
 
     @property
     @abstractmethod
@@ -129,8 +130,8 @@ class Feature(ABC):
 
     @property
     def lookback(self) -> int:
-        """Own returns before the first usable value."""
-        return max((part.lookback for part in self.parts()), default=0)
+        """The number of an asset's own returns that come before its first usable value."""
+        return self.min_sessions + max((part.lookback for part in self.parts()), default=0)
 
     @abstractmethod
     def own(self, sessions: OwnSessions) -> np.ndarray:

@@ -60,7 +60,6 @@ class Features:
     warm_up: int | None = None
 
     def __post_init__(self) -> None:
-        """Checks the settings."""
         object.__setattr__(self, "parts", tuple(self.parts))
         check_decay(self.scale_decay)
         if not self.parts:

@@ -25,12 +25,10 @@ class Rank(CrossSection):
     min_assets: int = 2
 
     def __post_init__(self) -> None:
-        """Checks the settings."""
         _check(self.of, "Rank", self.min_assets)
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Of the column."""
         return (f"rank_{self.of.names[0]}",)
 
     @property
@@ -67,12 +65,10 @@ class ZScore(CrossSection):
     min_assets: int = 3
 
     def __post_init__(self) -> None:
-        """Checks the settings."""
         _check(self.of, "ZScore", self.min_assets)
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Of the column."""
         return (f"zscore_{self.of.names[0]}",)
 
     @property
@@ -110,12 +106,10 @@ class MarketState(CrossSection):
     decays: tuple[float, ...] = (0.5, 0.8, 0.985, 0.996)
 
     def __post_init__(self) -> None:
-        """Checks the settings."""
         check_decay(self.decay, *self.decays)
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Of the columns."""
         ratios = (f"market_volatility_ratio_{decay:g}_{self.decay:g}" for decay in self.decays)
         return ("market_mean", "market_abs_mean", "market_dispersion", *ratios, "market_volatility")
 

@@ -22,11 +22,9 @@ class Return(Feature):
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Of the column."""
         return ("log_return" if self.log else "return",)
 
     def own(self, sessions: OwnSessions) -> np.ndarray:
-        """The values."""
         return (np.log1p(sessions.returns) if self.log else sessions.returns.copy())[:, :, None]
 
 
@@ -42,11 +40,9 @@ class Field(Feature):
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Of the column."""
         return (self.name,)
 
     def own(self, sessions: OwnSessions) -> np.ndarray:
-        """The values."""
         return sessions.field(self.name)[:, :, None].copy()
 
 
@@ -66,21 +62,13 @@ class Volatility(Feature):
     min_sessions: int = 20
 
     def __post_init__(self) -> None:
-        """Checks the settings."""
         check_decay(self.decay)
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Of the column."""
         return (f"volatility_{self.decay:g}",)
 
-    @property
-    def lookback(self) -> int:
-        """Own returns before the first usable value."""
-        return self.min_sessions
-
     def own(self, sessions: OwnSessions) -> np.ndarray:
-        """The values."""
         return np.sqrt(np.maximum(variance(sessions, self.decay), FLOOR**2))[:, :, None]
 
 
@@ -98,16 +86,9 @@ class Scaled(Feature):
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Of the column."""
         return (f"scaled_return_{self.decay:g}",)
 
-    @property
-    def lookback(self) -> int:
-        """Own returns before the first usable value."""
-        return self.min_sessions
-
     def own(self, sessions: OwnSessions) -> np.ndarray:
-        """The values."""
         return sessions.returns[:, :, None] / Volatility(self.decay).own(sessions)
 
 
@@ -119,11 +100,9 @@ class Absolute(Feature):
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Of the columns."""
         return tuple(f"abs_{name}" for name in self.of.names)
 
     def own(self, sessions: OwnSessions) -> np.ndarray:
-        """The values."""
         return np.abs(self.of.own(sessions))
 
 
@@ -135,11 +114,9 @@ class Log(Feature):
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Of the columns."""
         return tuple(f"log_{name}" for name in self.of.names)
 
     def own(self, sessions: OwnSessions) -> np.ndarray:
-        """The values."""
         values = self.of.own(sessions)
         with np.errstate(invalid="ignore", divide="ignore"):
             return np.where(values > 0, np.log(values), np.nan)
@@ -162,21 +139,13 @@ class Ewma(Feature):
     min_sessions: int = 20
 
     def __post_init__(self) -> None:
-        """Checks the settings."""
         check_decay(self.decay)
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Of the columns."""
         return tuple(f"ewma_{self.decay:g}_{name}" for name in self.of.names)
 
-    @property
-    def lookback(self) -> int:
-        """Own returns before the first usable value."""
-        return self.of.lookback + self.min_sessions
-
     def own(self, sessions: OwnSessions) -> np.ndarray:
-        """The values."""
         return ewma(self.of.own(sessions), self.decay)
 
 
@@ -197,7 +166,6 @@ class Rolling(Feature):
     min_share: float = 0.8
 
     def __post_init__(self) -> None:
-        """Checks the settings."""
         if self.window < 2 or self.moment not in MOMENTS or not 0 < self.min_share <= 1:
             raise ValueError(
                 f"Rolling needs a window of at least 2 sessions, not {self.window}; a moment of mean, std, skew and "
@@ -206,7 +174,6 @@ class Rolling(Feature):
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Of the columns."""
         return tuple(f"{self.moment}_{self.window}_{name}" for name in self.of.names)
 
     @property
@@ -215,7 +182,6 @@ class Rolling(Feature):
         return self.of.lookback + self.window - 1
 
     def own(self, sessions: OwnSessions) -> np.ndarray:
-        """The values."""
         return rolling_moment(self.of.own(sessions), self.window, self.moment, self.min_share)
 
 
@@ -230,11 +196,9 @@ class WithIndicator(Feature):
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Of the columns."""
         return (*self.of.names, *(f"has_{name}" for name in self.of.names))
 
     def own(self, sessions: OwnSessions) -> np.ndarray:
-        """The values."""
         values = self.of.own(sessions)
         values[:, : self.of.lookback] = np.nan
         there = ~np.isnan(values)

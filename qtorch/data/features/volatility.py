@@ -24,21 +24,13 @@ class VolatilityRatio(Feature):
     min_sessions: int = 20
 
     def __post_init__(self) -> None:
-        """Checks the settings."""
         check_decay(self.decay, self.reference)
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Of the column."""
         return (f"volatility_ratio_{self.decay:g}_{self.reference:g}",)
 
-    @property
-    def lookback(self) -> int:
-        """Own returns before the first usable value."""
-        return self.min_sessions
-
     def own(self, sessions: OwnSessions) -> np.ndarray:
-        """The values."""
         return log_ratio(variance(sessions, self.decay), variance(sessions, self.reference), FLOOR**2)[:, :, None]
 
 
@@ -55,21 +47,13 @@ class VolatilityLevel(Feature):
     min_sessions: int = 20
 
     def __post_init__(self) -> None:
-        """Checks the settings."""
         check_decay(self.decay)
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Of the column."""
         return (f"volatility_level_{self.decay:g}",)
 
-    @property
-    def lookback(self) -> int:
-        """Own returns before the first usable value."""
-        return self.min_sessions
-
     def own(self, sessions: OwnSessions) -> np.ndarray:
-        """The values."""
         sigma = np.sqrt(np.maximum(variance(sessions, self.decay), FLOOR**2))
         return np.clip(np.log(sigma / 0.01), -5, 3)[:, :, None]
 
@@ -87,17 +71,14 @@ class RangeVariance(Feature):
     estimator: str = "garman_klass"
 
     def __post_init__(self) -> None:
-        """Checks the settings."""
         if self.estimator not in ESTIMATORS:
             raise ValueError(f"estimator {self.estimator!r} is none of {', '.join(ESTIMATORS)}.")
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Of the column."""
         return (self.estimator,)
 
     def own(self, sessions: OwnSessions) -> np.ndarray:
-        """The values."""
         return ESTIMATORS[self.estimator](*_prices(sessions))[:, :, None]
 
 
@@ -118,13 +99,11 @@ class YangZhang(Feature):
     window: int = 21
 
     def __post_init__(self) -> None:
-        """Checks the settings."""
         if self.window < 2:
             raise ValueError(f"YangZhang needs a window of at least 2 sessions, not {self.window}.")
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Of the column."""
         return (f"yang_zhang_{self.window}",)
 
     @property
@@ -133,7 +112,6 @@ class YangZhang(Feature):
         return self.window - 1
 
     def own(self, sessions: OwnSessions) -> np.ndarray:
-        """The values."""
         n = self.window
         open_, high, low, close = _prices(sessions)
         night, day = np.log(open_ / sessions.before("close")), np.log(close / open_)
@@ -160,23 +138,15 @@ class RangeRatio(Feature):
     min_sessions: int = 20
 
     def __post_init__(self) -> None:
-        """Checks the settings."""
         check_decay(self.decay, self.reference)
         if self.estimator != "realised":
             RangeVariance(self.estimator)
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Of the column."""
         return (f"{self.estimator}_ratio_{self.decay:g}_{self.reference:g}",)
 
-    @property
-    def lookback(self) -> int:
-        """Own returns before the first usable value."""
-        return self.min_sessions
-
     def own(self, sessions: OwnSessions) -> np.ndarray:
-        """The values."""
         if self.estimator == "realised":
             range_ = sessions.field("realised_variance")[:, :, None]
         else:
