@@ -13,44 +13,36 @@ import subprocess
 import sys
 import tempfile
 import time
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
+from walks import walks
 
 FIELDS = ["open", "high", "low", "close", "volume"]
-EXCHANGES = ("XNYS", "XLON", "XTKS", "XPAR", "XHKG")
 
 
 def write_prices(path: Path, assets: int, years: int) -> None:
-    """Random walks on real calendars, sorted by asset and date, one file."""
+    """One file, sorted by asset and date."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    from qtorch.data import sessions
-
-    rng = np.random.default_rng(0)
-    end = pd.Timestamp("2022-12-30")
-    start = end - pd.DateOffset(years=years)
-    days = {code: sessions(code, start, end).days for code in EXCHANGES}
-    days = {code: of[of <= end].to_numpy().astype("M8[s]") for code, of in days.items()}
+    rng = np.random.default_rng(1)
+    markets = walks(assets, years)
     writer = None
-    for first in range(0, assets, 100):
+    while group := list(islice(markets, 100)):
         tables = []
-        for n in range(first, min(first + 100, assets)):
-            code = EXCHANGES[n % len(EXCHANGES)]
-            kept = days[code][rng.random(len(days[code])) > 0.01]
-            close = 50 * np.exp(np.cumsum(0.015 * rng.standard_normal(len(kept))))
-            spread = np.abs(0.01 * close * rng.standard_normal((2, len(kept))))
+        for name, exchange, days, close in group:
+            spread = np.abs(0.01 * close * rng.standard_normal((2, len(days))))
             columns = {
-                "date": kept,
-                "asset": np.repeat(f"A{n:05d}", len(kept)),
-                "exchange": np.repeat(code, len(kept)),
+                "date": days,
+                "asset": np.repeat(name, len(days)),
+                "exchange": np.repeat(exchange, len(days)),
                 "open": close,
                 "high": close + spread[0],
                 "low": np.maximum(close - spread[1], 0.2 * close),
                 "close": close,
-                "volume": np.round(1e5 * rng.random(len(kept))),
+                "volume": np.round(1e5 * rng.random(len(days))),
             }
             tables.append(pa.table(columns))
         table = pa.concat_tables(tables)

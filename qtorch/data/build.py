@@ -86,10 +86,11 @@ def build(rows: Rows, rules: Rules, sink: MemorySink | DiskSink, advance: Callab
     observed = torch.zeros(len(dates), len(assets), dtype=torch.bool)
     findings = [clean.no_findings(), *survey.findings]
     fields = _fields(rows, rules)
-    with sink.blocks(rows, survey.codes, len(assets), (*KEYS, *fields, *ACTIONS), advance) as blocks:
+    columns = (*KEYS, *fields, *ACTIONS)
+    with sink.blocks(rows, survey.codes, len(assets), columns) as blocks:
         for block, part in blocks:
             target = _Target.of(rows, rules, fields, (len(dates), block.stop - block.start))
-            for _, chunk in part.chunks((*KEYS, *fields, *ACTIONS)):
+            for _, chunk in part.chunks(columns):
                 _place(chunk, rules, survey, block.start, grid_of, as_of, target)
                 advance(len(chunk))
             names = assets[block]

@@ -15,6 +15,7 @@ from qtorch.data.rows import Rows
 from qtorch.data.store import TensorFolder
 
 Block = tuple[slice, Any]  # some assets, and their rows
+Codes = Callable[[pd.Series], np.ndarray]  # a column of assets to their numbers, -1 for those without a price
 ASSETS = 512  # of a block on disk
 
 
@@ -25,14 +26,7 @@ class MemorySink:
         self._arrays: dict[str, np.ndarray] = {}
 
     @contextmanager
-    def blocks(
-        self,
-        rows: Rows,
-        codes: Callable[[pd.Series], np.ndarray],
-        assets: int,
-        columns: Sequence[str],
-        advance: Callable[[int], None],
-    ) -> Iterator[Iterator[Block]]:
+    def blocks(self, rows: Rows, codes: Codes, assets: int, columns: Sequence[str]) -> Iterator[Iterator[Block]]:
         """One block of all assets and rows."""
         yield iter([(slice(0, assets), rows)])
 
@@ -60,14 +54,7 @@ class DiskSink:
         self._folder = folder
 
     @contextmanager
-    def blocks(
-        self,
-        rows: Rows,
-        codes: Callable[[pd.Series], np.ndarray],
-        assets: int,
-        columns: Sequence[str],
-        advance: Callable[[int], None],
-    ) -> Iterator[Iterator[Block]]:
+    def blocks(self, rows: Rows, codes: Codes, assets: int, columns: Sequence[str]) -> Iterator[Iterator[Block]]:
         """Blocks of assets and the rows of each, sorted apart into temporary files beside the tensors."""
         with TemporaryDirectory(dir=self._folder.path) as name:
             spills = [_Spill(Path(name) / f"{first}.arrow") for first in range(0, assets, ASSETS)]
@@ -75,7 +62,7 @@ class DiskSink:
                 for spill in spills:
                     stack.callback(spill.close)
                 for _, chunk in rows.chunks(columns):
-                    block = codes(chunk["asset"].astype("category")) // ASSETS  # -1 for assets without a price
+                    block = codes(chunk["asset"].astype("category")) // ASSETS
                     for at in np.unique(block[block >= 0]):
                         spills[at].write(chunk[block == at])
             bounds = range(0, assets, ASSETS)
