@@ -8,7 +8,7 @@ from typing import Any
 import lightning
 import pandas as pd
 import torch
-from jaxtyping import Int64
+from jaxtyping import Int
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
@@ -30,7 +30,7 @@ class Span:
             no label of one part reaches into the next.
     """
 
-    entries: Int64[Tensor, " K"]
+    entries: Int[Tensor, " K"]
     known_by: int
 
 
@@ -62,8 +62,7 @@ def chronological_split(
     spans = []
     for first, end in pairwise(bounds):
         known = source.known_until(end - 1) - source.spec.horizons[0] - (embargo if end < len(dates) else 0)
-        before = source.known_until(first - 1) if first else source.table.start - 1
-        spans.append(Span(source.between(before + 1, known), end - 1))
+        spans.append(Span(source.between(source.known_until(first - 1) + 1, known), end - 1))
     if test is None:
         spans.append(Span(spans[0].entries[:0], len(dates) - 1))
     for name, span in zip(("training", "validation", "test"), spans, strict=True):

@@ -73,7 +73,7 @@ class PanelWindowSource:
     def entries(self, first: int = 0, last: int | None = None, known_by: int | None = None) -> Int64[Tensor, " K"]:
         """Rows in `first..last` (inclusive) on which an asset is usable, with its shortest target known by a row."""
         own = self._own.entries(first, last, known_by)
-        return self.table.row[own + self.spec.context - 1].long().unique()
+        return self.table.row[own.long() + self.spec.context - 1].long().unique()
 
     def samples(self, entries: Int64[Tensor, " K"] | None = None) -> Samples:
         """When the windows of some rows (all by default) begin, and when the last of their longest targets is known."""

@@ -4,11 +4,14 @@ from collections.abc import Iterator
 from typing import Any, Literal
 
 import torch
-from jaxtyping import Float64, Int64
+from jaxtyping import Float64, Int
 from torch import Tensor
 from torch.utils.data.distributed import DistributedSampler
 
+from qtorch.data.store import release
 from qtorch.data.windows import WindowSource
+
+_PIECE = 1 << 22  # windows looked at at once
 
 By = Literal["window", "asset", "date"]
 
@@ -37,7 +40,7 @@ class WindowBatches(DistributedSampler[Tensor]):
 
     def __init__(
         self,
-        entries: Int64[Tensor, " K"],
+        entries: Int[Tensor, " K"],
         batch_size: int,
         *,
         batches: int | None = None,
@@ -113,7 +116,7 @@ class WindowBatches(DistributedSampler[Tensor]):
             else:
                 level = torch.rand(count, generator=generator, dtype=torch.float64) * self._cumulative[-1]
                 at = torch.searchsorted(self._cumulative, level, right=True).clamp(max=len(self.entries) - 1)
-            yield from self.entries[at].split(self.batch_size)
+            yield from self.entries.index_select(0, at).split(self.batch_size)
 
 
 class BucketBatches(DistributedSampler[tuple[Tensor, int]]):
@@ -134,7 +137,7 @@ class BucketBatches(DistributedSampler[tuple[Tensor, int]]):
     def __init__(
         self,
         source: WindowSource,
-        entries: Int64[Tensor, " K"],
+        entries: Int[Tensor, " K"],
         batch_size: int,
         *,
         buckets: tuple[int, ...] | None = None,
@@ -148,7 +151,7 @@ class BucketBatches(DistributedSampler[tuple[Tensor, int]]):
         if self.bounds[0] < 1 or batch_size < 1:
             raise ValueError(f"buckets and batch_size must be at least 1, not {bounds} and {batch_size}.")
         table = source.table
-        position = entries + C - 1
+        position = entries.long() + C - 1
         usable = position - table.start[table.asset[position].long()] - source.spec.features.first_usable + 1
         place = torch.searchsorted(torch.tensor(self.bounds, device=usable.device), usable.clamp(max=C)).cpu()
         self._buckets = [entries.cpu()[place == k] for k in range(len(self.bounds))]
@@ -180,7 +183,7 @@ class BucketBatches(DistributedSampler[tuple[Tensor, int]]):
 
 
 def sampling_weights(
-    source: WindowSource, entries: Int64[Tensor, " K"], by: By = "window", half_life: float | None = None
+    source: WindowSource, entries: Int[Tensor, " K"], by: By = "window", half_life: float | None = None
 ) -> Float64[Tensor, " K"] | None:
     """Weights with which windows are drawn.
 
@@ -201,15 +204,25 @@ def sampling_weights(
         raise ValueError(f"by must be window, asset or date, not {by!r}; half_life positive, not {half_life}.")
     if by == "window" and half_life is None:
         return None
-    position = entries + source.spec.context - 1
-    row = source.table.row[position].long()
-    weights = torch.ones(len(entries), dtype=torch.float64, device=row.device)
-    if by != "window":
-        group = source.table.asset[position].long() if by == "asset" else row
-        weights /= group.bincount()[group]
+    lead, (T, N) = source.spec.context - 1, (len(source.panel.dates), len(source.panel.assets))
+
+    def places() -> Iterator[tuple[Tensor, Tensor]]:
+        """The rows and assets of the windows, a piece at a time: nothing but the weights is as long as the entries."""
+        for piece in entries.split(_PIECE):
+            yield source.table.row.index_select(0, piece + lead), source.table.asset.index_select(0, piece + lead)
+            if source.table.folder is not None:
+                release()
+
+    on_row, of_asset = (torch.zeros(n, dtype=torch.int64, device=entries.device) for n in (T, N))
+    for row, asset in places():
+        on_row += row.bincount(minlength=T)
+        of_asset += asset.bincount(minlength=N)
+    row_weight = 1.0 / on_row.double() if by == "date" else torch.ones_like(on_row, dtype=torch.float64)
+    asset_weight = 1.0 / of_asset.double() if by == "asset" else torch.ones_like(of_asset, dtype=torch.float64)
     if half_life is not None:
-        weights *= 2.0 ** ((row - row.max()) / half_life)
-    return weights
+        age = on_row.nonzero().max() - torch.arange(T, dtype=torch.float64, device=entries.device)
+        row_weight *= 0.5 ** (age / half_life)
+    return torch.cat([row_weight[row] * asset_weight[asset] for row, asset in places()])
 
 
 def unpack(batch: Any) -> tuple[Tensor, int | None]:

@@ -4,6 +4,7 @@ import json
 import mmap
 import os
 import shutil
+import sys
 import weakref
 from collections.abc import Mapping
 from pathlib import Path
@@ -19,17 +20,31 @@ _PIECE = 1 << 26  # bytes written at once
 _maps: "weakref.WeakSet[mmap.mmap]" = weakref.WeakSet()
 
 
-def release() -> None:
-    """Hands the pages of all mapped files back to the system, which keeps them in its cache while it has room."""
+def release(above: int = 0) -> None:
+    """Hands the pages of all mapped files back to the system, which keeps them in its cache while it has room.
+
+    Args:
+        above: bytes of files that may stay mapped, those of libraries among them, where the system counts them.
+    """
+    if above and _resident() <= above:
+        return
     for mapped in list(_maps):
         mapped.madvise(mmap.MADV_DONTNEED)
+
+
+def _resident() -> int:
+    """Bytes of mapped files in this process's memory; the highest number where the system does not say."""
+    try:
+        return int(Path("/proc/self/statm").read_bytes().split()[2]) * mmap.PAGESIZE
+    except OSError:
+        return sys.maxsize
 
 
 def _note(array: np.memmap) -> None:
     """Remembers a mapping for `release`."""
     mapped: mmap.mmap = array._mmap  # type: ignore[attr-defined]
     _maps.add(mapped)
-    # Else a touch maps two megabytes, and a batch of scattered windows the whole file.
+    # Else a touch maps two megabytes at any time, not only where the cache happens to hold them in one piece.
     mapped.madvise(mmap.MADV_NOHUGEPAGE)
 
 

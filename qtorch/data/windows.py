@@ -1,6 +1,6 @@
 """Masked windows, gathered by index from tensors on any device: no loop per sample, no copies of the history."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from pathlib import Path
@@ -20,8 +20,8 @@ from qtorch.data.states import State
 from qtorch.data.store import release
 from qtorch.data.table import ASSET, ROW, SCALE, TARGET, SessionTable, session_table
 
-_RELEASE = 1 << 29  # bytes mapped from disk before their pages are handed back
-_MAPPED = 1 << 18  # that a window maps at the most usual: 64 KiB around each place of three or four files that it reads
+_MAPPED = 1 << 29  # bytes of files that stay in memory between the pieces of a gather from disk
+_PIECE = 128  # windows of a piece: each touches three places, and a touch may map two megabytes
 
 
 @dataclass(frozen=True)
@@ -119,8 +119,16 @@ class Window:
 
     def split(self, batch_size: int) -> Iterator["Window"]:
         """The windows in batches, which share the memory of this one."""
-        parts = (getattr(self, field.name).split(batch_size) for field in fields(self))
-        return map(Window, *parts)
+        tensors = [getattr(self, field.name) for field in fields(self)]
+        whole, rest = divmod(len(self), batch_size)
+        if rest:
+            return map(Window, *(tensor.split(batch_size) for tensor in tensors))
+        return map(Window, *(tensor.unflatten(0, (whole, batch_size)).unbind() for tensor in tensors))
+
+    @classmethod
+    def joined(cls, windows: Sequence["Window"]) -> "Window":
+        """Several batches as one."""
+        return cls(*(torch.cat([getattr(window, field.name) for window in windows]) for field in fields(cls)))
 
     def _map(self, function) -> "Window":  # type: ignore[no-untyped-def]
         return replace(self, **{field.name: function(getattr(self, field.name)) for field in fields(self)})
@@ -167,36 +175,36 @@ class WindowSource:
                 f"longest history has {longest}. Give more history, a shorter Features(warm_up=...), or put features "
                 "that a source lacks into WithIndicator(...)."
             )
-        self._gathered = 0
 
     @property
     def _lead(self) -> int:
         """Positions from the beginning of a window's context to its last session."""
         return self.spec.context - 1
 
-    def entries(self, first: int = 0, last: int | None = None, known_by: int | None = None) -> Int64[Tensor, " K"]:
+    def entries(self, first: int = 0, last: int | None = None, known_by: int | None = None) -> Int[Tensor, " K"]:
         """The entries whose row lies in `first..last` (inclusive), and whose shortest target is known by a row."""
-        table = self.table
-        chosen = table.usable & (table.row >= first)
-        if last is not None:
-            chosen &= table.row <= last
-        position = chosen.nonzero().squeeze(1)
+        final = self.known_until(len(self.panel.dates) - 1 if last is None else last)
         if known_by is not None:
-            end = table.row[position + self.spec.horizons[0]]
-            position = position[(end >= 0) & (end <= known_by)]
-        return position - self._lead
+            final = torch.minimum(final, self.known_until(known_by) - self.spec.horizons[0])
+        return self.between(self.known_until(first - 1) + 1, final)
 
-    def between(self, first: Int64[Tensor, " N"], last: Int64[Tensor, " N"]) -> Int64[Tensor, " K"]:
+    def between(self, first: Int64[Tensor, " N"], last: Int64[Tensor, " N"]) -> Int[Tensor, " K"]:
         """The entries of each asset whose last session's position in the table lies in `first..last`, inclusive."""
-        found = []
-        for n in range(0, len(first), BLOCK):
-            count = (last[n : n + BLOCK] - first[n : n + BLOCK] + 1).clamp(min=0)
-            begin = first[n : n + BLOCK] - count.cumsum(0) + count
-            position = begin.repeat_interleave(count) + torch.arange(int(count.sum()), device=count.device)
-            found.append(position[self.table.usable[position]] - self._lead)
-        return torch.cat(found)
+        count = (last - first + 1).clamp(min=0)
+        usable = self.table.usable
+        short = len(usable) + self.spec.context < 2**31  # half the memory, where millions of windows are listed
+        found = torch.empty(int(count.sum()), dtype=torch.int32 if short else torch.int64, device=usable.device)
+        K = 0
+        for n in range(0, len(count), BLOCK):
+            of = count[n : n + BLOCK]
+            begin = first[n : n + BLOCK] - of.cumsum(0) + of
+            position = begin.repeat_interleave(of) + torch.arange(int(of.sum()), device=of.device)
+            position = position[usable[position]]
+            found[K : K + len(position)] = position - self._lead
+            K += len(position)
+        return found[:K]
 
-    def samples(self, entries: Int64[Tensor, " K"] | None = None, horizon: int | None = None) -> Samples:
+    def samples(self, entries: Int[Tensor, " K"] | None = None, horizon: int | None = None) -> Samples:
         """When windows are made and when their targets are known, which is what splits depend on.
 
         Args:
@@ -204,7 +212,7 @@ class WindowSource:
             horizon: of the target; the longest by default.
         """
         table, T = self.table, len(self.panel.dates)
-        position = (self.entries() if entries is None else entries) + self._lead
+        position = (self.entries() if entries is None else entries).long() + self._lead
         end = table.row[position + (self.spec.horizons[-1] if horizon is None else horizon)].long()
         asset = table.asset[position].long()
         return Samples(
@@ -217,7 +225,7 @@ class WindowSource:
 
     def gather(
         self,
-        entries: Int64[Tensor, " B"],
+        entries: Int[Tensor, " B"],
         *,
         known_by: int | None = None,
         every_position: bool = False,
@@ -234,9 +242,18 @@ class WindowSource:
         C = self.spec.context if context is None else context
         if not 1 <= C <= self.spec.context:
             raise ValueError(f"context must be 1 to {self.spec.context} sessions, the spec's, not {C}.")
-        start = entries.to(self.table.record.device)
-        if self.spec.context != C:
-            start = start + (self.spec.context - C)
+        start = entries.to(self.table.record.device) + (self.spec.context - C)
+        bound = None if known_by is None else self.known_until(known_by)
+        if self.table.folder is None:
+            return self._gather(start, C, bound, every_position)
+        pieces = []
+        for piece in start.split(_PIECE):
+            release(above=_MAPPED)
+            pieces.append(self._gather(piece, C, bound, every_position))
+        return Window.joined(pieces)
+
+    def _gather(self, start: Int[Tensor, " B"], C: int, bound: Tensor | None, every_position: bool) -> Window:
+        """The windows whose context of C sessions begins at some positions; targets known by each asset's `bound`."""
         views = self._views(C)
         inputs, mask = views["inputs"].index_select(0, start), views["mask"].index_select(0, start)
         record = views["records" if every_position else "record"].index_select(0, start)
@@ -244,27 +261,21 @@ class WindowSource:
         target, scale = numbers[..., TARGET:], numbers[..., SCALE].clone()  # floats and integers apart, to be saved
         known = target == target  # NaN is where a target is not known
         last = record[:, -1] if every_position else record
-        if known_by is not None:
-            bound = self.known_until(known_by).index_select(0, last[:, ASSET]) - start
+        if bound is not None:
+            ahead = bound.index_select(0, last[:, ASSET]) - start
             steps = self._steps + (torch.arange(C, device=start.device).unsqueeze(1) if every_position else C - 1)
-            known &= steps <= (bound[:, None, None] if every_position else bound[:, None])
-        window = Window(inputs, mask, torch.where(known, target, 0.0), known, scale, last[:, ASSET], last[:, ROW])
-        if self.table.folder is not None:
-            self._gathered += _MAPPED * len(window)
-            if self._gathered > _RELEASE:
-                release()
-                self._gathered = 0
-        return window
+            known &= steps <= (ahead[:, None, None] if every_position else ahead[:, None])
+        return Window(inputs, mask, torch.where(known, target, 0.0), known, scale, last[:, ASSET], last[:, ROW])
 
     def targets(
-        self, entries: Int64[Tensor, "..."]
+        self, entries: Int[Tensor, "..."]
     ) -> tuple[Float32[Tensor, "... H"], Bool[Tensor, "... H"], Int64[Tensor, "... H"]]:
         """Returns over the horizons from the last session of some entries, 0 where they are not known.
 
         Also whether they are known, and the rows of the panel at which they become so, -1 where they do not.
         """
         table = self.table
-        position = entries.to(table.record.device) + self._lead
+        position = entries.to(table.record.device).long() + self._lead
         target, rows = table.target[position], table.row[position.unsqueeze(-1) + self._steps].long()
         known = target == target
         return torch.where(known, target, 0.0), known, torch.where(known, rows, -1)
@@ -293,11 +304,15 @@ class WindowSource:
         return self._standing(rows)[0]
 
     def known_until(self, row: int) -> Int64[Tensor, " N"]:
-        """The position of each asset's last session that is known at a row of the panel."""
+        """The position of each asset's last session that is known at a row; the one before its first, if none is."""
         if row not in self._last_known:
-            self._last_known[row] = (
-                self.table.start + self.history(np.array([min(row, len(self.panel.dates) - 1)]))[0] - 1
-            )
+            if row < 0:
+                count = torch.zeros_like(self.table.length)
+            elif row >= len(self.panel.dates) - 1:
+                count = self.table.length
+            else:
+                count = self.history(np.array([row]))[0]
+            self._last_known[row] = self.table.start + count - 1
         return self._last_known[row]
 
     @cached_property

@@ -79,7 +79,8 @@ def test_duplicates_are_found_across_chunks(frame, tmp_path, monkeypatch):
 
 
 def test_windows_from_disk_are_those_from_memory(frame, tmp_path, monkeypatch):
-    monkeypatch.setattr("qtorch.data.windows._RELEASE", 1)
+    monkeypatch.setattr("qtorch.data.windows._MAPPED", 1)
+    monkeypatch.setattr("qtorch.data.windows._PIECE", 7)
     panel = Panel.from_frame(frame)
     memory, disk = WindowSource(panel, SPEC), WindowSource(panel, SPEC, store=tmp_path / "sessions")
     again = WindowSource(panel, SPEC, store=tmp_path / "sessions")
