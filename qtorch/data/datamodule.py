@@ -132,7 +132,7 @@ class WindowLoader(DataLoader[Window]):
         super().__init__(dataset, sampler=batches, batch_size=None, num_workers=workers)
         spec = dataset.source.spec
         self._windows, self._batches = dataset, batches
-        self._at_once = max(1, min(16, _GATHERED // (4 * spec.context * len(spec.features) * batches.batch_size)))
+        self._at_once = max(1, min(32, _GATHERED // (4 * spec.context * len(spec.features) * batches.batch_size)))
 
     def __iter__(self) -> Iterator[Window]:  # type: ignore[override]
         """The batches of one epoch."""

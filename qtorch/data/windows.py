@@ -242,7 +242,9 @@ class WindowSource:
         C = self.spec.context if context is None else context
         if not 1 <= C <= self.spec.context:
             raise ValueError(f"context must be 1 to {self.spec.context} sessions, the spec's, not {C}.")
-        start = entries.to(self.table.record.device) + (self.spec.context - C)
+        start = entries.to(self.table.record.device)
+        if self.spec.context != C:
+            start = start + (self.spec.context - C)
         bound = None if known_by is None else self.known_until(known_by)
         if self.table.folder is None:
             return self._gather(start, C, bound, every_position)
