@@ -2,9 +2,10 @@
 
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cache
-from typing import TYPE_CHECKING, Union
+from typing import TYPE_CHECKING, Any, Union
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import pandas as pd
@@ -58,7 +59,8 @@ class Calendar:
         last: the last date for which it holds; None has no bound.
 
     Raises:
-        DataError: a time, zone, weekday or date cannot be read.
+        DataError: a time, zone, weekday or date cannot be read; a date has a time of day or a time zone; `first` is
+            after `last`; an early close between them is on a day without a session.
 
     Example:
         >>> crypto = Calendar("COIN", close="24:00", weekdays="Mon Tue Wed Thu Fri Sat Sun")
@@ -85,33 +87,38 @@ class Calendar:
                 f"calendar {self.code}: weekdays={self.weekdays!r} must name some of {' '.join(_WEEKDAYS)}."
             )
         check_zone(self.zone)
-        try:
-            for day in (self.first, self.last, *self.early_closes):
-                pd.Timestamp(day)  # type: ignore[arg-type]
-            if isinstance(self.holidays, tuple):
-                pd.DatetimeIndex(self.holidays)
-        except ValueError as error:
-            raise DataError(f"calendar {self.code}: {error}. Give dates such as 2021-01-04.") from error
-
-    def bounds(self) -> tuple[pd.Timestamp | None, pd.Timestamp | None]:
-        """The first and the last date for which the calendar holds."""
-        first, last = (None if day is None else pd.Timestamp(day) for day in (self.first, self.last))
-        return first, last
+        where, (low, high) = f"calendar {self.code}", _bounds(self)
+        if low is not None and high is not None and low > high:
+            raise DataError(f"{where}: first {low:%Y-%m-%d} is after last {high:%Y-%m-%d}. Give the earlier one first.")
+        if not isinstance(self.holidays, AbstractHolidayCalendar):
+            for day in self.holidays:
+                _date(day, f"{where}: holiday")
+        early = [_date(day, f"{where}: early close") for day in self.early_closes]
+        open_days = self._days(min(early), max(early)) if early else ()
+        for day in early:
+            if day not in open_days and (low is None or low <= day) and (high is None or day <= high):
+                raise DataError(
+                    f"{where}: early close {day:%Y-%m-%d} ({day:%A}) is no session. Leave it out, or correct the date, "
+                    "the weekdays or the holidays."
+                )
 
     def between(self, start: pd.Timestamp, end: pd.Timestamp) -> Sessions:
         """The sessions from `start` to `end`."""
-        days = pd.date_range(start, end, unit="us")
-        open_days = [_WEEKDAYS.index(name) for name in self.weekdays.split()]
-        days = days[days.day_of_week.isin(open_days)]
-        if isinstance(self.holidays, AbstractHolidayCalendar):
-            closed = pd.DatetimeIndex(self.holidays.holidays(start, end))
-        else:
-            closed = pd.DatetimeIndex(self.holidays)
-        days = days[~days.isin(closed)]
+        days = self._days(start, end)
         wall = pd.Series(days + clock(self.close), index=days)
         for day, text in self.early_closes.items():
             wall[days == pd.Timestamp(day)] = pd.Timestamp(day) + clock(text)
         return Sessions(self.code, days, _localize(pd.DatetimeIndex(wall), self.zone), self.zone)
+
+    def _days(self, start: pd.Timestamp, end: pd.Timestamp) -> pd.DatetimeIndex:
+        """The labels of the sessions from `start` to `end`."""
+        days = pd.date_range(start, end, unit="us")
+        open_days = [_WEEKDAYS.index(name) for name in self.weekdays.split()]
+        if isinstance(self.holidays, AbstractHolidayCalendar):
+            closed = self.holidays.holidays(start, end)
+        else:
+            closed = pd.DatetimeIndex([pd.Timestamp(day) for day in self.holidays])
+        return days[days.day_of_week.isin(open_days) & ~days.isin(closed)]
 
 
 AnyCalendar = Union[str, Calendar, "ExchangeCalendar"]
@@ -130,7 +137,8 @@ def sessions(exchange: AnyCalendar, start: pd.Timestamp, end: pd.Timestamp) -> S
         end: the last date.
 
     Raises:
-        DataError: the code is unknown, or the calendar does not reach from `start` to `end`.
+        DataError: the code is unknown; `start` is after `end`, or one has a time of day or a time zone; or the calendar
+            does not reach from `start` to `end`.
 
     Example:
         >>> london = sessions("XLON", pd.Timestamp("2021-03-26"), pd.Timestamp("2021-03-29"))
@@ -139,6 +147,9 @@ def sessions(exchange: AnyCalendar, start: pd.Timestamp, end: pd.Timestamp) -> S
     """
     calendar = _BUILT_IN.get(exchange, exchange) if isinstance(exchange, str) else exchange
     code, (low, high) = code_of(exchange), _bounds(calendar)
+    start, end = _date(start, f"{code}: start"), _date(end, f"{code}: end")
+    if start > end:
+        raise DataError(f"{code}: start {start:%Y-%m-%d} is after end {end:%Y-%m-%d}. Give the earlier one first.")
     if (low is not None and start < low) or (high is not None and end > high):
         raise DataError(
             f"{code}: the data span {start:%Y-%m-%d} to {end:%Y-%m-%d}, but its calendar is known from "
@@ -204,9 +215,24 @@ def _localize(wall: pd.DatetimeIndex, zone: str) -> pd.DatetimeIndex:
     return wall.tz_localize(zone, nonexistent="shift_forward", ambiguous=True).tz_convert("UTC").as_unit("us")
 
 
+def _date(value: Any, what: str) -> pd.Timestamp:
+    """A date, for which anything with a time of day or a time zone is refused: no session label would equal it."""
+    date = None
+    with suppress(TypeError, ValueError):
+        date = pd.Timestamp(value)
+    if not isinstance(date, pd.Timestamp) or date.tz is not None or date != date.normalize():
+        raise DataError(f"{what} {value} is no date. Give dates such as 2021-01-04, without time of day or time zone.")
+    return date
+
+
 def _bounds(calendar: AnyCalendar) -> tuple[pd.Timestamp | None, pd.Timestamp | None]:
+    """The first and the last date for which a calendar holds; None where it has no bound."""
     if isinstance(calendar, Calendar):
-        return calendar.bounds()
+        first, last = (
+            None if day is None else _date(day, f"calendar {calendar.code}: {name}")
+            for name, day in (("first", calendar.first), ("last", calendar.last))
+        )
+        return first, last
     if isinstance(calendar, str):
         known = _package_class(calendar)
         return known.bound_min(), known.bound_max()

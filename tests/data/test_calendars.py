@@ -137,9 +137,34 @@ def test_a_calendar_of_ones_own():
         ({"close": "25:00"}, "'25:00' is not a time of day"),
         ({"zone": "Europe/Atlantis"}, "no time zone 'Europe/Atlantis'"),
         ({"weekdays": "Mon Tues"}, "weekdays='Mon Tues' must name some of Mon"),
-        ({"holidays": ("soon",)}, "calendar DESK:.*Give dates such as"),
+        ({"holidays": ("soon",)}, "calendar DESK: holiday soon is no date. Give dates such as"),
+        ({"holidays": ("2021-01-26T00:00:00Z",)}, "holiday 2021-01-26T00:00:00Z is no date.*without .* time zone"),
+        ({"holidays": (pd.Timestamp("2021-01-26", tz="UTC"),)}, r"holiday 2021-01-26 00:00:00\+00:00 is no date"),
+        ({"holidays": ("2021-01-04", day("2021-01-26 12:00"))}, "holiday 2021-01-26 12:00:00 is no date"),
+        ({"first": pd.Timestamp("2021-01-04", tz="UTC")}, r"first 2021-01-04 00:00:00\+00:00 is no date"),
+        ({"first": "2021-01-05", "last": "2021-01-04"}, "first 2021-01-05 is after last 2021-01-04"),
+        ({"early_closes": {"2021-01-25 12:00": "12:00"}}, "early close 2021-01-25 12:00 is no date"),
+        ({"early_closes": {"2021-01-24": "12:00"}}, r"early close 2021-01-24 \(Sunday\) is no session. Leave it out"),
+        (
+            {"early_closes": {"2021-01-25": "12:00"}, "holidays": ("2021-01-25",)},
+            r"2021-01-25 \(Monday\) is no session",
+        ),
     ],
 )
 def test_an_impossible_calendar_is_refused(settings, words):
     with pytest.raises(DataError, match=words):
         Calendar("DESK", **settings)
+
+
+def test_holidays_of_every_form_are_kept_and_early_closes_out_of_bounds_are_of_no_consequence():
+    holidays = ("2021-01-26", day("2021-01-27"), "28 January 2021")
+    desk = Calendar("DESK", holidays=holidays, early_closes={"2020-12-26": "12:00"}, first="2021-01-01")
+    assert list(sessions(desk, day("2021-01-25"), day("2021-01-29")).days[:2]) == [day("2021-01-25"), day("2021-01-29")]
+
+
+@pytest.mark.parametrize("exchange", ["XNYS", Calendar("DESK")])
+def test_a_span_that_ends_before_it_starts_or_is_not_of_dates_is_refused(exchange):
+    with pytest.raises(DataError, match=r"start 2021-01-27 is after end 2020-01-27. Give the earlier one first"):
+        sessions(exchange, day("2021-01-27"), day("2020-01-27"))
+    with pytest.raises(DataError, match="end 2021-01-27 .* is no date"):
+        sessions(exchange, day("2021-01-26"), pd.Timestamp("2021-01-27", tz="UTC"))
