@@ -406,6 +406,7 @@ def _place(
         if "known_at" in rows:
             instant = np.maximum(grid.close[within], rows["known_at"].iloc[of].astype("int64").to_numpy())
             t[of] = as_of.asi8.searchsorted(instant)
+        t[of[day[of] - grid.first >= len(grid.row)]] = len(as_of)  # an event still to come, after the last price
     stray &= priced
     if stray.any():
         if rules.off_calendar == "raise":

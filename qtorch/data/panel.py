@@ -89,7 +89,8 @@ class Panel:
                 `split` and `dividend`, and `known_at`, the instant (with a time zone) from which a row is known, where
                 that is later than its session's close. Or the same with a MultiIndex (date, asset) or qlib's
                 (datetime, instrument). Or, with a DatetimeIndex, one column of closes per asset. A row without a close
-                says that there is no price.
+                says that there is no price. A split or dividend between sessions counts with the next one; one dated
+                after the last price is not known yet and changes nothing.
             exchange: the exchange code of all assets, or of each.
             calendars: calendars of exchange codes that `qtorch.data.sessions` does not know, or is to take otherwise.
             as_of: ``"HH:MM Zone"``, a wall-clock time of each date (``"16:30 Europe/London"``); None is after the

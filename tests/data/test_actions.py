@@ -68,6 +68,28 @@ def test_later_actions_change_no_earlier_price(raw):
     assert not torch.equal(a.close[40:], b.close[40:])
 
 
+@pytest.mark.parametrize("day", ["2019-08-31", "2019-09-03", "2019-10-15"])
+@pytest.mark.parametrize("event", [{"split": 2.0}, {"dividend": 10.0}])
+@pytest.mark.parametrize("longer", [False, True])
+def test_actions_after_the_last_price_are_not_known_yet(raw, day, event, longer):
+    frame = raw.assign(**dict.fromkeys(event, 0.0))
+    if longer:  # another exchange's prices go on
+        frame = pd.concat([frame, make_ohlc({"EEE": "XECB"}, "2019-07-01", "2019-11-29")], ignore_index=True)
+    coming = pd.DataFrame([{"date": pd.Timestamp(day), "asset": "AAA", "exchange": "XNYS", **event}])
+    told = pd.concat([frame, coming], ignore_index=True)
+    for known in ({}, {"known_at": pd.Timestamp("2019-06-03", tz="UTC")}):
+        a, b = Panel.from_frame(frame.assign(**known)), Panel.from_frame(told.assign(**known))
+        torch.testing.assert_close(a.values, b.values, rtol=0, atol=0, equal_nan=True)
+        assert a.findings.equals(b.findings)
+
+
+def test_an_action_between_sessions_goes_to_the_next(raw):
+    saturday = pd.DataFrame([{"date": pd.Timestamp("2019-07-13"), "asset": "AAA", "exchange": "XNYS", "split": 2.0}])
+    frame = pd.concat([raw, saturday]).sort_values("date", ignore_index=True)
+    monday = Panel.from_frame(raw.assign(split=np.where(raw["date"] == "2019-07-15", 2.0, 1.0)))
+    torch.testing.assert_close(Panel.from_frame(frame).values, monday.values, rtol=0, atol=0, equal_nan=True)
+
+
 def test_adj_close_is_the_vendors(raw):
     factor = np.linspace(0.5, 1, len(raw))
     panel = Panel.from_frame(raw.assign(adj_close=raw["close"] * factor, split=7.0))
