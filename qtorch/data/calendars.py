@@ -8,6 +8,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any, Union
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
+import numpy as np
 import pandas as pd
 from pandas.tseries.holiday import AbstractHolidayCalendar, EasterMonday, GoodFriday, Holiday
 
@@ -208,6 +209,16 @@ def at_clock(dates: pd.DatetimeIndex, text: str) -> pd.DatetimeIndex:
         raise DataError(f'as_of={text!r} is not "HH:MM Zone", such as "16:30 Europe/London".')
     check_zone(parts[1])
     return _localize(dates + clock(parts[0]), parts[1])
+
+
+def day_number(dates: Any) -> np.ndarray:
+    """Days since 1970 of dates."""
+    return np.asarray(dates).astype("M8[D]").astype(np.int64)
+
+
+def dates_of(days: Any) -> np.ndarray:
+    """The inverse of `day_number`."""
+    return np.asarray(days).astype("M8[D]").astype("M8[us]")
 
 
 def _localize(wall: pd.DatetimeIndex, zone: str) -> pd.DatetimeIndex:

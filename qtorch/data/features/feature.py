@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Bool, Float64
 from torch import Tensor
 
+from qtorch.data.calendars import day_number
 from qtorch.data.panel import Panel
 
 BLOCK = 256  # assets handled at once: their sessions fit a processor's cache better than all, and memory always
@@ -88,8 +89,22 @@ class OwnSessions:
 
     @cached_property
     def next_day(self) -> np.ndarray:
-        """The label of the session of the asset's exchange after each entry's, which calendars tell ahead."""
-        return self.take(self.panel.next_session_day.cpu().numpy().astype(float))
+        """The label of the session of the asset's exchange after each entry's own, which calendars tell ahead.
+
+        The panel's first row tells of no session before it, which late data may hold: there, sessions are taken to be
+        on every weekday.
+        """
+        first = int(day_number(self.panel.dates[0]))
+        early = np.arange(np.min(self.day, where=self.inside, initial=first), first + 1)
+        early = early[np.is_busday(early.astype("M8[D]"))]
+        upcoming, exchange = self.panel.exchange_next_day.cpu().numpy(), np.array(self.panel.exchange_index, dtype=int)
+        out = np.full_like(self.day, np.nan)
+        for x in np.unique(exchange):
+            ahead = np.unique(upcoming[:, x])  # each session is the next one at some row, save those known with another
+            days = np.concatenate([early[early < ahead[0]], ahead])
+            after = days.searchsorted(self.day[exchange == x], side="right")
+            out[exchange == x] = days.take(after, mode="clip")
+        return np.where(self.inside, out, np.nan)
 
     def of(self, key: Any, make: Any) -> np.ndarray:
         """What `make` returns, made once for a key."""

@@ -269,6 +269,28 @@ def test_calendar_features_know_the_calendar(panel):
     assert NextGapDays()(panel).values[friday, panel.assets.index("AAA"), 0].exp().item() == pytest.approx(4)
 
 
+@pytest.mark.parametrize("lateness", [0, 1, 2, 30])
+def test_calendar_features_of_late_data_are_those_of_its_own_sessions(frame, lateness):
+    hours = 22 + 24 * (lateness + np.random.default_rng(2).random(len(frame)))
+    late = frame.assign(known_at=(frame["date"] + pd.to_timedelta(hours, unit="h").as_unit("us")).dt.tz_localize("UTC"))
+    panel = Panel.from_frame(late)
+    gap, end = NextGapDays()(panel), MonthEnd()(panel)
+    for n, code in enumerate(panel.exchanges):
+        there = gap.mask[:, n, 0]
+        if lateness > 2:  # the first row tells of no session before it: weekdays stand for them
+            there &= panel.session_day[:, n] >= (panel.dates[0] - pd.Timestamp("1970-01-01")).days
+        day = pd.DatetimeIndex(panel.session_day[there, n].numpy().astype("M8[D]"))
+        own = sessions(code, day[0], panel.dates[-1]).days
+        following = own[own.searchsorted(day, side="right")]
+        np.testing.assert_allclose(gap.values[there, n, 0].exp(), (following - day).days, rtol=1e-12)
+        np.testing.assert_array_equal(end.values[there, n, 0], day.month != following.month)
+        assert len(day) > 30
+    for feature, whole in ((NextGapDays(), gap), (MonthEnd(), end)):
+        for row in (1, 3, 40, 200):
+            cut = feature(panel.until(panel.dates[row])).values
+            torch.testing.assert_close(whole.values[: row + 1], cut, rtol=0, atol=0, equal_nan=True)
+
+
 def test_an_indicator_says_what_a_source_lacks(panel):
     feature = WithIndicator(RangeRatio("garman_klass"))
     values = feature(panel).values
