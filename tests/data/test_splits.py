@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from matplotlib.figure import Figure
+from sklearn import linear_model, model_selection
 
 from qtorch.data import DataError
 from qtorch.data.samples import Samples, as_samples
@@ -253,7 +254,6 @@ def market_frame():
 
 @pytest.mark.parametrize("gap", [0, 3])
 def test_walk_forward_equals_scikit_learns_time_series_split(gap):
-    model_selection = pytest.importorskip("sklearn.model_selection")
     X = np.zeros((53, 1))
     for size in (None, 10):
         theirs = model_selection.TimeSeriesSplit(4, test_size=7, gap=gap, max_train_size=size)
@@ -267,8 +267,6 @@ def test_walk_forward_equals_scikit_learns_time_series_split(gap):
 
 @pytest.mark.parametrize("splitter", [WalkForward(8, 3, embargo=1, horizon=3), CombinatorialPurged(4, 2, horizon=3)])
 def test_scikit_learn_takes_the_splitters(market_frame, splitter):
-    model_selection = pytest.importorskip("sklearn.model_selection")
-    linear_model = pytest.importorskip("sklearn.linear_model")
     frame, samples = market_frame
     y = frame["y"].where(samples.end < samples.rows)  # missing labels are in no fold, so that they do no harm
     model = linear_model.Ridge()
@@ -285,9 +283,9 @@ def test_scikit_learn_takes_the_splitters(market_frame, splitter):
 
 
 def test_combinatorial_equals_skfolios_on_one_asset():
-    model_selection = pytest.importorskip("skfolio.model_selection")
+    skfolio = pytest.importorskip("skfolio.model_selection")
     h, embargo = 2, 3
-    theirs = model_selection.CombinatorialPurgedCV(6, 2, purged_size=h, embargo_size=embargo)
+    theirs = skfolio.CombinatorialPurgedCV(6, 2, purged_size=h, embargo_size=embargo)
     X = np.zeros((72, 2))
     samples = Samples(np.arange(72), np.arange(72) + h, 72 + h)
     ours = CombinatorialPurged(6, 2, embargo=embargo)
