@@ -66,39 +66,73 @@ def as_samples(X: Any, horizon: int = 0) -> Samples:
     """What a splitter reads from the X that it is given.
 
     Args:
-        X: `Samples`; or an object whose `samples()` returns them; or a frame or series, indexed by date or by
-            (date, asset) in any order; or anything else with a length, each element a session.
+        X: `Samples`; or an object whose `samples()` returns them; or a frame or series, of pandas or with a
+            `to_pandas`, in any order, whose index or columns `date` and, if they are several, `asset` (or qlib's
+            `datetime` and `instrument`) tell the dates and assets; or a frame with a RangeIndex and no such column, or
+            anything else with a length, each row or element a session.
         horizon: sessions of the asset's own, which are its rows in the frame, after which the label of a row is
             known: 0 where at its own, h for the return over the next h sessions. An asset's last rows, whose labels
             would be known after its last session, take no part: give the frame with them.
 
     Raises:
-        DataError: an index with neither dates nor (date, asset), with missing dates, or with a pair twice.
+        DataError: a frame or series without datetimes for dates, with missing dates, or with a (date, asset) pair
+            twice.
     """
     if isinstance(X, Samples):
         return X
-    if isinstance(X, pd.DataFrame | pd.Series):
-        if isinstance(X.index, pd.MultiIndex):
-            return _from_pairs(X.index, horizon)
-        if isinstance(X.index, pd.DatetimeIndex):
-            start, dates = _ranks(X.index)
-            return Samples(start, start + horizon, len(dates))
-    elif callable(getattr(X, "samples", None)):
+    if callable(getattr(X, "samples", None)):
         return X.samples()
+    if callable(getattr(X, "to_pandas", None)):
+        X = X.to_pandas()
+    if isinstance(X, pd.DataFrame | pd.Series):
+        dates, assets = _keys(X)
+        if dates is not None:
+            start, different = _ranks(dates)
+            if assets is not None:
+                return _of_assets(start, different, assets, horizon)
+            return Samples(start, start + horizon, len(different))
     start = np.arange(X.shape[0] if hasattr(X, "shape") else len(X))
     return Samples(start, start + horizon, len(start))
 
 
-def _from_pairs(index: pd.MultiIndex, horizon: int) -> Samples:
-    """Samples of the (date, asset) pairs of a frame."""
-    dated = [level for level in range(index.nlevels) if isinstance(index.levels[level], pd.DatetimeIndex)]
-    if index.nlevels != 2 or len(dated) != 1:
+def _keys(X: pd.DataFrame | pd.Series) -> tuple[pd.Index | None, pd.Index | None]:
+    """The dates and the assets of the rows; None where there are none."""
+    index = X.index
+    if isinstance(index, pd.MultiIndex):
+        dated = [level for level in range(index.nlevels) if isinstance(index.levels[level], pd.DatetimeIndex)]
+        if index.nlevels != 2 or len(dated) != 1:
+            raise DataError(
+                f"X must be indexed by (date, asset) with datetimes for dates, not by the levels "
+                f"{[f'{name}: {level.dtype}' for name, level in zip(index.names, index.levels, strict=True)]}. "
+                f"Convert the dates with pd.to_datetime, and put further levels into columns."
+            )
+        return index.get_level_values(dated[0]), index.get_level_values(1 - dated[0])
+    dates = index if isinstance(index, pd.DatetimeIndex) else _column(X, "date", "datetime")
+    assets = _column(X, "asset", "instrument")
+    in_order = isinstance(index, pd.RangeIndex) and index.step > 0
+    if not isinstance(dates, pd.DatetimeIndex) and not (in_order and dates is None and assets is None):
+        found = index if dates is None else dates
         raise DataError(
-            f"X must be indexed by (date, asset) with datetimes for dates, not by the levels "
-            f"{[f'{name}: {level.dtype}' for name, level in zip(index.names, index.levels, strict=True)]}."
+            f"X must have the dates of its rows, as datetimes, as its index or as a column 'date', but its "
+            f"{found.name or 'index'} holds {found.dtype}. Convert them with pd.to_datetime; or, where the rows are "
+            f"the sessions of one series in the order of time, leave the index out: X.reset_index(drop=True)."
         )
-    start, dates = _ranks(index.get_level_values(dated[0]))
-    asset, names = pd.factorize(index.get_level_values(1 - dated[0]), use_na_sentinel=False)
+    return dates, assets
+
+
+def _column(X: pd.DataFrame | pd.Series, *names: str) -> pd.Index | None:
+    """The index or the first column that has one of some names."""
+    for name in names:
+        if name == X.index.name:
+            return X.index
+        if name in getattr(X, "columns", ()):
+            return pd.Index(X[name])
+    return None
+
+
+def _of_assets(start: Int64[np.ndarray, " K"], dates: pd.Index, assets: pd.Index, horizon: int) -> Samples:
+    """Samples of (date, asset) pairs, whose dates are given by their positions."""
+    asset, names = pd.factorize(assets, use_na_sentinel=False)
     order = np.lexsort((start, asset))
     row, owner = start[order], asset[order]
     twice = np.flatnonzero((np.diff(row) == 0) & (np.diff(owner) == 0))
@@ -118,5 +152,5 @@ def _ranks(dates: pd.Index) -> tuple[Int64[np.ndarray, " K"], pd.Index]:
     """The position of each date among all different dates in order."""
     rank, different = pd.factorize(dates, sort=True)
     if (rank < 0).any():
-        raise DataError(f"X has no date at position {int((rank < 0).argmax())} of its index. Drop or mend such rows.")
+        raise DataError(f"X has no date at position {int((rank < 0).argmax())}. Drop or mend such rows.")
     return rank, different

@@ -38,8 +38,9 @@ class Role(IntEnum):
 class _Splitter(ABC):
     """scikit-learn's `split`, from the role of every sample in every fold.
 
-    X, wherever it is asked for, is `Samples`, an object whose `samples()` returns them, a frame or series indexed by
-    date or by (date, asset), or anything else with a length, each element of which is a session.
+    X, wherever it is asked for, is `Samples`, an object whose `samples()` returns them, a frame or series whose index
+    or columns tell dates and assets, or anything else with a length, each element of which is a session: see
+    `qtorch.data.samples.as_samples`.
     """
 
     embargo: int = 0
@@ -60,7 +61,7 @@ class _Splitter(ABC):
 
         Raises:
             ValueError: the settings ask for more rows than there are.
-            DataError: a fold would have no sample to train on or none to test.
+            DataError: a fold would have no sample to train on or none to test; or X is a frame without datetimes.
         """
         for fold, role in enumerate(self.roles(X)):
             train, test = (np.flatnonzero(role == part) for part in (Role.TRAIN, Role.TEST))

@@ -2,6 +2,7 @@ from math import comb
 
 import numpy as np
 import pandas as pd
+import polars as pl
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -230,6 +231,39 @@ def test_an_index_of_dates_counts_dates():
     plain = as_samples(X.reset_index(drop=True), horizon=2)
     assert plain.rows == 20
     assert plain.start.tolist() == list(range(20))
+
+
+@pytest.mark.parametrize("names", [("date", "asset"), ("datetime", "instrument")])
+def test_a_long_frame_is_split_by_its_columns(market_frame, names):
+    frame, _ = market_frame
+    splitter, expected = WalkForward(8, 3, embargo=2, horizon=3), as_samples(frame, horizon=3)
+    long = frame.rename_axis(names).reset_index()
+    layouts = (long, long.set_index(names[0]), long.set_index(names[1]), pl.from_pandas(long))
+    for X in layouts:
+        found = as_samples(X, horizon=3)
+        for name in ("start", "end", "asset", "session"):
+            np.testing.assert_array_equal(getattr(found, name), getattr(expected, name))
+    train, test = next(splitter.split(long))
+    assert long[names[0]][train].max() < long[names[0]][test].min()
+    alone = as_samples(long.drop(columns=names[1]).set_index(np.arange(len(long))), horizon=3)
+    assert alone.asset is None
+    np.testing.assert_array_equal(alone.start, expected.start)
+
+
+@pytest.mark.parametrize(
+    ("X", "found"),
+    [
+        (pd.Series(range(9), pd.bdate_range("2024-01-01", periods=9).strftime("%Y-%m-%d")), "its index holds str"),
+        (pd.Series(range(9), pd.period_range("2024-01-01", periods=9, name="day")), r"its day holds period\[D\]"),
+        (pd.Series(range(9), np.arange(9)), "its index holds int64"),
+        (pd.Series(range(9)).iloc[::-1], "its index holds int64"),
+        (pd.DataFrame({"date": ["2024-01-02"] * 9, "x": 1.0}), "its date holds str"),
+        (pd.DataFrame({"asset": ["AAA", "BBB", "CCC"] * 3, "x": 1.0}), "its index holds int64"),
+    ],
+)
+def test_a_frame_that_does_not_tell_its_dates_is_refused(X, found):
+    with pytest.raises(DataError, match=rf"but its {found[4:]}\. Convert them with pd.to_datetime; or, .*reset_index"):
+        next(WalkForward(2, 2).split(X))
 
 
 @pytest.fixture
