@@ -34,8 +34,7 @@ def state_map(ax: "Axes", panel: Panel) -> None:
     from matplotlib.colors import to_rgb
     from matplotlib.patches import Patch
 
-    codes = list(dict.fromkeys(panel.exchanges))
-    order = np.argsort(pd.Index(codes).get_indexer(pd.Index(panel.exchanges)), kind="stable")
+    order = np.argsort(pd.factorize(np.array(panel.exchanges))[0], kind="stable")
     state = panel.state.cpu().numpy()[:, order]
     stray = (state == State.OBSERVED) & ~panel.is_session.cpu().numpy()[:, order]
     T, N = state.shape

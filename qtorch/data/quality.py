@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import torch
 
+from qtorch.data.calendars import dates_of
 from qtorch.data.errors import DataError
 from qtorch.data.moves import splits, taken_back, usual_move
 from qtorch.data.panel import Panel
@@ -174,7 +175,7 @@ class _Own:
     rows: np.ndarray  # dates of the panel's rows
     missing: np.ndarray  # [N, T], a session without a price
     observed: np.ndarray  # [N, T]
-    exchange: np.ndarray  # [N], where each asset's exchange stands among the panel's
+    exchange: np.ndarray  # [N], where each asset's exchange stands among the panel's codes
     there: np.ndarray
     date: np.ndarray
     session: np.ndarray  # of its exchange, counted from the panel's first row
@@ -198,7 +199,7 @@ class _Own:
             return out
 
         session = np.cumsum(is_session, axis=1, dtype=np.int64)
-        date = gather(day.astype("i8").astype("M8[D]"), np.datetime64("NaT")).astype("M8[us]")
+        date = gather(dates_of(day), np.datetime64("NaT"))
         listed = state != State.UNLISTED
         ended = K > 0
         span = {
@@ -215,7 +216,7 @@ class _Own:
             rows=panel.dates.to_numpy().astype("M8[us]"),
             missing=state == State.MISSING,
             observed=observed,
-            exchange=pd.Index(_exchanges(panel)).get_indexer(pd.Index(panel.exchanges[columns])),
+            exchange=np.array(panel.exchange_index[columns], dtype=int),
             there=there,
             date=date,
             session=gather(session, 0),
@@ -358,17 +359,13 @@ def _longest(n: np.ndarray, length: np.ndarray, size: int) -> np.ndarray:
     return longest
 
 
-def _exchanges(panel: Panel) -> list[str]:
-    return list(dict.fromkeys(panel.exchanges))
-
-
 def _missing_together(panel: Panel) -> np.ndarray:
     """Whether, when one asset of an exchange is missing, half of its others are: [exchanges, T]."""
     state = panel.state.cpu().numpy()
-    codes = np.array(panel.exchanges)
+    exchange = np.array(panel.exchange_index, dtype=int)
     together = []
-    for code in _exchanges(panel):
-        of = state[:, codes == code]
+    for x in range(len(panel.exchange_codes)):
+        of = state[:, exchange == x]
         others_missing = (of == State.MISSING).sum(axis=1) - 1
         others = others_missing + (of == State.OBSERVED).sum(axis=1)
         together.append((others > 0) & (2 * others_missing >= others))
@@ -381,7 +378,7 @@ def _noted(panel: Panel) -> pd.DataFrame:
     found = found[found["kind"].isin(["off_calendar", "refused", "no_price"])]
     found = found.assign(date=pd.to_datetime(found["date"], errors="coerce").astype("M8[us]"))
     t, n = np.nonzero((panel.mask & ~panel.is_session).cpu().numpy())
-    day = panel.session_day.cpu().numpy()[t, n].astype("M8[D]").astype("M8[us]")
+    day = dates_of(panel.session_day.cpu().numpy()[t, n])
     cells = pd.DataFrame({"kind": "off_calendar", "asset": pd.Index(panel.assets)[n], "date": day, "row": -1})
     cells = cells.assign(detail="a price on a day on which the exchange is closed, kept")
     noted = pd.concat([found, cells], ignore_index=True)
