@@ -197,6 +197,7 @@ def check_own(task: Task, batch: dict[str, Any]) -> None:
         )
         assert not batch["past"][i, ~mask].any(), "a masked price is not 0"
         assert mask.sum() >= min(C, len(before) - 2), "a price is masked"
+        assert known.sum() == len(after) or row > task.sessions - 80, "a target is masked"  # before validation
 
 
 def _source(task: Task) -> Any:

@@ -12,7 +12,8 @@ from qtorch.data.sampling import BucketBatches, WindowBatches, sampling_weights
 from qtorch.data.splits import CombinatorialPurged, WalkForward
 from qtorch.data.states import State
 from qtorch.data.synthetic import SyntheticMarket
-from qtorch.data.windows import Window, WindowSource, WindowSpec
+from qtorch.data.window import Window, WindowSpec
+from qtorch.data.windows import WindowSource
 
 __all__ = [
     "BucketBatches",

@@ -2,8 +2,8 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import islice, pairwise
-from typing import Any
+from itertools import islice
+from numbers import Integral
 
 import lightning
 import pandas as pd
@@ -14,8 +14,10 @@ from torch.utils.data import DataLoader, Dataset
 
 from qtorch.data.errors import DataError
 from qtorch.data.panel import Panel
-from qtorch.data.sampling import By, WindowBatches, sampling_weights, unpack
-from qtorch.data.windows import Window, WindowSource, WindowSpec
+from qtorch.data.panel_windows import PanelWindowSource
+from qtorch.data.sampling import BucketBatches, By, Source, WindowBatches, sampling_weights
+from qtorch.data.window import Window, WindowSpec
+from qtorch.data.windows import WindowSource
 
 _GATHERED = 1 << 23  # bytes of inputs gathered at once
 
@@ -25,17 +27,19 @@ class Span:
     """The windows of one part of a chronological split.
 
     Attributes:
-        entries: the windows' last sessions, as of `WindowSource.entries`.
+        entries: the windows, as of the source's `entries`.
         known_by: the last panel row of the part; targets that become known later are masked. This is the purge:
             no label of one part reaches into the next.
+        embargo: and those of this many of an asset's own sessions up to that row.
     """
 
     entries: Int[Tensor, " K"]
     known_by: int
+    embargo: int = 0
 
 
 def chronological_split(
-    source: WindowSource, validation_start: str | pd.Timestamp, test_start: str | pd.Timestamp | None, embargo: int = 0
+    source: Source, validation_start: str | pd.Timestamp, test_start: str | pd.Timestamp | None, embargo: int = 0
 ) -> tuple[Span, Span, Span]:
     """Splits windows into those for training, validation and test, in the order of time and purged.
 
@@ -48,31 +52,41 @@ def chronological_split(
         embargo: sessions of an asset's own between its last label in a part and the next part.
 
     Raises:
+        ValueError: the embargo is below 0.
         DataError: the dates are out of order, or a part would have no window.
     """
+    if embargo < 0:
+        raise ValueError(f"embargo must be at least 0 sessions, not {embargo}.")
     dates = source.panel.dates
-    validation = int(dates.searchsorted(pd.Timestamp(validation_start)))
-    test = None if test_start is None else int(dates.searchsorted(pd.Timestamp(test_start)))
-    if not 0 < validation < (len(dates) if test is None else test) or (test is not None and test >= len(dates)):
+    validation, test = (_first_row(dates, start) for start in (validation_start, test_start))
+    if not 0 < validation < min(test, len(dates)) or (test_start is not None and test >= len(dates)):
         raise DataError(
             f"validation_start {validation_start} and test_start {test_start} must be in this order and inside the "
             f"panel's dates, {dates[0]:%Y-%m-%d} to {dates[-1]:%Y-%m-%d}."
         )
-    bounds = [0, validation, *([] if test is None else [test]), len(dates)]
     spans = []
-    for first, end in pairwise(bounds):
-        known = source.known_until(end - 1) - source.spec.horizons[0] - (embargo if end < len(dates) else 0)
-        spans.append(Span(source.between(source.known_until(first - 1) + 1, known), end - 1))
-    if test is None:
-        spans.append(Span(spans[0].entries[:0], len(dates) - 1))
+    for first, end in ((0, validation), (validation, test), (test, len(dates))):
+        until = min(end, len(dates)) - 1
+        rest = embargo if until < len(dates) - 1 else 0
+        spans.append(Span(source.entries(first, known_by=until, embargo=rest), until, rest))
     for name, span in zip(("training", "validation", "test"), spans, strict=True):
-        if not len(span.entries) and (name != "test" or test is not None):
+        if not len(span.entries) and (name != "test" or test_start is not None):
             raise DataError(
                 f"no window for {name}: the panel runs from {dates[0]:%Y-%m-%d} to {dates[-1]:%Y-%m-%d}, with "
                 f"validation from {validation_start} and test from {test_start}. Move the dates, lower the embargo, or "
                 "give more history."
             )
-    return tuple(spans)  # type: ignore[return-value]
+    return spans[0], spans[1], spans[2]
+
+
+def _first_row(dates: pd.DatetimeIndex, start: str | pd.Timestamp | None) -> int:
+    """The first row from a date on; the row after the last for None."""
+    if start is None:
+        return len(dates)
+    day = pd.Timestamp(start)
+    if day.tzinfo is not None:
+        raise DataError(f"{start} has a time zone, but a panel's dates have none. Give the date alone.")
+    return int(dates.searchsorted(day))
 
 
 class WindowDataset(Dataset[Window]):
@@ -90,16 +104,21 @@ class WindowDataset(Dataset[Window]):
         torch.Size([32, 64, 17])
     """
 
-    def __init__(self, source: WindowSource, span: Span, every_position: bool = False) -> None:
+    def __init__(self, source: Source, span: Span, every_position: bool = False) -> None:
         self.source, self.span, self.every_position = source, span, every_position
 
-    def __getitem__(self, batch: Any) -> Window:
+    def __getitem__(self, batch: Tensor | tuple[Tensor, int] | Integral) -> Window:
         """The windows of some entries (a tensor, or the pair of one and a context), or one by its number."""
-        if isinstance(batch, int):
-            return self.__getitems__([batch])
-        entries, context = unpack(batch)
+        if isinstance(batch, Integral):
+            return self.__getitems__([int(batch)])
+        entries, context = batch if isinstance(batch, tuple) else (batch, None)
+        span = self.span
         return self.source.gather(
-            entries, known_by=self.span.known_by, every_position=self.every_position, context=context
+            entries,
+            known_by=span.known_by,
+            embargo=span.embargo,
+            every_position=self.every_position,
+            context=context,
         )
 
     def __getitems__(self, numbers: list[int]) -> Window:
@@ -128,16 +147,21 @@ class WindowLoader(DataLoader[Window]):
         workers: processes; none are needed.
     """
 
-    def __init__(self, dataset: WindowDataset, batches: WindowBatches, workers: int = 0) -> None:
+    def __init__(self, dataset: WindowDataset, batches: WindowBatches | BucketBatches, workers: int = 0) -> None:
         super().__init__(dataset, sampler=batches, batch_size=None, num_workers=workers)
-        spec = dataset.source.spec
+        source = dataset.source
+        assets = len(source.panel.assets) if isinstance(source, PanelWindowSource) else 1
+        batch = 4 * source.spec.context * len(source.spec.features) * assets * batches.batch_size
         self._windows, self._batches = dataset, batches
-        self._at_once = max(1, min(32, _GATHERED // (4 * spec.context * len(spec.features) * batches.batch_size)))
+        self._at_once = max(1, min(32, _GATHERED // batch))
 
     def __iter__(self) -> Iterator[Window]:  # type: ignore[override]
         """The batches of one epoch."""
         if self.num_workers:
             yield from super().__iter__()
+            return
+        if isinstance(self._batches, BucketBatches):  # of different lengths
+            yield from map(self._windows.__getitem__, self._batches)
             return
         batches = iter(self._batches)
         while together := list(islice(batches, self._at_once)):
@@ -152,12 +176,13 @@ class DataModule(lightning.LightningDataModule):
     Args:
         panel: the market.
         spec: what a window holds; the model's.
-        source: the panel's windows, if they have been made already.
+        source: the panel's windows, if they have been made already, or those of all assets at once.
         validation_start: first as-of date for validation, which decides when training stops.
         test_start: first as-of date for test, None for no test.
         embargo: sessions of an asset's own between its last label in a part and the next part.
         batch_size: windows a batch.
-        batches_per_epoch: random training batches an epoch, over all processes.
+        batches_per_epoch: random training batches an epoch, over all processes; None takes each window once.
+        buckets: take windows of like history together and pad them no further than need be, each once an epoch.
         every_position: train on targets from each session of a window, not from its last alone.
         sample_by: draw training windows alike, each asset alike or each date alike.
         half_life: panel rows after which a training window is drawn half as often; None has no recency.
@@ -165,6 +190,7 @@ class DataModule(lightning.LightningDataModule):
         seed: of the random batches.
 
     Raises:
+        ValueError: the source is of another panel or spec, or buckets are asked for with what they exclude.
         DataError: see `chronological_split`.
     """
 
@@ -173,12 +199,13 @@ class DataModule(lightning.LightningDataModule):
         panel: Panel,
         spec: WindowSpec | None = None,
         *,
-        source: WindowSource | None = None,
+        source: Source | None = None,
         validation_start: str | pd.Timestamp,
         test_start: str | pd.Timestamp | None = None,
         embargo: int = 0,
         batch_size: int = 64,
-        batches_per_epoch: int = 40,
+        batches_per_epoch: int | None = 40,
+        buckets: bool = False,
         every_position: bool = True,
         sample_by: By = "window",
         half_life: float | None = None,
@@ -186,14 +213,22 @@ class DataModule(lightning.LightningDataModule):
         seed: int = 0,
     ) -> None:
         super().__init__()
-        self.spec = WindowSpec() if spec is None else spec
-        self.source = WindowSource(panel, self.spec) if source is None else source
+        if source is None:
+            source = WindowSource(panel, WindowSpec() if spec is None else spec)
+        elif source.panel is not panel or spec not in (None, source.spec):
+            raise ValueError("the source holds the windows of another panel or spec. Give its own, or leave it out.")
+        if buckets and (not isinstance(source, WindowSource) or sample_by != "window" or half_life is not None):
+            raise ValueError(
+                "buckets take each window of one asset once an epoch: leave out sample_by and half_life, and the "
+                "windows of all assets."
+            )
+        self.source, self.spec = source, source.spec
         self.training, self.validation, self.test = chronological_split(
             self.source, validation_start, test_start, embargo
         )
         self.batch_size, self.batches_per_epoch, self.workers = batch_size, batches_per_epoch, workers
         self.weights = sampling_weights(self.source, self.training.entries, sample_by, half_life)
-        self.every_position, self.seed = every_position, seed
+        self.every_position, self.buckets, self.seed = every_position, buckets, seed
 
     @property
     def training_set(self) -> WindowDataset:
@@ -212,14 +247,14 @@ class DataModule(lightning.LightningDataModule):
 
     def train_dataloader(self) -> WindowLoader:
         """Random batches of training windows."""
-        batches = WindowBatches(
-            self.training.entries,
-            self.batch_size,
-            batches=self.batches_per_epoch,
-            weights=self.weights,
-            seed=self.seed,
+        entries, size = self.training.entries, self.batch_size
+        if self.buckets and isinstance(self.source, WindowSource):
+            return self._loader(self.training_set, BucketBatches(self.source, entries, size, seed=self.seed))
+        batches, shuffle = self.batches_per_epoch, self.batches_per_epoch is None
+        return self._loader(
+            self.training_set,
+            WindowBatches(entries, size, batches=batches, shuffle=shuffle, weights=self.weights, seed=self.seed),
         )
-        return self._loader(self.training_set, batches)
 
     def val_dataloader(self) -> WindowLoader:
         """Each validation window once, in the order of assets and time."""
@@ -229,5 +264,5 @@ class DataModule(lightning.LightningDataModule):
         """Each test window once, in the order of assets and time."""
         return self._loader(self.test_set, WindowBatches(self.test.entries, 4 * self.batch_size))
 
-    def _loader(self, windows: WindowDataset, batches: WindowBatches) -> WindowLoader:
+    def _loader(self, windows: WindowDataset, batches: WindowBatches | BucketBatches) -> WindowLoader:
         return WindowLoader(windows, batches, self.workers)

@@ -1,19 +1,20 @@
 """Which windows make a batch: in order or at random, by asset or by date, of like length, the same for every seed."""
 
 from collections.abc import Iterator
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from jaxtyping import Float64, Int
 from torch import Tensor
 from torch.utils.data.distributed import DistributedSampler
 
-from qtorch.data.store import release
+from qtorch.data.panel_windows import PanelWindowSource
 from qtorch.data.windows import WindowSource
 
 _PIECE = 1 << 22  # windows looked at at once
 
 By = Literal["window", "asset", "date"]
+Source = WindowSource | PanelWindowSource
 
 
 class WindowBatches(DistributedSampler[Tensor]):
@@ -35,7 +36,7 @@ class WindowBatches(DistributedSampler[Tensor]):
 
     Raises:
         ValueError: no window, a batch size or a number of batches below 1, weights without `batches` or not one a
-            window, or a rank outside the replicas.
+            window or not finite, or a rank outside the replicas.
     """
 
     def __init__(
@@ -57,6 +58,8 @@ class WindowBatches(DistributedSampler[Tensor]):
             )
         if weights is not None and (batches is None or weights.shape != entries.shape):
             raise ValueError("weights need one number a window, and a number of batches to draw with them.")
+        if weights is not None and not (weights.isfinite().all() and (weights >= 0).all() and weights.any()):
+            raise ValueError("weights must be finite, not negative, and not all 0.")
         if rank is not None and not 0 <= rank < (replicas or 1):
             raise ValueError(f"rank {rank} is outside 0..{(replicas or 1) - 1}.")
         self.entries, self.batch_size, self.batches, self.shuffle, self.seed = (
@@ -83,15 +86,16 @@ class WindowBatches(DistributedSampler[Tensor]):
         batches = self._in_turn(generator) if self.batches is None else self._drawn(generator)
         # All processes need the same number of batches; the few that are left over begin the stream anew.
         total = self._total()
+        missing = -total % replicas
         held = []
         for i, batch in enumerate(batches):
-            if i < -total % replicas:
+            if i < missing:
                 held.append(batch)
             if i % replicas == rank:
                 yield batch
-        for i, batch in enumerate(held, start=total):
-            if i % replicas == rank:
-                yield batch
+        for i in range(missing):
+            if (total + i) % replicas == rank:
+                yield held[i % len(held)]
 
     def __len__(self) -> int:
         """This process's batches an epoch."""
@@ -183,7 +187,7 @@ class BucketBatches(DistributedSampler[tuple[Tensor, int]]):
 
 
 def sampling_weights(
-    source: WindowSource, entries: Int[Tensor, " K"], by: By = "window", half_life: float | None = None
+    source: Source, entries: Int[Tensor, " K"], by: By = "window", half_life: float | None = None
 ) -> Float64[Tensor, " K"] | None:
     """Weights with which windows are drawn.
 
@@ -204,29 +208,22 @@ def sampling_weights(
         raise ValueError(f"by must be window, asset or date, not {by!r}; half_life positive, not {half_life}.")
     if by == "window" and half_life is None:
         return None
-    lead, (T, N) = source.spec.context - 1, (len(source.panel.dates), len(source.panel.assets))
+    if by == "asset" and isinstance(source, PanelWindowSource):
+        raise ValueError("windows in panel layout hold all assets, so that there is none to weigh by.")
+    T, N = len(source.panel.dates), len(source.panel.assets)
 
     def places() -> Iterator[tuple[Tensor, Tensor]]:
-        """The rows and assets of the windows, a piece at a time: nothing but the weights is as long as the entries."""
-        for piece in entries.split(_PIECE):
-            yield source.table.row.index_select(0, piece + lead), source.table.asset.index_select(0, piece + lead)
-            if source.table.folder is not None:
-                release()
+        """Rows and columns, a piece at a time: nothing but the weights is as long as the entries."""
+        return map(source.places, entries.split(_PIECE))
 
     on_row, of_asset = (torch.zeros(n, dtype=torch.int64, device=entries.device) for n in (T, N))
     for row, asset in places():
         on_row += row.bincount(minlength=T)
-        of_asset += asset.bincount(minlength=N)
+        if by == "asset":
+            of_asset += asset.bincount(minlength=N)
     row_weight = 1.0 / on_row.double() if by == "date" else torch.ones_like(on_row, dtype=torch.float64)
     asset_weight = 1.0 / of_asset.double() if by == "asset" else torch.ones_like(of_asset, dtype=torch.float64)
     if half_life is not None:
         age = on_row.nonzero().max() - torch.arange(T, dtype=torch.float64, device=entries.device)
         row_weight *= 0.5 ** (age / half_life)
     return torch.cat([row_weight[row] * asset_weight[asset] for row, asset in places()])
-
-
-def unpack(batch: Any) -> tuple[Tensor, int | None]:
-    """Entries and context of a batch as a sampler gives it: a tensor, a pair, or a list of numbers."""
-    if isinstance(batch, tuple):
-        return batch
-    return torch.as_tensor(batch, dtype=torch.int64).reshape(-1), None

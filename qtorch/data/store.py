@@ -5,6 +5,7 @@ import mmap
 import os
 import shutil
 import sys
+import uuid
 import weakref
 from collections.abc import Mapping
 from pathlib import Path
@@ -29,7 +30,7 @@ def release(above: int = 0) -> None:
     if above and _resident() <= above:
         return
     for mapped in list(_maps):
-        mapped.madvise(mmap.MADV_DONTNEED)
+        _advise(mapped, "MADV_DONTNEED")
 
 
 def _resident() -> int:
@@ -45,7 +46,13 @@ def _note(array: np.memmap) -> None:
     mapped: mmap.mmap = array._mmap  # type: ignore[attr-defined]
     _maps.add(mapped)
     # Else a touch maps two megabytes at any time, not only where the cache happens to hold them in one piece.
-    mapped.madvise(mmap.MADV_NOHUGEPAGE)
+    _advise(mapped, "MADV_NOHUGEPAGE")
+
+
+def _advise(mapped: mmap.mmap, advice: str) -> None:
+    """Gives advice on a mapping where the system takes it; elsewhere it keeps pages as it likes."""
+    if hasattr(mmap, advice):
+        mapped.madvise(getattr(mmap, advice))
 
 
 class TensorFolder:
@@ -61,19 +68,24 @@ class TensorFolder:
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
+        self._goal = self.path
 
     @classmethod
     def create(cls, path: str | Path) -> "TensorFolder":
-        """A new folder, unfinished until `describe` is called.
+        """A new folder, which lies beside the path, named ``.part``, until `describe` is called.
 
         Raises:
             DataError: there is something at the path already.
         """
         path = Path(path)
-        if path.exists() and (not path.is_dir() or any(path.iterdir())):
-            raise DataError(f"{path} exists already. Remove it or name another folder; qtorch overwrites no store.")
-        path.mkdir(parents=True, exist_ok=True)
-        return cls(path)
+        if path.is_dir() and not any(path.iterdir()):
+            path.rmdir()
+        if path.exists():
+            raise _exists(path)
+        folder = cls(path.with_name(f"{path.name}.{uuid.uuid4().hex[:8]}.part"))
+        folder._goal = path
+        folder.path.mkdir(parents=True)
+        return folder
 
     def full(self, name: str, shape: tuple[int, ...], dtype: Any, value: float | int) -> np.ndarray:
         """A new array on disk, filled with a value."""
@@ -114,11 +126,24 @@ class TensorFolder:
             _note(array)
         return torch.from_numpy(array)
 
-    def describe(self, description: Mapping[str, Any]) -> None:
-        """Writes the description; the folder is whole with it."""
-        part = self.path / "store.json.part"
-        part.write_text(json.dumps(description, indent=1))
-        os.replace(part, self.path / "store.json")
+    def describe(self, description: Mapping[str, Any], or_there: bool = False) -> None:
+        """Writes the description, and moves the folder, which is whole with it, to its path.
+
+        Args:
+            description: plain values.
+            or_there: give way to a store that another process has put there meanwhile.
+
+        Raises:
+            DataError: something has come to lie at the path meanwhile.
+        """
+        (self.path / "store.json").write_text(json.dumps(description, indent=1))
+        try:
+            os.rename(self.path, self._goal)
+        except OSError as error:
+            self.discard()
+            if not (or_there and (self._goal / "store.json").exists()):
+                raise _exists(self._goal) from error
+        self.path = self._goal
 
     def description(self, kind: str) -> dict[str, Any]:
         """The description of a whole folder.
@@ -140,3 +165,7 @@ class TensorFolder:
 
     def _file(self, name: str) -> Path:
         return self.path / f"{name}.npy"
+
+
+def _exists(path: Path) -> DataError:
+    return DataError(f"{path} exists already. Remove it or name another folder; qtorch overwrites no store.")

@@ -18,6 +18,7 @@ from qtorch.data.progress import progress_bar
 from qtorch.data.store import TensorFolder, release
 
 ROW, ASSET, SCALE, TARGET = range(4)  # columns of `record`; the targets are the last `H`
+_STREAMS = ("record", "close", "usable", "inputs")
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,6 +30,9 @@ class SessionTable:
     position is spent on dates on which an asset was closed or not listed.
 
     Attributes:
+        panel: the market.
+        features: the inputs.
+        horizons: of the targets.
         pad: masked positions between assets.
         start: the position of each asset's first entry.
         length: the number of entries of each asset.
@@ -39,6 +43,9 @@ class SessionTable:
         folder: where the streams are on disk, if they are.
     """
 
+    panel: Panel
+    features: Features
+    horizons: tuple[int, ...]
     pad: int
     start: Int64[Tensor, " N"]
     length: Int64[Tensor, " N"]
@@ -46,7 +53,7 @@ class SessionTable:
     close: Float64[Tensor, " P"]
     usable: Bool[Tensor, " P"]
     inputs: Float32[Tensor, "P F"]
-    folder: TensorFolder | None = None
+    folder: TensorFolder | None
 
     def of(self, asset: int) -> slice:
         """The positions of an asset, by its column."""
@@ -102,11 +109,18 @@ def session_table(
     start = pad + torch.cat([torch.zeros(1, dtype=torch.int64), (length + pad).cumsum(0)[:-1]])
     P = int((length + pad).sum()) + pad
     about = {"kind": "sessions", "pad": pad, "horizons": list(horizons), "features": features.to_dict()}
-    about["panel"] = _fingerprint(panel)
+
+    def table(streams: dict[str, Tensor], folder: TensorFolder | None) -> SessionTable:
+        record, close, usable, inputs = (streams[name] for name in _STREAMS)
+        places = start.to(record.device), length.to(record.device)
+        return SessionTable(panel, features, horizons, pad, *places, record, close, usable, inputs, folder)
+
     folder = None
     if store is not None:
+        about["panel"] = _fingerprint(panel)
         if (Path(store) / "store.json").exists():
-            return _open(TensorFolder(store), about, start, length)
+            folder = TensorFolder(store)
+            return table(_open(folder, about), folder)
         folder = TensorFolder.create(store)
     full = (lambda _, shape, kind, value: np.full(shape, value, kind)) if folder is None else folder.full
     arrays = {
@@ -123,11 +137,9 @@ def session_table(
             folder.discard()
         raise
     if folder is not None:
-        folder.describe(about)
-        return _open(TensorFolder(folder.path), about, start, length)
-    device = panel.values.device
-    streams = {name: torch.from_numpy(array).to(device) for name, array in arrays.items()}
-    return SessionTable(pad, start.to(device), length.to(device), **streams, folder=None)
+        folder.describe(about, or_there=True)
+        return table(_open(folder, about), folder)
+    return table({name: torch.from_numpy(array).to(panel.values.device) for name, array in arrays.items()}, None)
 
 
 def _fill(
@@ -202,7 +214,8 @@ def _fill(
             release()
 
 
-def _open(folder: TensorFolder, about: dict[str, Any], start: Tensor, length: Tensor) -> SessionTable:
+def _open(folder: TensorFolder, about: dict[str, Any]) -> dict[str, Tensor]:
+    """The streams of a folder, if it holds what is wanted."""
     held = folder.description("sessions")
     different = [name for name, value in about.items() if held.get(name) != _plain(value)]
     if different:
@@ -210,8 +223,7 @@ def _open(folder: TensorFolder, about: dict[str, Any], start: Tensor, length: Te
             f"{folder.path} holds the sessions of another panel or other windows ({', '.join(different)} differ). "
             "Remove it or name another folder."
         )
-    streams = {name: folder.read(name) for name in ("record", "close", "usable", "inputs")}
-    return SessionTable(about["pad"], start, length, **streams, folder=folder)
+    return {name: folder.read(name) for name in _STREAMS}
 
 
 def _plain(value: Any) -> Any:
@@ -222,12 +234,15 @@ def _plain(value: Any) -> Any:
 
 
 def _fingerprint(panel: Panel) -> str:
-    """Of the panel's dates and assets, and of where prices are."""
-    digest = hashlib.sha256(repr((panel.assets, panel.fields, panel.exchanges)).encode())
+    """Of all that features are made of."""
+    digest = hashlib.blake2b(repr((panel.assets, panel.fields, panel.exchanges)).encode(), digest_size=32)
     digest.update(panel.dates.asi8.tobytes())
+    digest.update(panel.as_of.asi8.tobytes())
+    for tensor in (panel.exchange_is_session, panel.exchange_next_day):
+        digest.update(tensor.cpu().numpy().tobytes())
     for n in range(0, len(panel.assets), BLOCK):
-        block = panel.select(panel.assets[n : n + BLOCK])
-        digest.update(block.state.cpu().numpy().tobytes())
-        digest.update(block.close.nan_to_num().cpu().numpy().tobytes())
+        block = slice(n, n + BLOCK)
+        for tensor in (panel.values[:, block], panel.state[:, block], panel.session_day[:, block]):
+            digest.update(tensor.nan_to_num().cpu().numpy().tobytes())
         release()
     return digest.hexdigest()

@@ -12,7 +12,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from qtorch.data.windows import WindowSpec
+from qtorch.data.window import WindowSpec
 from qtorch.nn import build, describe
 from qtorch.training import Forecaster
 

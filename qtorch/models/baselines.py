@@ -11,7 +11,8 @@ from torch import Tensor
 from torch.distributions import Normal
 
 from qtorch.data.panel import Panel
-from qtorch.data.windows import WindowSource, WindowSpec
+from qtorch.data.window import WindowSpec
+from qtorch.data.windows import WindowSource
 from qtorch.distributions import Empirical
 from qtorch.forecast import Forecast
 

@@ -10,6 +10,7 @@ import pandas as pd
 from qtorch.data import DataError, Panel, State, WindowSource, sessions
 from qtorch.data.errors import listing
 from qtorch.data.rows import ParquetRows
+from qtorch.data.standing import standing
 from qtorch.nightly.config import DataConfig
 from qtorch.nightly.outcome import NotASession, Refused
 
@@ -101,7 +102,7 @@ def asset_states(
         Refused: too many of the assets whose market was open tonight have no price.
     """
     last = len(panel.dates) - 1
-    silence = source.silence(np.array([last]))[0].cpu().numpy()
+    silence = standing(panel, np.array([last]))[1][0].cpu().numpy()
     observed = panel.mask[last].cpu().numpy()
     any_row = panel.mask.cpu().numpy()
     last_row = last - np.argmax(any_row[::-1], axis=0)

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from qtorch.data.errors import DataError, listing
 from qtorch.data.panel import Panel
-from qtorch.data.windows import Window, WindowSource, WindowSpec
+from qtorch.data.window import Window, WindowSpec
+from qtorch.data.windows import WindowSource
 from qtorch.distributions import Affine
 from qtorch.forecast import Forecast
 

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 import torch
 
-from qtorch.data import Panel, PanelWindowSource, WindowSource, WindowSpec
+from qtorch.data import DataModule, Panel, PanelWindowSource, WalkForward, WindowSource, WindowSpec
 from tests.conftest import make_prices
 
 SPEC = WindowSpec(context=8, horizons=(1, 3))
@@ -97,3 +97,61 @@ def test_targets_are_over_own_sessions(panel, frame):
     at = closes.index.get_loc(pd.Timestamp("2018-07-03"))
     expected = closes.iloc[[at + 1, at + 3]].to_numpy() / closes.iloc[at] - 1
     np.testing.assert_allclose(window.target[0, :, panel.assets.index("AAA")], expected, rtol=1e-5)
+
+
+def test_targets_of_every_row_are_those_of_the_windows_that_end_there(panel):
+    source = PanelWindowSource(panel, SPEC)
+    rows = source.entries(first=60)
+    every = source.gather(rows, every_position=True, known_by=200, embargo=2)
+    assert every.target.shape == every.target_mask.shape == (len(rows), 8, 2, len(panel.assets))
+    for c in range(8):
+        one = source.gather(rows - 7 + c, known_by=200, embargo=2)
+        assert torch.equal(every.target[:, c], one.target)
+        assert torch.equal(every.target_mask[:, c], one.target_mask)
+        assert torch.equal(every.scale[:, c], one.scale)
+    short = source.gather(rows, context=3)
+    assert torch.equal(short.inputs, source.gather(rows).inputs[:, -3:])
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_data_module_delivers_them(panel, workers):
+    source = PanelWindowSource(panel, SPEC)
+    data = DataModule(
+        panel,
+        SPEC,
+        source=source,
+        validation_start="2018-12-03",
+        embargo=2,
+        batch_size=4,
+        batches_per_epoch=6,
+        half_life=50.0,
+        workers=workers,
+    )
+    drawn = list(data.train_dataloader())
+    assert [len(window) for window in drawn] == [4] * 6
+    assert all(window.target.shape == (4, 8, 2, len(panel.assets)) for window in drawn)
+    assert max(int(window.row_index.max()) for window in drawn) < panel.row("2018-12-03")
+    rows = torch.cat([window.row_index for window in data.val_dataloader()])
+    assert torch.equal(rows, data.validation.entries)
+    assert rows.min() == panel.row("2018-12-03")
+    for words, options in (("no asset|none to weigh", {"sample_by": "asset"}), ("buckets", {"buckets": True})):
+        with pytest.raises(ValueError, match=words):
+            DataModule(panel, SPEC, source=source, validation_start="2018-12-03", **options)
+
+
+def test_rows_are_purged_by_the_last_label_of_any_asset():
+    frame = make_prices({"AAA": "XNYS", "BBB": "XNYS"}, "2018-01-04", "2018-12-31")
+    sparse = frame["asset"] == "BBB"
+    kept = ~sparse | (frame["date"] < "2018-04-02") | (frame["date"].dt.day == 2)  # then once a month at the most
+    source = PanelWindowSource(Panel.from_frame(frame[kept]), SPEC)
+    samples = source.samples()
+    window = source.gather(source.entries())
+    own = WindowSource(source.panel, SPEC, source.table)
+    position = source._grids[0][window.row_index].long()
+    _, _, when = own.targets(position - (SPEC.context - 1))
+    last = torch.where(window.target_mask.movedim(1, 2), when, -1).flatten(1).max(1).values
+    known = last >= 0
+    assert torch.equal(torch.from_numpy(samples.end)[known], last[known])
+    assert (samples.end[~known.numpy()] == samples.rows).all()
+    for train, test in WalkForward(12, n_splits=12).split(source):
+        assert last[torch.from_numpy(train)].max() < samples.start[test].min()

@@ -33,8 +33,8 @@ def source() -> WindowSource:
     return WindowSource(Panel.from_frame(frame[~short]), SPEC)
 
 
-@pytest.mark.parametrize("batches", [None, 7])
-@pytest.mark.parametrize("replicas", [2, 3])
+@pytest.mark.parametrize("batches", [None, 1, 3, 7])
+@pytest.mark.parametrize("replicas", [2, 3, 8])
 def test_processes_share_the_batches_of_one(batches, replicas):
     entries = torch.arange(100)
 
@@ -83,7 +83,8 @@ def test_a_loader_of_torchs_own_fetches_batches_whole(source):
     rows = torch.cat([window.row_index for window in loader])
     assert len(rows) == len(windows)
     assert torch.equal(rows, source.gather(data.training.entries).row_index)
-    assert torch.equal(windows[3].inputs, source.gather(data.training.entries[3:4]).inputs)
+    for third in (3, np.int64(3)):
+        assert torch.equal(windows[third].inputs, source.gather(data.training.entries[3:4]).inputs)
 
 
 @pytest.mark.parametrize("by", ["window", "asset", "date"])
@@ -136,6 +137,22 @@ def test_buckets_take_each_window_once_with_little_padding(source):
     assert all(a.equal(b) and c == d for (a, c), (b, d) in zip(batches, again, strict=True))
 
 
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_data_module_trains_on_buckets(source, workers):
+    data = DataModule(
+        source.panel, source=source, validation_start="2019-11-01", batch_size=32, buckets=True, workers=workers
+    )
+    windows = list(data.train_dataloader())
+    assert len(windows) == len(data.train_dataloader())
+    assert {window.inputs.shape[1] for window in windows} == {2, 4, 8, 16}
+    seen = torch.cat([window.asset_index * 10_000 + window.row_index for window in windows])
+    whole_windows = source.gather(data.training.entries)
+    expected = whole_windows.asset_index * 10_000 + whole_windows.row_index
+    assert torch.equal(seen.sort().values, expected.sort().values)
+    with pytest.raises(ValueError, match="buckets take each window of one asset once"):
+        DataModule(source.panel, source=source, validation_start="2019-11-01", buckets=True, half_life=9.0)
+
+
 def test_jagged_windows_attend_as_padded_ones(source):
     window = source.gather(source.entries()[:40])
     lengths = window.mask.sum(1)
@@ -158,6 +175,8 @@ def test_bad_settings_are_refused(source):
         (lambda: WindowBatches(entries[:0], 8), "there must be a window, not 0"),
         (lambda: WindowBatches(entries, 0), "at least 1, not 0"),
         (lambda: WindowBatches(entries, 8, weights=torch.ones(len(entries)).double()), "a number of batches"),
+        (lambda: WindowBatches(entries, 8, batches=1, weights=0.0 * entries.double()), "not all 0"),
+        (lambda: WindowBatches(entries, 8, batches=1, weights=torch.nan * entries.double()), "must be finite"),
         (lambda: WindowBatches(entries, 8, replicas=2, rank=2), r"rank 2 is outside 0\.\.1"),
         (lambda: BucketBatches(source, entries, 8, buckets=(0,)), "at least 1"),
         (lambda: sampling_weights(source, entries, half_life=0.0), "half_life positive, not 0.0"),

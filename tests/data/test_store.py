@@ -7,6 +7,7 @@ import torch
 
 from qtorch.data import DataError, Panel, WindowSource, WindowSpec
 from qtorch.data.rows import ParquetRows
+from qtorch.data.store import TensorFolder
 from qtorch.data.table import SessionTable
 from tests.data.markets import make_ohlc
 
@@ -78,8 +79,24 @@ def test_duplicates_are_found_across_chunks(frame, tmp_path, monkeypatch):
     torch.testing.assert_close(panel.close, expected.close, rtol=0, atol=0, equal_nan=True)
 
 
+@pytest.mark.parametrize("order", [["asset", "date"], ["date", "known_at"]])
+def test_actions_are_counted_once_across_chunks(frame, tmp_path, monkeypatch, order):
+    monkeypatch.setattr("qtorch.data.rows.CHUNK", 37)
+    rng = np.random.default_rng(4)
+    acting = rng.random(len(frame)) < 0.1
+    known_at = frame["date"].dt.tz_localize("UTC")
+    frame = frame.assign(split=np.where(acting, 2.0, 1.0), dividend=np.where(acting, 0.3, 0.0), known_at=known_at)
+    revised = frame.assign(known_at=known_at + pd.Timedelta(days=2)).sample(frac=0.5, random_state=2)
+    both = pd.concat([frame, revised]).sort_values(order, kind="stable")
+    both.to_parquet(tmp_path / "p.parquet", row_group_size=37)
+    expected = Panel.from_frame(frame)
+    for store in (None, tmp_path / "store"):
+        panel = Panel.from_parquet(tmp_path / "p.parquet", store=store)
+        torch.testing.assert_close(panel.values, expected.values, rtol=0, atol=0, equal_nan=True)
+
+
 def test_windows_from_disk_are_those_from_memory(frame, tmp_path, monkeypatch):
-    monkeypatch.setattr("qtorch.data.windows._MAPPED", 1)
+    monkeypatch.setattr("qtorch.data.windows.MAPPED", 1)
     monkeypatch.setattr("qtorch.data.windows._PIECE", 7)
     panel = Panel.from_frame(frame)
     memory, disk = WindowSource(panel, SPEC), WindowSource(panel, SPEC, store=tmp_path / "sessions")
@@ -91,9 +108,22 @@ def test_windows_from_disk_are_those_from_memory(frame, tmp_path, monkeypatch):
                 a, b = (s.gather(entries, every_position=every) for s in (memory, source))
                 assert torch.equal(getattr(a, name), getattr(b, name))
     assert disk.table.folder is not None
-    other = Panel.from_frame(frame[frame["asset"] != "A0"])
-    with pytest.raises(DataError, match=r"another panel or other windows \(panel differ\)"):
-        WindowSource(other, SPEC, store=tmp_path / "sessions")
+    for other in (frame[frame["asset"] != "A0"], frame.assign(volume=frame["volume"] + 1)):
+        with pytest.raises(DataError, match=r"another panel or other windows \(panel differ\)"):
+            WindowSource(Panel.from_frame(other), SPEC, store=tmp_path / "sessions")
+
+
+def test_of_two_processes_that_build_a_store_the_first_wins(frame, tmp_path):
+    source = WindowSource(Panel.from_frame(frame), SPEC)
+    slow = TensorFolder.create(tmp_path / "sessions")
+    WindowSource(source.panel, SPEC, store=tmp_path / "sessions")
+    slow.describe({"kind": "sessions"}, or_there=True)
+    assert slow.description("sessions")["pad"] == source.table.pad
+    other = TensorFolder.create(tmp_path / "panel")
+    source.panel.save(tmp_path / "panel")
+    with pytest.raises(DataError, match="exists already"):
+        other.describe({"kind": "panel"})
+    assert {path.name for path in tmp_path.iterdir()} == {"sessions", "panel"}
 
 
 def test_a_store_is_never_overwritten_and_never_half_there(frame, tmp_path):

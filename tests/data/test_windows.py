@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 import torch
 
-from qtorch.data import DataError, DataModule, Features, Panel, WalkForward, WindowSource, WindowSpec
+from qtorch.data import DataError, DataModule, Features, Panel, WalkForward, WindowDataset, WindowSource, WindowSpec
 from qtorch.data.datamodule import chronological_split
 from qtorch.data.table import session_table
 from qtorch.data.windows import outcomes
@@ -135,11 +135,52 @@ def test_unobserved_values_influence_nothing(frame):
     panel = Panel.from_frame(frame)
     values = panel.values.clone()
     values[~panel.mask] = 50.0
-    again = dataclasses.replace(panel, values=values)
-    assert torch.equal(
-        session_table(panel, SPEC.features, SPEC.horizons, pad=8).inputs,
-        session_table(again, SPEC.features, SPEC.horizons, pad=8).inputs,
+    a, b = (
+        session_table(p, SPEC.features, SPEC.horizons, pad=8)
+        for p in (panel, dataclasses.replace(panel, values=values))
     )
+    for name in ("record", "usable", "inputs"):  # targets and scales lie in the record
+        assert torch.equal(getattr(a, name), getattr(b, name))
+
+
+@pytest.mark.parametrize("embargo", [0, 1, 5])
+def test_no_label_of_any_horizon_reaches_the_embargo(source, embargo):
+    panel = source.panel
+    train, validation, _ = chronological_split(source, "2019-03-01", "2019-09-02", embargo)
+    observed = panel.mask.numpy()
+    for span, first in ((train, panel.row("2019-03-01")), (validation, panel.row("2019-09-02"))):
+        for every in (False, True):
+            window = WindowDataset(source, span, every)[span.entries]
+            asset, last = window.asset_index.numpy(), np.full(len(window), -1)
+            C = SPEC.context
+            for h, horizon in enumerate(SPEC.horizons):
+                for c in range(C) if every else (C - 1,):
+                    known = (window.target_mask[:, c, h] if every else window.target_mask[:, h]).numpy()
+                    position = span.entries.long() + c + horizon
+                    row = source.table.row[position].numpy()
+                    last = np.where(known, np.maximum(last, row), last)
+            for b in range(0, len(window), 11):
+                between = observed[last[b] + 1 : first, asset[b]].sum()
+                assert between >= embargo
+            assert (last >= 0).all()
+    with pytest.raises(ValueError, match="embargo must be at least 0 sessions, not -3"):
+        chronological_split(source, "2019-03-01", None, -3)
+    with pytest.raises(DataError, match="has a time zone"):
+        chronological_split(source, pd.Timestamp("2019-03-01", tz="UTC"), None)
+
+
+def test_windows_of_another_panel_or_spec_are_refused(source):
+    panel, other = source.panel, dataclasses.replace(SPEC, horizons=(1, 5))
+    for table_of, spec, what in (
+        (panel, other, "horizons"),
+        (panel.until("2019-06-03"), SPEC, "panel"),
+        (panel, dataclasses.replace(SPEC, features=Features(warm_up=6)), "features"),
+        (panel, dataclasses.replace(SPEC, context=64), "pad, below 63"),
+    ):
+        with pytest.raises(DataError, match=f"made for other windows: {what}"):
+            WindowSource(table_of, spec, source.table)
+    with pytest.raises(ValueError, match="another panel or spec"):
+        DataModule(panel, other, source=source, validation_start="2019-06-03")
 
 
 def test_splits_are_purged_and_in_order(source):

@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
 from qtorch.data import Calendar, DataError, Features, Panel, PanelWindowSource, WindowSource, WindowSpec
@@ -16,8 +16,8 @@ START, END = pd.Timestamp("2021-03-01"), pd.Timestamp("2021-05-14")  # both chan
 ASSETS = st.lists(
     st.tuples(
         st.integers(0, 2),  # calendar
-        st.integers(0, 40),  # days before its listing
-        st.integers(0, 40),  # days after its end
+        st.integers(0, 36),  # days before its listing
+        st.integers(0, 36),  # days after its end
         st.sampled_from([0.0, 0.05, 0.4]),  # share of its sessions without a price
     ),
     min_size=1,
@@ -35,6 +35,16 @@ CALENDARS = st.lists(
     min_size=1,
     max_size=3,
 )
+
+
+# The next close of the one comes before that of the other.
+LATE = {"weekdays": {"Mon", "Tue", "Wed"}, "zone": "America/New_York", "holidays": [], "close": "24:00"}
+EARLY = {
+    "weekdays": {"Mon", "Tue", "Wed"},
+    "zone": "Asia/Tokyo",
+    "holidays": [],
+    "close": "09:30",
+}  # the next before it
 
 
 def calendar(n, weekdays, zone, holidays, close):
@@ -62,12 +72,12 @@ def reference(frame, panel, known, as_of):
     for asset, own in frame.groupby("asset"):
         days = pd.DatetimeIndex(own["date"])
         if as_of is None:
-            row = panel.dates.get_indexer(days)
+            instants = panel.as_of
         else:
             clock, zone = as_of.split()
             instants = (panel.dates + pd.Timedelta(clock + ":00")).tz_localize(zone).tz_convert("UTC")
-            held = sessions(of[own["exchange"].iloc[0]], days[0], days[-1])
-            row = instants.searchsorted(held.closes[held.days.get_indexer(days)])
+        held = sessions(of[own["exchange"].iloc[0]], days[0], days[-1])
+        row = instants.searchsorted(held.closes[held.days.get_indexer(days)])
         close = pd.Series(own["close"].to_numpy(), row)
         close = close[close.index < len(panel.dates)]
         out[asset] = close[~close.index.duplicated(keep="last")]
@@ -84,6 +94,7 @@ def features_of(close: pd.Series) -> pd.DataFrame:
 @pytest.mark.parametrize("as_of", [None, "16:30 Europe/London"])
 @settings(max_examples=40, deadline=None)
 @given(CALENDARS, ASSETS, st.integers(0, 2**31), st.integers(1, 7), st.integers(2, 6), st.integers(1, 4))
+@example([LATE, EARLY], [(0, 0, 0, 0.0), (1, 0, 0, 0.05)], 0, 3, 2, 1)
 def test_windows_hold_what_a_plain_loop_over_pandas_finds(as_of, markets, assets, seed, context, long, warm_up):
     known = [calendar(n, **of) for n, of in enumerate(markets)]
     frame = prices(known, assets, seed)

@@ -40,7 +40,8 @@ class Features:
         parts: the features.
         scale_decay: of the EWMA volatility that is the scale; .94 is RiskMetrics'.
         warm_up: sessions after an asset's first return that are no input and no target; None is the longest look-back
-            of the parts, and 20 at least, while the scale settles.
+            of the parts, and 20 at least, while the scale settles. A number takes the place of the parts' look-backs:
+            what has a value already is used, however few sessions it comes from.
 
     Raises:
         ValueError: there is no part, two columns have one name, or a setting is out of bounds.
