@@ -1,6 +1,6 @@
 """Adjusts prices for corporate actions, so that every ratio of two of an asset's prices is a total return."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -10,6 +10,59 @@ from qtorch.data.rows import PRICES
 
 UNADJUSTED = "unadjusted_close"
 _ASSETS = 256  # handled at once
+_NONE = {"split": 1.0, "dividend": 0.0}  # what says that there is none, as 0 and NaN do
+
+
+class Events:
+    """Splits and dividends as rows state them; those of a session count once, as they were first known.
+
+    As with prices, the latest of the versions that are known at the same as-of holds, and a version known only at a
+    later one revises nothing: what a panel's row has taken for a return stays one. Where the first versions state none,
+    the first that does counts, on the row that knows it.
+
+    Args:
+        kinds: ``"split"``, ``"dividend"`` or both.
+    """
+
+    def __init__(self, kinds: Sequence[str]) -> None:
+        self._stated: dict[str, list[pd.DataFrame]] = {kind: [] for kind in kinds}
+
+    def note(self, rows: pd.DataFrame, t: np.ndarray, n: np.ndarray) -> None:
+        """Notes what rows state, given the panel's row that knows each and the column of its asset."""
+        known = rows["known_at"].astype("int64").to_numpy() if "known_at" in rows else np.zeros(len(rows), np.int64)
+        for kind, parts in self._stated.items():
+            value = rows[kind].to_numpy()
+            acts = (value > 0) & (value != _NONE[kind])
+            there = ~np.isnan(value) if "known_at" in rows else acts  # a version can take an action back
+            part = rows.loc[there, ["date", "row"]].assign(t=t[there], n=n[there], known=known[there])
+            parts.append(part.assign(value=value[there], acts=acts[there]))
+
+    def grids(
+        self, shape: tuple[int, int], since: np.ndarray, refused: pd.Series, refuse: Callable[[pd.DataFrame, str], None]
+    ) -> dict[str, np.ndarray]:
+        """The actions `[T, N]` by the row that knows them, as of `adjust`.
+
+        Args:
+            shape: `T` rows, `N` assets.
+            since: the date of each asset's first price, up to which no action matters.
+            refused: numbers of the rows of which nothing is taken.
+            refuse: told the rows that state an action of the same asset, date and instant, and its kind.
+        """
+        grids = {}
+        for kind, parts in self._stated.items():
+            stated = pd.concat(parts, ignore_index=True)
+            stated = stated[~stated["row"].isin(refused)]
+            twice = stated["acts"] & stated.duplicated(["n", "date", "known", "acts"], keep=False)
+            if twice.any():
+                refuse(stated[twice], kind)
+            versions = stated[~twice].sort_values(["n", "date", "t", "known", "acts"])
+            latest = versions.drop_duplicates(["n", "date", "t"], keep="last")
+            first = latest[latest["acts"]].drop_duplicates(["n", "date"])
+            first = first[first["date"].to_numpy() > since[first["n"]]]
+            grids[kind] = np.full(shape, _NONE[kind])
+            combine = np.multiply if kind == "split" else np.add
+            combine.at(grids[kind], (first["t"], first["n"]), first["value"])
+        return grids
 
 
 def adjust(

@@ -9,7 +9,7 @@ import pandas as pd
 import torch
 
 from qtorch.data import clean
-from qtorch.data.adjust import UNADJUSTED, adjust
+from qtorch.data.adjust import UNADJUSTED, Events, adjust
 from qtorch.data.calendars import AnyCalendar, Sessions, at_clock, code_of, sessions
 from qtorch.data.clean import BadRows, finding
 from qtorch.data.errors import DataError, listing, name_rows
@@ -95,8 +95,8 @@ def build(rows: Rows, rules: Rules, sink: MemorySink | DiskSink, advance: Callab
                 advance(len(chunk))
             names = assets[block]
             target.drop_superseded(names)
-            if target.actions:
-                adjust(target.values, target.fields, target.actions, names, dates)
+            if UNADJUSTED in target.fields:
+                adjust(target.values, target.fields, target.actions(names, rules.bad_rows), names, dates)
             close = target.values[:, :, target.fields.index("close")]
             target.note_jumps(close, rules.jump, names)
             observed[:, block] = torch.from_numpy(~np.isnan(close))
@@ -238,21 +238,22 @@ class _Target:
     day: np.ndarray
     position: np.ndarray
     known: np.ndarray | None
-    actions: dict[str, np.ndarray]
+    ratio: np.ndarray | None  # of adj_close to close
+    events: Events
     findings: list[pd.DataFrame] = field(default_factory=list)
 
     @classmethod
     def of(cls, rows: Rows, rules: Rules, fields: list[str], shape: tuple[int, int]) -> "_Target":
         actions = [name for name in ACTIONS if rules.adjust and name in rows.columns]
         fields = fields + ([UNADJUSTED] if actions else [])
-        none = {"adj_close": np.nan, "split": 1.0, "dividend": 0.0}
         return cls(
             fields,
             np.full((*shape, len(fields)), np.nan),
             np.full(shape, -1, dtype=np.int32),
             np.full(shape, -1, dtype=np.int32 if len(rows) < 2**31 else np.int64),
             np.full(shape, np.iinfo(np.int64).min) if "known_at" in rows.columns else None,
-            {name: np.full(shape, none[name]) for name in actions},
+            np.full(shape, np.nan) if "adj_close" in actions else None,
+            Events([name for name in actions if name != "adj_close"]),
         )
 
     def put(self, rows: pd.DataFrame, t: np.ndarray, n: np.ndarray, bad_rows: BadRows) -> None:
@@ -289,6 +290,8 @@ class _Target:
         self.position.ravel()[cell] = kept["row"].to_numpy()
         if self.known is not None:
             self.known.ravel()[cell] = known[wins]
+        if self.ratio is not None:
+            self.ratio.ravel()[cell] = (kept["adj_close"] / kept["close"]).to_numpy()
 
     def _meet(
         self,
@@ -316,12 +319,11 @@ class _Target:
         lost = earlier[~older & ~twice]
         self._note_superseded(pd.concat([rows.iloc[at[older]], lost[lost["row"] >= 0]]))
 
-    def _refuse_twice(self, rows: pd.DataFrame, bad_rows: BadRows) -> None:
-        what = "more than one row for a date and asset"
+    def _refuse_twice(self, rows: pd.DataFrame, bad_rows: BadRows, kind: str = "row") -> None:
+        what = f"more than one {kind} for a date and asset"
         if bad_rows == "raise":
-            raise DataError(
-                f"{what}: {name_rows(rows)}. Keep one of each, or pass bad_rows='quarantine' to leave them out."
-            )
+            remedy = "Give their sum" if kind == "dividend" else "Keep one of each"
+            raise DataError(f"{what}: {name_rows(rows)}. {remedy}, or pass bad_rows='quarantine' to leave them out.")
         self.findings.append(finding("refused", rows.assign(detail=what)))
 
     def _note_superseded(self, rows: pd.DataFrame) -> None:
@@ -345,6 +347,20 @@ class _Target:
             self.findings.append(finding("superseded", late.assign(row=self.position[t, n], detail=detail)))
             self.values[t, n] = np.nan
             self.day[t, n] = -1
+
+    def actions(self, assets: Sequence[str], bad_rows: BadRows) -> dict[str, np.ndarray]:
+        """The corporate actions as `adjust` takes them, none from a refused row."""
+
+        def refuse(rows: pd.DataFrame, kind: str) -> None:
+            """Raises for rows that state the same action, or notes each."""
+            self._refuse_twice(rows.assign(asset=np.array(assets, dtype=object)[rows["n"]]), bad_rows, kind)
+
+        noted = pd.concat([clean.no_findings(), *self.findings])
+        refused = noted.loc[noted["kind"] == "refused", "row"]
+        priced = ~np.isnan(self.values[:, :, self.fields.index("close")])
+        since = _dates(self.day[priced.argmax(0), np.arange(priced.shape[1])])
+        grids = self.events.grids(self.day.shape, since, refused, refuse)
+        return grids if self.ratio is None else {**grids, "adj_close": self.ratio}
 
     def note_jumps(self, close: np.ndarray, limit: float, assets: Sequence[str]) -> None:
         """Lists one-session moves beyond a limit."""
@@ -423,23 +439,9 @@ def _place(
         detail = f"it is known after {as_of[-1]:%Y-%m-%d %H:%M} UTC"
         target.findings.append(finding("not_yet_known", rows[late].assign(detail=detail)))
     on_time = t < len(as_of)
-    for name in actions:
-        _note_actions(target.actions[name], name, rows[on_time], t[on_time], n[on_time])
+    target.events.note(rows[on_time], t[on_time], n[on_time])
     put = on_time & priced & ~(stray & (rules.off_calendar == "drop"))
     target.put(rows[put], t[put], n[put], rules.bad_rows)
-
-
-def _note_actions(grid: np.ndarray, name: str, rows: pd.DataFrame, t: np.ndarray, n: np.ndarray) -> None:
-    """Collects splits, dividends or adjusted closes on the rows on which they are known."""
-    value = rows[name].to_numpy()
-    there = value > 0  # NaN and 0 say that there is none
-    at = (t[there], n[there])
-    if name == "split":
-        np.multiply.at(grid, at, value[there])
-    elif name == "dividend":
-        np.add.at(grid, at, value[there])
-    else:
-        grid[at] = value[there] / rows["close"].to_numpy()[there]
 
 
 def _union(

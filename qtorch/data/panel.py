@@ -32,7 +32,8 @@ class Panel:
 
     Row t holds exactly what is known at the instant `as_of[t]`: for each asset the latest close that became known
     after `as_of[t-1]`. With the default as-of, after the last close of the day, that is the close labelled
-    `dates[t]`; at ``"16:30 Europe/London"`` New York's column holds the close of its session before.
+    `dates[t]`, save where a market's next close comes before another's, across the world; at
+    ``"16:30 Europe/London"`` New York's column holds the close of its session before.
 
     Attributes:
         values: prices and volumes, NaN where nothing is observed. float64, because daily returns of pegged
@@ -90,7 +91,8 @@ class Panel:
                 that is later than its session's close. Or the same with a MultiIndex (date, asset) or qlib's
                 (datetime, instrument). Or, with a DatetimeIndex, one column of closes per asset. A row without a close
                 says that there is no price. A split or dividend between sessions counts with the next one; one dated
-                after the last price is not known yet and changes nothing.
+                after the last price is not known yet and changes nothing. Those of a session count once, as they were
+                first known: a revision of them, as of a price, changes nothing that was known.
             exchange: the exchange code of all assets, or of each.
             calendars: calendars of exchange codes that `qtorch.data.sessions` does not know, or is to take otherwise.
             as_of: ``"HH:MM Zone"``, a wall-clock time of each date (``"16:30 Europe/London"``); None is after the

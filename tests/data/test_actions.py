@@ -90,6 +90,36 @@ def test_an_action_between_sessions_goes_to_the_next(raw):
     torch.testing.assert_close(Panel.from_frame(frame).values, monday.values, rtol=0, atol=0, equal_nan=True)
 
 
+@pytest.mark.parametrize("event", [{"split": 2.0}, {"dividend": 5.0}])
+def test_nothing_is_taken_from_refused_rows(raw, event):
+    frame = raw.assign(**dict.fromkeys(event, np.nan))
+    acting = frame.iloc[[20]].assign(**event)
+    rest = frame.drop(index=20)
+    without = Panel.from_frame(rest)
+    for other in (acting, frame.iloc[[20]]):  # whether both of the duplicates state it or one
+        twice = pd.concat([rest, acting, other]).sort_values("date", kind="stable", ignore_index=True)
+        panel = Panel.from_frame(twice, bad_rows="quarantine")
+        torch.testing.assert_close(panel.values, without.values, rtol=0, atol=0, equal_nan=True)
+
+
+def test_an_action_in_a_row_of_its_own_counts_once(raw):
+    kept = ["date", "asset", "exchange"]
+    event = raw.iloc[[20]][kept].assign(split=2.0, dividend=1.0)
+    beside = pd.concat([raw, event]).sort_values("date", kind="stable", ignore_index=True)
+    at = raw["date"] == raw["date"][20]
+    inside = Panel.from_frame(raw.assign(split=np.where(at, 2.0, 1.0), dividend=np.where(at, 1.0, 0.0)))
+    torch.testing.assert_close(Panel.from_frame(beside).values, inside.values, rtol=0, atol=0, equal_nan=True)
+    for kind, remedy in (("split", "Keep one of each"), ("dividend", "Give their sum")):
+        twice = pd.concat([raw, event[[*kept, kind]], event[[*kept, kind]]])
+        twice = twice.sort_values("date", kind="stable", ignore_index=True)
+        words = rf"more than one {kind} for a date and asset: AAA 2019-07-01 \(row 21\), .*\(row 22\)\. {remedy}"
+        with pytest.raises(DataError, match=words):
+            Panel.from_frame(twice)
+        panel = Panel.from_frame(twice, bad_rows="quarantine")
+        assert list(panel.findings["row"]) == [21, 22]
+        np.testing.assert_allclose(panel.close[:, 0], raw["close"], rtol=1e-12)
+
+
 def test_adj_close_is_the_vendors(raw):
     factor = np.linspace(0.5, 1, len(raw))
     panel = Panel.from_frame(raw.assign(adj_close=raw["close"] * factor, split=7.0))

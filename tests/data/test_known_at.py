@@ -11,8 +11,9 @@ from tests.conftest import make_prices
 def frame() -> pd.DataFrame:
     """Two assets whose rows are known at the close."""
     frame = make_prices({"AAA": "XNYS", "EEE": "XECB"}, "2019-07-01", "2019-07-31")
-    closes = [sessions(code, day, day).closes[0] for code, day in zip(frame["exchange"], frame["date"], strict=True)]
-    return frame.assign(known_at=pd.DatetimeIndex(closes))
+    calendars = [sessions(code, frame["date"].min(), frame["date"].max()) for code in ("XNYS", "XECB")]
+    closes = [calendar.closes[calendar.days <= "2019-07-31"] for calendar in calendars]
+    return frame.assign(known_at=closes[0].append(closes[1]))
 
 
 def at(frame: pd.DataFrame, asset: str, date: str) -> int:
@@ -61,6 +62,60 @@ def test_a_revision_never_changes_what_was_known(frame):
     assert cell(panel, "AAA", "2019-07-08") == (State.OBSERVED, frame["close"][first])
     assert not (panel.close == 999.0).any()
     assert list(panel.findings["kind"]) == ["superseded"]
+
+
+def with_versions(frame: pd.DataFrame, *versions: dict) -> pd.DataFrame:
+    """AAA's row of 8 July as each version has it, the first in the place of its own."""
+    row = frame[(frame["asset"] == "AAA") & (frame["date"] == "2019-07-08")]
+    parts = [row.assign(**version) for version in versions]
+    columns = dict.fromkeys(name for version in versions for name in version if name not in frame)
+    rest = frame.drop(index=row.index).assign(**dict.fromkeys(columns, np.nan))
+    return pd.concat([rest, *parts]).sort_values(["asset", "date"], kind="stable", ignore_index=True)
+
+
+def same_prices(one: pd.DataFrame, other: pd.DataFrame, **options) -> None:
+    a, b = (Panel.from_frame(frame, **options).values for frame in (one, other))
+    torch.testing.assert_close(a, b, rtol=0, atol=0, equal_nan=True)
+
+
+@pytest.mark.parametrize("kind", ["split", "dividend", "adj_close"])
+@pytest.mark.parametrize("revised", [2.0, 3.0, 0.0])
+def test_a_revision_revises_no_action_that_was_known(frame, kind, revised):
+    if kind == "adj_close":
+        frame, revised = frame.assign(adj_close=frame["close"] * 0.9), revised + 0.1
+    later = {kind: revised, "known_at": pd.Timestamp("2019-07-09 10:00", tz="UTC")}
+    once = with_versions(frame, {kind: 2.0})
+    same_prices(with_versions(frame, {kind: 2.0}, later), once)
+    same_prices(with_versions(frame, {kind: 2.0}, {**later, "close": np.nan}), once)
+
+
+@pytest.mark.parametrize(
+    ("kind", "first", "last"),
+    [("split", 2.0, 3.0), ("split", 2.0, 1.0), ("split", np.nan, 2.0), ("dividend", 5.0, 0.0), ("dividend", 5.0, 4.0)],
+)
+def test_the_latest_version_of_an_action_holds_at_the_same_as_of(frame, kind, first, last):
+    overnight = {"known_at": pd.Timestamp("2019-07-09 10:00", tz="UTC")}  # before London's next 16:30
+    for order in (1, -1):
+        both = [{kind: first}, {kind: last, **overnight}][::order]
+        same_prices(
+            with_versions(frame, *both), with_versions(frame, {kind: last, **overnight}), as_of="16:30 Europe/London"
+        )
+
+
+def test_an_action_stated_late_counts_once_it_is_known(frame):
+    frame = frame[frame["asset"] == "AAA"]
+    late = {"split": 2.0, "known_at": pd.Timestamp("2019-07-09 10:00", tz="UTC")}
+    panel = Panel.from_frame(with_versions(frame, {"split": 1.0}, late))
+    close = frame.set_index("date")["close"] * np.where(frame["date"] < "2019-07-09", 1.0, 2.0)
+    np.testing.assert_allclose(panel.close[:, 0], close, rtol=1e-12)
+
+
+def test_an_action_up_to_the_first_price_changes_nothing_whenever_it_is_known(frame):
+    listed = frame[frame["date"] >= "2019-07-08"]
+    late = {"split": 2.0, "known_at": pd.Timestamp("2019-07-12 10:00", tz="UTC")}
+    same_prices(with_versions(listed, {"split": 1.0}, late), with_versions(listed, {"split": 1.0}))
+    early = {**late, "date": pd.Timestamp("2019-07-03"), "close": np.nan}
+    same_prices(with_versions(listed, early, {"split": 1.0}), with_versions(listed, {"split": 1.0}))
 
 
 def test_every_price_is_known_at_its_row(frame):

