@@ -45,7 +45,8 @@ def market(seed: int, strays: float = 0.3) -> tuple[pd.DataFrame, list[Calendar]
     calendars = []
     for code, (close, zone, weekdays) in CLOSES.items():
         holidays, early = (tuple(rng.choice(DAYS, rng.integers(5), replace=False)) for _ in range(2))
-        early_closes = {f"{day:%Y-%m-%d}": "12:30" for day in pd.DatetimeIndex(early)}
+        early = [day for day in pd.DatetimeIndex(early).difference(holidays) if f"{day:%a}" in weekdays]
+        early_closes = {f"{day:%Y-%m-%d}": "12:30" for day in early}
         calendars.append(Calendar(code, close, zone, weekdays, tuple(pd.DatetimeIndex(holidays)), early_closes))
     open_days = {calendar.code: sessions(calendar, DAYS[0], DAYS[-1]).days for calendar in calendars}
     parts = []
@@ -103,6 +104,23 @@ def test_a_panel_of_an_earlier_instant_comes_back_up_to_its_last_session(seed, l
     spanned = panel.mask.any(1).numpy() & (panel.dates <= to_long(panel)["date"].max())
     assert back.dates[-1] == panel.dates[spanned][-1]
     assert_same(back, panel.until(back.dates[-1]))
+
+
+@settings(max_examples=15, deadline=None)
+@given(seed=SEEDS, layout=st.sampled_from(sorted(ROUND_TRIPS)), actions=st.sampled_from(["events", "adj_close"]))
+def test_an_adjusted_panel_comes_back_as_it_was(seed, layout, actions):
+    frame, calendars = market(seed)
+    rng = np.random.default_rng(seed)
+    if actions == "events":
+        split, dividend = (np.where(rng.random(len(frame)) < 0.2, value, 0.0) for value in (2.0, 0.1))
+        frame = frame.assign(split=split, dividend=dividend)
+    else:
+        frame = frame.assign(adj_close=frame["close"] * rng.uniform(0.5, 1.5, len(frame)))
+    panel = Panel.from_frame(frame, calendars=calendars)
+    assert not torch.equal(panel.close.nan_to_num(), panel.field("unadjusted_close").nan_to_num())
+    assert_same(ROUND_TRIPS[layout](panel, calendars=calendars, fields=["unadjusted_close"]), panel)
+    if layout == "xarray":
+        assert_same(ROUND_TRIPS[layout](panel, calendars=calendars), panel)
 
 
 def test_long_rows_are_labelled_by_session_and_say_where_the_panel_holds_them(prices):

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from matplotlib.figure import Figure
+from skfolio.model_selection import CombinatorialPurgedCV
 from sklearn import linear_model, model_selection
 
 from qtorch.data import DataError
@@ -317,9 +318,8 @@ def test_scikit_learn_takes_the_splitters(market_frame, splitter):
 
 
 def test_combinatorial_equals_skfolios_on_one_asset():
-    skfolio = pytest.importorskip("skfolio.model_selection")
     h, embargo = 2, 3
-    theirs = skfolio.CombinatorialPurgedCV(6, 2, purged_size=h, embargo_size=embargo)
+    theirs = CombinatorialPurgedCV(6, 2, purged_size=h, embargo_size=embargo)
     X = np.zeros((72, 2))
     samples = Samples(np.arange(72), np.arange(72) + h, 72 + h)
     ours = CombinatorialPurged(6, 2, embargo=embargo)
