@@ -95,7 +95,7 @@ def build(rows: Rows, rules: Rules, sink: MemorySink | DiskSink, advance: Callab
                 advance(len(chunk))
             names = assets[block]
             target.drop_superseded(names)
-            if UNADJUSTED in target.fields:
+            if target.adjusts:
                 adjust(target.values, target.fields, target.actions(names, rules.bad_rows), names, dates)
             close = target.values[:, :, target.fields.index("close")]
             target.note_jumps(close, rules.jump, names)
@@ -128,6 +128,12 @@ def _fields(rows: Rows, rules: Rules) -> list[str]:
     absent = [name for name in rules.fields if name not in rows.columns]
     if absent:
         raise DataError(f"no column {listing(map(repr, absent))} of fields={tuple(rules.fields)}.")
+    actions = [name for name in ACTIONS if rules.adjust and name in rows.columns]
+    if actions and UNADJUSTED in rows.columns:
+        raise DataError(
+            f"a column {UNADJUSTED!r} beside {listing(map(repr, actions))}: prices that are adjusted already would be "
+            f"adjusted again. Drop {UNADJUSTED!r} if the prices are as they were traded, else pass adjust=False."
+        )
     return [name for name in FIELDS if name in rows.columns] + [name for name in rules.fields if name not in FIELDS]
 
 
@@ -238,6 +244,7 @@ class _Target:
     day: np.ndarray
     position: np.ndarray
     known: np.ndarray | None
+    adjusts: bool
     ratio: np.ndarray | None  # of adj_close to close
     events: Events
     findings: list[pd.DataFrame] = field(default_factory=list)
@@ -252,6 +259,7 @@ class _Target:
             np.full(shape, -1, dtype=np.int32),
             np.full(shape, -1, dtype=np.int32 if len(rows) < 2**31 else np.int64),
             np.full(shape, np.iinfo(np.int64).min) if "known_at" in rows.columns else None,
+            bool(actions),
             np.full(shape, np.nan) if "adj_close" in actions else None,
             Events([name for name in actions if name != "adj_close"]),
         )
@@ -395,9 +403,9 @@ def _place(
 ) -> None:
     """Checks a chunk's rows and puts them where they become known."""
     actions = [name for name in ACTIONS if name in chunk and rules.adjust]
-    given = [name for name in target.fields if name != UNADJUSTED]
+    given = [name for name in target.fields if name in chunk]
     rows, refused = clean.usable(chunk, [*given, *actions], rules.exchange, rules.bad_rows)
-    if UNADJUSTED in target.fields:
+    if actions:
         rows = rows.assign(**{UNADJUSTED: rows["close"]})
     target.findings.append(refused)
     n = survey.codes(rows["asset"]) - first  # below 0 where an asset has no price anywhere

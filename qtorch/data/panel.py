@@ -103,7 +103,8 @@ class Panel:
             off_calendar: what to do with a price on a day on which the exchange is closed: keep it as observed and
                 list it in `findings`, drop it and list it, or raise.
             adjust: adjust open, high, low and close for corporate actions where the frame has their columns (see
-                `qtorch.data.adjust`), and keep the close as it was traded in the field `unadjusted_close`.
+                `qtorch.data.adjust`), and keep the close as it was traded in the field `unadjusted_close`. The prices
+                of a frame without such columns are taken as adjusted; its `unadjusted_close` is one of `fields`.
             fields: further numeric columns to keep.
             delisted: the last date of each asset that is known to have been delisted. With it, an asset that is not
                 named, and has no price to the end, is MISSING and not UNLISTED.

@@ -168,3 +168,12 @@ def test_further_fields_are_kept_if_asked_for(raw):
     assert (panel.field("spread") == -0.5).all()
     with pytest.raises(DataError, match=r"no column 'bid' of fields=\('bid',\)"):
         Panel.from_frame(raw, fields=("bid",))
+
+
+@pytest.mark.parametrize("action", ["split", "dividend", "adj_close"])
+def test_prices_are_not_adjusted_twice(raw, action):
+    adjusted = raw.assign(unadjusted_close=raw["close"] * 2, **{action: 1.0})
+    with pytest.raises(DataError, match=f"'unadjusted_close' beside '{action}'.*Drop 'unadjusted_close'.*adjust=False"):
+        Panel.from_frame(adjusted)
+    panel = Panel.from_frame(adjusted, adjust=False, fields=["unadjusted_close"])
+    np.testing.assert_allclose(panel.field("unadjusted_close"), 2 * panel.close)
