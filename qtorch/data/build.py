@@ -54,7 +54,7 @@ class Survey:
 
     def codes(self, assets: pd.Series) -> np.ndarray:
         """The number of each row's asset, -1 if it has no price anywhere."""
-        own = np.array([self.code_of.get(name, -1) for name in assets.cat.categories], dtype=np.int64)
+        own = np.array([self.code_of.get(str(name), -1) for name in assets.cat.categories], dtype=np.int64)
         return own[assets.cat.codes.to_numpy()]
 
 

@@ -141,15 +141,15 @@ class Panel:
 
         Args:
             path: file or folder with the columns of `from_frame`; only those needed are read.
-            start: the first date to read, inclusive.
-            end: the last date to read, inclusive.
+            start: the first date to read, inclusive; without a time zone.
+            end: the last date to read, inclusive; without a time zone.
             store: a folder for a panel larger than memory: its tensors are files that are mapped into memory, as of
                 `Panel.open`.
             progress: show a progress bar.
             **options: as of `from_frame`.
 
         Raises:
-            DataError: the file cannot be read, or `from_frame` refuses what it holds.
+            DataError: the file cannot be read, `start` or `end` is no date, or `from_frame` refuses what it holds.
         """
         return cls._build(ParquetRows(path, start, end), Rules(**options), store, progress)
 

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
@@ -57,12 +58,19 @@ class ParquetRows:
 
     @cached_property
     def _dataset(self) -> Any:
+        import pyarrow as pa
         import pyarrow.dataset as ds
 
         if not Path(self.path).exists():
             raise DataError(f"{self.path}: no such file or folder.")
         with _readable(self.path):
             dataset = ds.dataset(self.path, partitioning="hive")
+            part = next(dataset.get_fragments(), None)
+            keys = {} if part is None else ds.get_partition_keys(part.partition_expression)
+            if {"asset", "exchange"} & set(keys):  # a folder asset=000001 is not numbered 1
+                text = {"asset": pa.string(), "exchange": pa.string()}
+                kinds = pa.schema([(key, text.get(key, dataset.schema.field(key).type)) for key in keys])
+                dataset = ds.dataset(self.path, partitioning=ds.partitioning(kinds, flavor="hive"))
         names = dataset.schema.names
         missing = [name for name in ("date", "asset", "close") if name not in names]
         if missing:
@@ -75,13 +83,18 @@ class ParquetRows:
     def _condition(self) -> Any:
         import pyarrow as pa
         import pyarrow.dataset as ds
+        import pyarrow.types as kinds
 
-        kind = self._dataset.schema.field("date").type
+        kind, date = self._dataset.schema.field("date").type, ds.field("date")
+        if kinds.is_integer(kind) or kinds.is_floating(kind):
+            raise DataError(f"{self.path}: date is {kind}, not dates. Write dates, or text such as 2020-01-31.")
+        if not (kinds.is_date(kind) or kinds.is_timestamp(kind)):  # text, of a column or of hive's folders
+            date, kind = date.cast(pa.string()).cast(pa.timestamp("us")), pa.timestamp("us")
         condition = None
-        for bound, compare in ((self.start, "__ge__"), (self.end, "__le__")):
-            if bound is not None:
-                with _readable(self.path):
-                    test = getattr(ds.field("date"), compare)(pa.scalar(pd.Timestamp(bound)).cast(kind))
+        for name, compare in (("start", "__ge__"), ("end", "__le__")):
+            if getattr(self, name) is not None:
+                bound = pa.scalar(label(getattr(self, name), name)).cast(kind)
+                test = getattr(date, compare)(bound)
                 condition = test if condition is None else condition & test
         return condition
 
@@ -96,7 +109,9 @@ class ParquetRows:
 
         wanted = [name for name in columns if name in self.columns]
         first = 0
-        for part, fragment in enumerate(self._dataset.get_fragments(self._condition)):
+        with _readable(self.path):
+            fragments = list(self._dataset.get_fragments(self._condition))
+        for part, fragment in enumerate(fragments):
             scanner = fragment.scanner(
                 schema=self._dataset.schema,
                 columns=wanted,
@@ -133,6 +148,21 @@ class ParquetRows:
 Rows = FrameRows | ParquetRows
 
 
+def label(date: Any, what: str) -> pd.Timestamp:
+    """A session's label.
+
+    Raises:
+        DataError: it cannot be read, is absent, or has a time zone.
+    """
+    try:
+        day = pd.NaT if isinstance(date, Real) else pd.Timestamp(date)  # a number would be nanoseconds since 1970
+    except (ValueError, TypeError):
+        day = pd.NaT
+    if pd.isna(day) or day.tz is not None:
+        raise DataError(f"{what} is {date!r}. Give a session's label, a date without a time zone: 2020-01-31.")
+    return day
+
+
 @contextmanager
 def _readable(path: str | Path) -> Iterator[None]:
     """Says which file is broken when Arrow cannot read it."""
@@ -141,7 +171,9 @@ def _readable(path: str | Path) -> Iterator[None]:
     try:
         yield
     except (pa.ArrowException, OSError) as error:
-        raise DataError(f"{path}: not a readable Parquet file ({error}). Write or copy it again.") from error
+        raise DataError(
+            f"{path}: not a readable Parquet file ({error}). Write or copy it again, dates as dates."
+        ) from error
 
 
 def _long(frame: pd.DataFrame) -> pd.DataFrame:

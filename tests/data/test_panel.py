@@ -4,6 +4,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from jaxtyping import config
 
 from qtorch.data import DataError, Panel, State, sessions
 from tests.conftest import make_prices
@@ -62,6 +63,53 @@ def test_parquet_reads_a_span_of_a_partitioned_dataset(prices, tmp_path):
     panel = Panel.from_parquet(tmp_path / "set", start="2019-07-01", end="2019-07-31")
     assert (str(panel.dates[0].date()), str(panel.dates[-1].date())) == ("2019-07-01", "2019-07-31")
     assert panel.mask.sum() == prices["date"].between("2019-07-01", "2019-07-31").sum()
+
+
+@pytest.mark.parametrize("form", ["%Y-%m-%d", "%Y-%m-%d %H:%M:%S", "date"])
+@pytest.mark.parametrize("folders", [None, ["date"], ["asset", "date"]])
+def test_a_span_of_text_dates_has_its_first_and_its_last_day(prices, tmp_path, form, folders):
+    text = prices["date"].dt.date if form == "date" else prices["date"].dt.strftime(form)
+    prices.assign(date=text).to_parquet(tmp_path / "prices", partition_cols=folders)
+    panel = Panel.from_parquet(tmp_path / "prices", start="2019-07-01", end="2019-07-31")
+    expected = Panel.from_frame(prices[prices["date"].between("2019-07-01", "2019-07-31")])
+    assert torch.equal(panel.values.nan_to_num(), expected.values.nan_to_num())
+
+
+def test_a_span_that_cannot_be_compared_is_refused(prices, tmp_path, monkeypatch):
+    monkeypatch.setattr(config, "jaxtyping_disable", True)  # a user's calls are not type-checked
+    path = tmp_path / "prices.parquet"
+    prices.to_parquet(path)
+    for bound in (pd.Timestamp("2019-07-01", tz="UTC"), "soon", pd.NaT, 20190701):
+        for name in ("start", "end"):
+            with pytest.raises(DataError, match=f"{name} is .*a date without a time zone: 2020-01-31"):
+                Panel.from_parquet(path, **{name: bound})
+    prices.assign(date=prices["date"].dt.strftime("%d/%m/%Y")).to_parquet(path)
+    with pytest.raises(DataError, match=r"Failed to parse string: '\d\d/\d\d/2019'.*dates as dates"):
+        Panel.from_parquet(path, start="2019-07-01")
+    prices.assign(date=20190701).to_parquet(path)
+    with pytest.raises(DataError, match="prices.parquet: date is int64, not dates"):
+        Panel.from_parquet(path, start="2019-07-01")
+
+
+@pytest.mark.parametrize("folders", [["asset"], ["exchange", "asset"], ["year", "asset"]])
+def test_folders_name_assets_as_they_are(prices, tmp_path, folders):
+    names = prices["asset"].map({"AAA": "000001", "BBB": "000002", "EEE": "1"})
+    prices = prices.assign(asset=names, year=prices["date"].dt.year)
+    prices.to_parquet(tmp_path / "set", partition_cols=folders)
+    for store in (None, tmp_path / "store"):
+        panel = Panel.from_parquet(tmp_path / "set", store=store)
+        assert panel.assets == ("000001", "000002", "1")
+        assert torch.equal(panel.values.nan_to_num(), Panel.from_frame(prices).values.nan_to_num())
+
+
+def test_assets_may_be_numbers(prices, tmp_path):
+    prices = prices.assign(asset=prices["asset"].map({"AAA": 1, "BBB": 2, "EEE": 3}))
+    prices.to_parquet(tmp_path / "prices.parquet")
+    expected = Panel.from_frame(prices)
+    for store in (None, tmp_path / "store"):
+        panel = Panel.from_parquet(tmp_path / "prices.parquet", store=store)
+        assert panel.assets == expected.assets == ("1", "2", "3")
+        assert torch.equal(panel.values.nan_to_num(), expected.values.nan_to_num())
 
 
 @pytest.mark.parametrize(
