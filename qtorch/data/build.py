@@ -13,7 +13,7 @@ from qtorch.data.adjust import UNADJUSTED, Events, adjust
 from qtorch.data.calendars import AnyCalendar, Sessions, at_clock, code_of, sessions
 from qtorch.data.clean import BadRows, finding
 from qtorch.data.errors import DataError, listing, name_rows
-from qtorch.data.rows import ACTIONS, FIELDS, KEYS, Rows
+from qtorch.data.rows import ACTIONS, FIELDS, KEYS, Rows, label
 from qtorch.data.sinks import DiskSink, MemorySink
 from qtorch.data.states import last_listed_row, last_price, states
 
@@ -25,14 +25,14 @@ _REFUSED = -2  # the position of a cell that two rows claim
 class Rules:
     """How rows are read; see `qtorch.data.Panel.from_frame`."""
 
-    exchange: str | Mapping[str, str] | None = None
+    exchange: str | Mapping[Any, str] | None = None
     calendars: Iterable[AnyCalendar] = ()
     as_of: str | None = None
     bad_rows: BadRows = "raise"
     off_calendar: Literal["keep", "drop", "raise"] = "keep"
     adjust: bool = True
     fields: Sequence[str] = ()
-    delisted: Mapping[str, str | pd.Timestamp] | None = None
+    delisted: Mapping[Any, str | pd.Timestamp] | None = None
     jump: float = 0.5
 
     def __post_init__(self) -> None:
@@ -72,6 +72,7 @@ def build(rows: Rows, rules: Rules, sink: MemorySink | DiskSink, advance: Callab
     """
     survey = _survey(rows, rules, advance)
     assets = tuple(survey.code_of)
+    delisted = None if rules.delisted is None else _delistings(rules.delisted, {*assets, *survey.silent})
     supplied = {code_of(calendar): calendar for calendar in rules.calendars}
     calendars = {
         code: sessions(supplied.get(code, code), _date(days.min()), _date(days.max()))
@@ -99,13 +100,14 @@ def build(rows: Rows, rules: Rules, sink: MemorySink | DiskSink, advance: Callab
                 adjust(target.values, target.fields, target.actions(names, rules.bad_rows), names, dates)
             close = target.values[:, :, target.fields.index("close")]
             target.note_jumps(close, rules.jump, names)
+            target.note_delisted(delisted or {}, names)
             observed[:, block] = torch.from_numpy(~np.isnan(close))
             findings += target.findings
             sink.put("values", target.values, len(assets))
             sink.put("session_day", target.day, len(assets))
     kept = _kept_rows(observed, is_session)
     price = last_price(observed[kept])
-    last_row = None if rules.delisted is None else last_listed_row(rules.delisted, assets, dates[kept], price)
+    last_row = None if delisted is None else last_listed_row(delisted, assets, dates[kept], price)
     return {
         "values": sink.tensor("values")[kept],
         "state": states(observed[kept], is_session[kept], exchange_index, last_row),
@@ -118,13 +120,19 @@ def build(rows: Rows, rules: Rules, sink: MemorySink | DiskSink, advance: Callab
         "exchange_codes": tuple(calendars),
         "exchange_is_session": is_session[kept],
         "exchange_next_day": torch.from_numpy(np.stack([grid.next_day for grid in grids], axis=1))[kept],
-        "delisted": None if rules.delisted is None else {a: str(pd.Timestamp(d)) for a, d in rules.delisted.items()},
+        "delisted": None if delisted is None else {asset: str(date) for asset, date in delisted.items()},
         "findings": pd.concat(findings, ignore_index=True),
     }
 
 
 def _fields(rows: Rows, rules: Rules) -> list[str]:
     """The numeric columns that the panel keeps."""
+    reserved = [name for name in rules.fields if name in (*KEYS, *ACTIONS, "row")]
+    if reserved or len(set(rules.fields)) < len(rules.fields):
+        raise DataError(
+            f"fields={tuple(rules.fields)}: each further numeric column once, and none of "
+            f"{listing((*KEYS, *ACTIONS, 'row'), most=10)}. Give a copy of such a column another name to keep it."
+        )
     absent = [name for name in rules.fields if name not in rows.columns]
     if absent:
         raise DataError(f"no column {listing(map(repr, absent))} of fields={tuple(rules.fields)}.")
@@ -135,6 +143,16 @@ def _fields(rows: Rows, rules: Rules) -> list[str]:
             f"adjusted again. Drop {UNADJUSTED!r} if the prices are as they were traded, else pass adjust=False."
         )
     return [name for name in FIELDS if name in rows.columns] + [name for name in rules.fields if name not in FIELDS]
+
+
+def _delistings(delisted: Mapping[Any, str | pd.Timestamp], known: set[str]) -> dict[str, pd.Timestamp]:
+    """The last date of each asset that is known to have been delisted."""
+    unknown = [asset for asset in delisted if str(asset) not in known]
+    if unknown:
+        raise DataError(
+            f"no row is of {listing(map(repr, unknown))} in delisted. Correct the names, or leave them out."
+        )
+    return {str(asset): label(date, f"delisted[{asset!r}]") for asset, date in delisted.items()}
 
 
 def _survey(rows: Rows, rules: Rules, advance: Callable[[int], None]) -> Survey:
@@ -369,6 +387,14 @@ class _Target:
         since = _dates(self.day[priced.argmax(0), np.arange(priced.shape[1])])
         grids = self.events.grids(self.day.shape, since, refused, refuse)
         return grids if self.ratio is None else {**grids, "adj_close": self.ratio}
+
+    def note_delisted(self, last: Mapping[str, pd.Timestamp], assets: Sequence[str]) -> None:
+        """Lists prices after the last date of assets that are known to have been delisted."""
+        limit = day_number([last.get(asset, pd.Timestamp.max) for asset in assets])
+        t, n = np.nonzero(self.day > limit)
+        late = pd.DataFrame({"asset": np.array(assets, dtype=object)[n], "date": _dates(self.day[t, n])})
+        detail = [f"a price after its delisting on {last[asset]:%Y-%m-%d}" for asset in late["asset"]]
+        self.findings.append(finding("after_delisting", late.assign(row=self.position[t, n], detail=detail)))
 
     def note_jumps(self, close: np.ndarray, limit: float, assets: Sequence[str]) -> None:
         """Lists one-session moves beyond a limit."""

@@ -15,7 +15,7 @@ from qtorch.data.build import Rules, build
 from qtorch.data.calendars import AnyCalendar
 from qtorch.data.errors import DataError, listing
 from qtorch.data.progress import progress_bar
-from qtorch.data.rows import FrameRows, ParquetRows, Rows
+from qtorch.data.rows import FrameRows, ParquetRows, Rows, label
 from qtorch.data.sinks import DiskSink, MemorySink
 from qtorch.data.states import State, last_listed_row, last_price, states
 from qtorch.data.store import TensorFolder
@@ -71,14 +71,14 @@ class Panel:
         cls,
         frame: pd.DataFrame,
         *,
-        exchange: str | Mapping[str, str] | None = None,
+        exchange: str | Mapping[Any, str] | None = None,
         calendars: Iterable[AnyCalendar] = (),
         as_of: str | None = None,
         bad_rows: Literal["raise", "quarantine"] = "raise",
         off_calendar: Literal["keep", "drop", "raise"] = "keep",
         adjust: bool = True,
         fields: Sequence[str] = (),
-        delisted: Mapping[str, str | pd.Timestamp] | None = None,
+        delisted: Mapping[Any, str | pd.Timestamp] | None = None,
         jump: float = 0.5,
         progress: bool = False,
     ) -> "Panel":
@@ -107,13 +107,15 @@ class Panel:
                 of a frame without such columns are taken as adjusted; its `unadjusted_close` is one of `fields`.
             fields: further numeric columns to keep.
             delisted: the last date of each asset that is known to have been delisted. With it, an asset that is not
-                named, and has no price to the end, is MISSING and not UNLISTED.
+                named, and has no price to the end, is MISSING and not UNLISTED. Prices after the date are kept, and
+                listed in `findings`.
             jump: one-session moves beyond this (0.5 is 50 %) are listed in `findings`.
             progress: show a progress bar.
 
         Raises:
             DataError: rows that cannot be used, named by asset, date and row; an unknown exchange code; a date
-                beyond the exchange's calendar.
+                beyond the exchange's calendar; a frame of another layout; a delisting of an unknown asset, or
+                whose date cannot be read.
 
         Example:
             >>> import pandas as pd
@@ -285,9 +287,9 @@ class Panel:
         """The row of a date.
 
         Raises:
-            DataError: the date is not among the panel's dates.
+            DataError: the date is not among the panel's dates, cannot be read, or has a time zone.
         """
-        date = pd.Timestamp(date)
+        date = label(date, "date")
         row = int(self.dates.searchsorted(date))
         if row == len(self.dates) or self.dates[row] != date:
             raise DataError(
@@ -383,12 +385,14 @@ class Panel:
         """The panel of some of its assets, in the order given; the dates stay.
 
         Raises:
-            DataError: an asset is not in the panel.
+            DataError: an asset is not in the panel, or is named twice.
         """
         place = {asset: i for i, asset in enumerate(self.assets)}
         unknown = [asset for asset in assets if asset not in place]
         if unknown:
             raise DataError(f"not in the panel: {listing(unknown)}. It has {listing(self.assets, most=10)}.")
+        if len(set(assets)) < len(assets):
+            raise DataError(f"an asset is named twice: {listing(assets, most=10)}. Name each once.")
         at = [place[asset] for asset in assets]
         columns = slice(at[0], at[-1] + 1) if at and at == list(range(at[0], at[-1] + 1)) else at  # a view if it can be
         return replace(

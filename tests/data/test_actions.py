@@ -170,6 +170,13 @@ def test_further_fields_are_kept_if_asked_for(raw):
         Panel.from_frame(raw, fields=("bid",))
 
 
+@pytest.mark.parametrize("fields", [["split"], ["adj_close"], ["exchange"], ["known_at"], ["row"], ["x", "x"]])
+def test_fields_of_another_meaning_or_named_twice_are_refused(raw, fields):
+    frame = raw.assign(split=1.0, adj_close=raw["close"], x=1.0, known_at=pd.Timestamp("2019-06-03", tz="UTC"), row=1)
+    with pytest.raises(DataError, match=rf"fields=\('{fields[0]}'.*column once, and none of date, asset, exchange"):
+        Panel.from_frame(frame, fields=fields)
+
+
 @pytest.mark.parametrize("action", ["split", "dividend", "adj_close"])
 def test_prices_are_not_adjusted_twice(raw, action):
     adjusted = raw.assign(unadjusted_close=raw["close"] * 2, **{action: 1.0})

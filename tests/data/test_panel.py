@@ -301,6 +301,43 @@ def test_known_delistings_tell_a_fault_at_the_end_from_the_end(prices):
     assert torch.equal(told.until("2019-08-14").state, blind.until("2019-08-14").state)
 
 
+def test_delistings_that_cannot_be_are_refused(prices, monkeypatch):
+    monkeypatch.setattr(config, "jaxtyping_disable", True)  # a user's calls are not type-checked
+    with pytest.raises(DataError, match="no row is of 'BBb' in delisted. Correct the names"):
+        Panel.from_frame(prices, delisted={"BBb": "2019-08-20", "AAA": "2019-09-02"})
+    for date in ("soon", pd.NaT, None, pd.Timestamp("2019-09-02", tz="UTC")):
+        with pytest.raises(DataError, match=r"delisted\['BBB'\] is .*a date without a time zone"):
+            Panel.from_frame(prices, delisted={"BBB": date})
+    silent = pd.concat([prices, prices[prices["asset"] == "BBB"].assign(asset="ZZZ", close=np.nan)])
+    assert Panel.from_frame(silent, delisted={"ZZZ": "2019-08-20"}).assets == ("AAA", "BBB", "EEE")
+
+
+def test_prices_after_a_delisting_are_noted(prices, tmp_path):
+    prices.to_parquet(tmp_path / "prices.parquet")
+    for panel in (
+        Panel.from_frame(prices, delisted={"BBB": "2019-08-28"}),
+        Panel.from_parquet(tmp_path / "prices.parquet", delisted={"BBB": "2019-08-28"}, store=tmp_path / "store"),
+    ):
+        late = prices[(prices["asset"] == "BBB") & (prices["date"] > "2019-08-28")]
+        assert list(panel.findings["kind"]) == ["after_delisting"] * 2
+        assert list(panel.findings["date"]) == list(late["date"])
+        assert list(panel.findings["row"]) == list(late.index)
+        assert set(panel.findings["detail"]) == {"a price after its delisting on 2019-08-28"}
+        assert state(panel, "BBB", "2019-08-30") == State.OBSERVED
+    numbered = prices.assign(asset=prices["asset"].map({"AAA": 1, "BBB": 2, "EEE": 3}))
+    assert len(Panel.from_frame(numbered, delisted={2: "2019-08-28"}).findings) == 2
+
+
+def test_a_date_with_a_zone_and_an_asset_named_twice_are_refused(prices):
+    panel = Panel.from_frame(prices)
+    for date in (pd.Timestamp("2019-07-01", tz="UTC"), "soon"):
+        for method in (panel.row, panel.until):
+            with pytest.raises(DataError, match="date is .*a date without a time zone"):
+                method(date)
+    with pytest.raises(DataError, match="an asset is named twice: AAA, EEE, AAA"):
+        panel.select(["AAA", "EEE", "AAA"])
+
+
 def test_an_asset_without_any_price_is_noted(prices):
     empty = prices[prices["asset"] == "BBB"].assign(asset="ZZZ", close=np.nan)
     panel = Panel.from_frame(pd.concat([prices, empty]))
