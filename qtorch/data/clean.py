@@ -1,7 +1,7 @@
 """Finds the rows of prices that cannot be right, and refuses them or sets them aside."""
 
 from collections.abc import Mapping, Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -12,10 +12,18 @@ from qtorch.data.rows import ACTIONS, FIELDS, PRICES
 BadRows = Literal["raise", "quarantine"]
 _POSITIVE = {*PRICES, "adj_close"}
 _NOT_NEGATIVE = {*FIELDS, *ACTIONS}
+_NUMBERS = "pd.to_datetime(frame['date'].astype('int').astype('str'), format='%Y%m%d'), where they read 20200131"
+_NO_DATES = {
+    "integer": _NUMBERS,
+    "floating": _NUMBERS,
+    "mixed-integer": _NUMBERS,
+    "mixed-integer-float": _NUMBERS,
+    "period": "frame['date'].dt.to_timestamp()",
+}  # what pandas infers, and the remedy
 
 
 def usable(
-    chunk: pd.DataFrame, fields: Sequence[str], exchange: str | Mapping[str, str] | None, bad_rows: BadRows
+    chunk: pd.DataFrame, fields: Sequence[str], exchange: str | Mapping[Any, str] | None, bad_rows: BadRows
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """The rows of a chunk that can be right.
 
@@ -83,12 +91,22 @@ def _names(raw: pd.DataFrame) -> pd.Series:
     names = raw["asset"]
     if names.isna().any():
         raise DataError(f"no asset name: {name_rows(raw[names.isna()])}. Name the asset of every row.")
-    if not isinstance(names.dtype, pd.CategoricalDtype):
-        names = names.astype("str").astype("category")
-    return names.cat.rename_categories(list(map(str, names.cat.categories)))
+    return _text(names)
+
+
+def _text(values: pd.Series) -> pd.Series:
+    """Categories of text; values of one text, such as 1 and "1", are the same."""
+    if isinstance(values.dtype, pd.CategoricalDtype):
+        texts = list(map(str, values.cat.categories))
+        if len(set(texts)) == len(texts):
+            return values.cat.rename_categories(texts)
+    return values.astype("str").astype("category")
 
 
 def _dates(raw: pd.DataFrame) -> pd.Series:
+    kind = pd.api.types.infer_dtype(raw["date"])
+    if kind in _NO_DATES:
+        raise DataError(f"dates are {kind}, not dates: {name_rows(raw)}. Pass {_NO_DATES[kind]}.")
     dates = pd.to_datetime(raw["date"], errors="coerce")
     if dates.dt.tz is not None:
         raise DataError(
@@ -113,7 +131,7 @@ def _instants(raw: pd.DataFrame) -> pd.Series:
     return known.dt.tz_convert("UTC").astype("datetime64[us, UTC]")
 
 
-def _exchanges(assets: pd.Series, raw: pd.DataFrame, exchange: str | Mapping[str, str] | None) -> pd.Series:
+def _exchanges(assets: pd.Series, raw: pd.DataFrame, exchange: str | Mapping[Any, str] | None) -> pd.Series:
     """The exchange code of each row, as categories."""
     if exchange is None:
         if "exchange" not in raw:
@@ -122,12 +140,11 @@ def _exchanges(assets: pd.Series, raw: pd.DataFrame, exchange: str | Mapping[str
     elif isinstance(exchange, str):
         return pd.Series(pd.Categorical([exchange]).take(np.zeros(len(assets), dtype=np.int64)))
     else:
-        codes = pd.Series(assets.cat.categories.map(exchange).to_numpy()[assets.cat.codes])
+        named = {str(asset): code for asset, code in exchange.items()}
+        codes = pd.Series(assets.cat.categories.map(named).to_numpy()[assets.cat.codes])
     if codes.isna().any():
         raise DataError(f"no exchange code: {name_rows(raw[codes.isna()])}. Give one for every asset.")
-    if not isinstance(codes.dtype, pd.CategoricalDtype):
-        codes = codes.astype("str").astype("category")
-    return codes.cat.rename_categories(list(map(str, codes.cat.categories)))
+    return _text(codes)
 
 
 def one_exchange(assets: Sequence[str], several: np.ndarray) -> None:

@@ -178,6 +178,13 @@ def _readable(path: str | Path) -> Iterator[None]:
 
 def _long(frame: pd.DataFrame) -> pd.DataFrame:
     """A copy of the frame in long layout, its index gone, with the position of each row."""
+    if isinstance(frame.columns, pd.MultiIndex):
+        raise DataError(
+            f"columns of {frame.columns.nlevels} levels {list(frame.columns.names)}. Pass wide closes, frame['Close'], "
+            "or frame.stack().rename_axis(index=['date', 'asset']).rename(columns=str.lower).sort_index()."
+        )
+    if isinstance(frame.index, pd.PeriodIndex):
+        raise DataError("the index holds periods, not dates. Pass frame.to_timestamp().")
     if isinstance(frame.index, pd.MultiIndex):
         names = list(frame.index.names)
         ours: dict[Any, str] = {"date": "date", "datetime": "date", "asset": "asset", "instrument": "asset"}
@@ -185,11 +192,20 @@ def _long(frame: pd.DataFrame) -> pd.DataFrame:
             raise DataError(f"a MultiIndex must be (date, asset) or qlib's (datetime, instrument), not {names}.")
         frame = frame.rename_axis([ours[name] for name in names]).reset_index()
         frame.columns = [str(name).removeprefix("$") for name in frame.columns]  # qlib's fields are $close, ...
-    elif isinstance(frame.index, pd.DatetimeIndex) and "close" not in frame.columns:
+    elif isinstance(frame.index, pd.DatetimeIndex) and "asset" not in frame.columns:
+        single = [name for name in frame if str(name).lower() in ("close", "adj close", "adj_close")]
+        if single:
+            raise DataError(
+                f"a DatetimeIndex beside the column {single[0]!r} is neither a long frame nor wide closes. For one "
+                "asset pass frame.rename(columns=str.lower).rename_axis('date').reset_index().assign(asset='NAME')."
+            )
         wide = frame.rename_axis(index="date", columns="asset")
         frame = wide.melt(ignore_index=False, value_name="close").reset_index()
         return frame.assign(row=np.tile(np.arange(len(wide)), wide.shape[1]))
     missing = [name for name in ("date", "asset", "close") if name not in frame]
     if missing:
         raise DataError(f"no column {listing(map(repr, missing))}; the frame has {listing(frame.columns, most=20)}.")
+    twice = frame.columns[frame.columns.duplicated()].unique()
+    if len(twice):
+        raise DataError(f"more than one column {listing(map(repr, twice))}. Drop or rename all but one.")
     return frame.reset_index(drop=True).assign(row=np.arange(len(frame)))

@@ -193,6 +193,48 @@ def test_a_panel_holds_every_price_once_and_nothing_else(seed, holes):
         np.testing.assert_allclose(got[~got.isnan()], expected, rtol=1e-12, atol=1e-15)
 
 
+def test_frames_that_could_be_misread_are_refused_with_the_remedy(prices):
+    """As yfinance gives them, for one ticker and for several; periods; a column twice."""
+    wide = prices.pivot(index="date", columns="asset", values="close")[["AAA", "BBB"]].dropna()
+    expected = Panel.from_frame(wide, exchange="XNYS")
+    single = pd.DataFrame({"Open": wide["AAA"], "Close": wide["AAA"], "Volume": 1.0}).rename_axis("Date")
+    for frame, column in ((single, "Close"), (single.rename(columns=str.lower), "close")):
+        with pytest.raises(DataError, match=f"DatetimeIndex beside the column '{column}'.*assign"):
+            Panel.from_frame(frame, exchange="XNYS")
+    long = single.rename(columns=str.lower).rename_axis("date").reset_index().assign(asset="AAA")
+    assert torch.equal(Panel.from_frame(long, exchange="XNYS").close[:, 0], expected.close[:, 0])
+
+    several = pd.concat({"Close": wide, "Volume": wide * 0 + 1}, axis=1, names=["Price", "Ticker"])
+    with pytest.raises(DataError, match=r"columns of 2 levels \['Price', 'Ticker'\].*frame\['Close'\]"):
+        Panel.from_frame(several, exchange="XNYS")
+    stacked = several.stack().rename_axis(index=["date", "asset"]).rename(columns=str.lower).sort_index()
+    for frame in (several["Close"], stacked):
+        assert torch.equal(Panel.from_frame(frame, exchange="XNYS").close, expected.close)
+
+    with pytest.raises(DataError, match=r"index holds periods, not dates\. Pass frame.to_timestamp\(\)"):
+        Panel.from_frame(wide.to_period("D"), exchange="XNYS")
+    with pytest.raises(DataError, match="more than one column 'close'"):
+        Panel.from_frame(pd.concat([prices, prices[["close"]]], axis=1))
+
+
+def test_assets_are_named_by_their_text(prices):
+    numbers = {"AAA": 1, "BBB": 2, "EEE": 3}
+    numbered = prices.assign(asset=prices["asset"].map(numbers))
+    codes = {1: "XNYS", 2: "XNYS", 3: "XECB"}
+    wide = numbered.pivot(index="date", columns="asset", values="close")
+    for frame in (numbered.drop(columns="exchange"), wide):
+        panel = Panel.from_frame(frame, exchange=codes)
+        assert panel.exchanges == ("XNYS", "XNYS", "XECB")
+        assert torch.equal(panel.close.nan_to_num(), Panel.from_frame(prices).close.nan_to_num())
+    half = np.where(numbered["date"] < "2019-07-15", numbered["asset"].astype(object), numbered["asset"].astype("str"))
+    mixed = Panel.from_frame(numbered.assign(asset=pd.Categorical(half)))
+    assert torch.equal(mixed.close.nan_to_num(), panel.close.nan_to_num())
+    both = pd.concat([numbered, numbered.assign(asset=numbered["asset"].astype("str"))])
+    both = both.sort_values("date", kind="stable", ignore_index=True).astype({"asset": "category"})
+    with pytest.raises(DataError, match="more than one row for a date and asset: 1 2019-06-03"):
+        Panel.from_frame(both)
+
+
 @pytest.mark.parametrize("column", ["date", "asset", "exchange", "close"])
 def test_a_missing_column_is_named(prices, column):
     with pytest.raises(DataError, match=f"no column '{column}'"):
@@ -237,6 +279,15 @@ def test_an_unreadable_date_is_named(prices):
     prices.loc[4, "date"] = "soon"
     with pytest.raises(DataError, match=r"date missing or unreadable: AAA soon \(row 4\)"):
         Panel.from_frame(prices)
+
+
+def test_numbers_and_periods_are_no_dates(prices):
+    numbers = prices["date"].dt.strftime("%Y%m%d").astype(int)
+    for dates in (numbers, numbers.astype(object), numbers.astype(float)):
+        with pytest.raises(DataError, match=r"dates are (integer|floating), not dates: AAA .*format='%Y%m%d'"):
+            Panel.from_frame(prices.assign(date=dates))
+    with pytest.raises(DataError, match=r"dates are period, not dates.*dt.to_timestamp\(\)"):
+        Panel.from_frame(prices.assign(date=prices["date"].dt.to_period("D")))
 
 
 def test_time_zones_and_times_of_day_are_refused(prices):
