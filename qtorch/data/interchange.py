@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import pandas as pd
 
+from qtorch.data.calendars import dates_of
 from qtorch.data.errors import DataError, listing
 from qtorch.data.panel import Panel
 from qtorch.data.rows import ACTIONS, FIELDS
@@ -362,7 +363,7 @@ def _field(panel: Panel, field: str) -> np.ndarray:
 def _sessions(panel: Panel) -> np.ndarray:
     """The label of the session whose close a cell holds, `[T, N]`; NaT where none."""
     day = panel.session_day.cpu().numpy().astype(np.int64)
-    return np.where(day < 0, np.datetime64("NaT", "us"), day.astype("M8[D]").astype("M8[us]"))
+    return np.where(day < 0, np.datetime64("NaT", "us"), dates_of(day))
 
 
 def _plain(kind: Any) -> Any:

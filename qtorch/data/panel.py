@@ -11,11 +11,12 @@ import torch
 from jaxtyping import Bool, Float64, Int32, UInt8
 from torch import Tensor
 
-from qtorch.data.build import Rules, build
+from qtorch.data.build import build
 from qtorch.data.calendars import AnyCalendar
 from qtorch.data.errors import DataError, listing
 from qtorch.data.progress import progress_bar
 from qtorch.data.rows import FrameRows, ParquetRows, Rows, label
+from qtorch.data.rules import Rules
 from qtorch.data.sinks import DiskSink, MemorySink
 from qtorch.data.states import State, last_listed_row, last_price, states
 from qtorch.data.store import TensorFolder
