@@ -211,6 +211,10 @@ def at_clock(dates: pd.DatetimeIndex, text: str) -> pd.DatetimeIndex:
     return _localize(dates + clock(parts[0]), parts[1])
 
 
+NO_SESSION = int(np.iinfo(np.int32).min)
+"""The day number, earlier than any, of a cell that holds no session's close."""
+
+
 def day_number(dates: Any) -> np.ndarray:
     """Days since 1970 of dates."""
     return np.asarray(dates).astype("M8[D]").astype(np.int64)

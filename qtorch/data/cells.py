@@ -8,7 +8,7 @@ import pandas as pd
 
 from qtorch.data import clean
 from qtorch.data.adjust import UNADJUSTED, Events
-from qtorch.data.calendars import dates_of, day_number
+from qtorch.data.calendars import NO_SESSION, dates_of, day_number
 from qtorch.data.clean import BadRows, finding
 from qtorch.data.errors import DataError, name_rows
 from qtorch.data.rows import Rows
@@ -39,7 +39,7 @@ class Cells:
         return cls(
             fields,
             np.full((*shape, len(fields)), np.nan),
-            np.full(shape, -1, dtype=np.int32),
+            np.full(shape, NO_SESSION, dtype=np.int32),
             np.full(shape, -1, dtype=np.int32 if len(rows) < 2**31 else np.int64),
             np.full(shape, np.iinfo(np.int64).min) if "known_at" in rows.columns else None,
             bool(actions),
@@ -126,18 +126,18 @@ class Cells:
 
         That happens where rows are known late (`known_at`).
         """
-        self.day[self.position == _REFUSED] = -1
+        self.day[self.position == _REFUSED] = NO_SESSION
         if self.known is None:
             return
         latest = np.maximum.accumulate(self.day, axis=0)
-        before = np.vstack([np.full((1, latest.shape[1]), -1, dtype=latest.dtype), latest[:-1]])
-        t, n = np.nonzero((self.day >= 0) & (self.day <= before))
+        before = np.vstack([np.full((1, latest.shape[1]), NO_SESSION, dtype=latest.dtype), latest[:-1]])
+        t, n = np.nonzero((self.day != NO_SESSION) & (self.day <= before))
         detail = np.where(self.day[t, n] == before[t, n], "a revision of a known close", "known after a later close")
         if len(t):
             late = pd.DataFrame({"asset": np.array(assets, dtype=object)[n], "date": dates_of(self.day[t, n])})
             self.findings.append(finding("superseded", late.assign(row=self.position[t, n], detail=detail)))
             self.values[t, n] = np.nan
-            self.day[t, n] = -1
+            self.day[t, n] = NO_SESSION
 
     def actions(self, assets: Sequence[str], bad_rows: BadRows) -> dict[str, np.ndarray]:
         """The corporate actions as `adjust` takes them, none from a refused row."""

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import pandas as pd
 
-from qtorch.data.calendars import dates_of
+from qtorch.data.calendars import NO_SESSION, dates_of
 from qtorch.data.errors import DataError, listing
 from qtorch.data.panel import Panel
 from qtorch.data.rows import ACTIONS, FIELDS
@@ -363,7 +363,7 @@ def _field(panel: Panel, field: str) -> np.ndarray:
 def _sessions(panel: Panel) -> np.ndarray:
     """The label of the session whose close a cell holds, `[T, N]`; NaT where none."""
     day = panel.session_day.cpu().numpy().astype(np.int64)
-    return np.where(day < 0, np.datetime64("NaT", "us"), dates_of(day))
+    return np.where(day == NO_SESSION, np.datetime64("NaT", "us"), dates_of(day))
 
 
 def _plain(kind: Any) -> Any:

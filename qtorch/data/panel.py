@@ -45,7 +45,8 @@ class Panel:
         fields: names of the values' last axis; ``close`` is always among them.
         exchanges: the exchange code (MIC) of each asset.
         as_of: UTC instants up to which the rows know the world.
-        session_day: the label of the session whose close a cell holds, in days since 1970; -1 where none.
+        session_day: the label of the session whose close a cell holds, in days since 1970; the least int32
+            where none.
         exchange_codes: the `X` exchanges.
         exchange_is_session: whether a close of the exchange became known between `as_of[t-1]` and `as_of[t]`.
         exchange_next_day: the label of the exchange's next session after those known, in days since 1970.

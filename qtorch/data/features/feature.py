@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Bool, Float64
 from torch import Tensor
 
-from qtorch.data.calendars import day_number
+from qtorch.data.calendars import NO_SESSION, day_number
 from qtorch.data.panel import Panel
 
 BLOCK = 256  # assets handled at once: their sessions fit a processor's cache better than all, and memory always
@@ -83,9 +83,9 @@ class OwnSessions:
     def day_before(self) -> np.ndarray:
         """The label of the session of the close before each entry's."""
         day = self.panel.session_day.cpu().numpy()
-        observed = np.where(self.panel.mask.cpu().numpy(), day, -1)
+        observed = np.where(self.panel.mask.cpu().numpy(), day, NO_SESSION)
         latest = np.maximum.accumulate(observed, axis=0)
-        return self.take(np.vstack([np.full((1, day.shape[1]), -1), latest[:-1]]).astype(float))
+        return self.take(np.vstack([np.full((1, day.shape[1]), NO_SESSION), latest[:-1]]).astype(float))
 
     @cached_property
     def next_day(self) -> np.ndarray:

@@ -130,6 +130,33 @@ def test_a_cut_panel_gives_the_same_rows(feature, panel):
     torch.testing.assert_close(whole.values[:251], cut.values, rtol=0, atol=0, equal_nan=True)
 
 
+@pytest.fixture(scope="module")
+def eras() -> list[Panel]:
+    """A market with late rows, and the same 28 years before, when the calendar was the same, across 1970."""
+    frame = make_ohlc({"FFF": "24/5", "GGG": "24/5"}, "1997-06-02", "1998-12-31")
+    frame = frame.drop(frame.sample(frac=0.04, random_state=3).index).reset_index(drop=True)
+    late = pd.to_timedelta(np.random.default_rng(3).exponential(20, len(frame)), unit="h").as_unit("us")
+    frame["known_at"] = (frame["date"] + pd.Timedelta(days=1)).dt.tz_localize("UTC") + late
+    back = pd.Timedelta(days=28 * 365 + 7)
+    return [
+        Panel.from_frame(frame.assign(date=frame["date"] - t, known_at=frame["known_at"] - t)) for t in (0 * back, back)
+    ]
+
+
+@NAMED
+def test_the_sixties_are_as_good_as_the_nineties(feature, eras):
+    now, then = (feature(panel) for panel in eras)
+    torch.testing.assert_close(now.values, then.values, rtol=0, atol=0, equal_nan=True)
+
+
+def test_session_days_before_1970(eras):
+    now, then = (panel.session_day[panel.mask] for panel in eras)
+    assert then.min() < -1 < then.max()
+    assert torch.equal(now - then, torch.full_like(now, 28 * 365 + 7))
+    dates = [panel.to_neuralforecast()["ds"] for panel in eras]
+    assert (dates[0] - dates[1] == pd.Timedelta(days=28 * 365 + 7)).all()
+
+
 @NAMED
 def test_what_is_not_observed_changes_no_bit(feature, panel):
     values = panel.values.clone()
