@@ -48,7 +48,7 @@ class Events:
             refused: numbers of the rows of which nothing is taken.
             refuse: told the rows that state an action of the same asset, date and instant, and its kind.
         """
-        grids = {}
+        counted: dict[str, pd.DataFrame] = {}
         for kind, parts in self._stated.items():
             stated = pd.concat(parts, ignore_index=True)
             stated = stated[~stated["row"].isin(refused)]
@@ -58,8 +58,15 @@ class Events:
             versions = stated[~twice].sort_values(["n", "date", "t", "known", "acts"])
             latest = versions.drop_duplicates(["n", "date", "t"], keep="last")
             first = latest[latest["acts"]].drop_duplicates(["n", "date"])
-            first = first[first["date"].to_numpy() > since[first["n"]]]
-            grids[kind] = np.full(shape, _NONE[kind])
+            counted[kind] = first[first["date"].to_numpy() > since[first["n"]]]
+        if len(counted) == 2:  # a dividend after a split that becomes known with it is paid on more shares
+            met = counted["dividend"].reset_index().merge(counted["split"], on=["t", "n"], suffixes=("", "_of_split"))
+            shares = met[met["date_of_split"] < met["date"]].groupby("index")["value_of_split"].prod()
+            counted["dividend"] = counted["dividend"].assign(
+                value=lambda paid: paid["value"].mul(shares, fill_value=1.0)
+            )
+        grids = {kind: np.full(shape, _NONE[kind]) for kind in counted}
+        for kind, first in counted.items():
             combine = np.multiply if kind == "split" else np.add
             combine.at(grids[kind], (first["t"], first["n"]), first["value"])
         return grids

@@ -107,7 +107,10 @@ def _dates(raw: pd.DataFrame) -> pd.Series:
     kind = pd.api.types.infer_dtype(raw["date"])
     if kind in _NO_DATES:
         raise DataError(f"dates are {kind}, not dates: {name_rows(raw)}. Pass {_NO_DATES[kind]}.")
-    dates = pd.to_datetime(raw["date"], errors="coerce")
+    try:
+        dates = pd.to_datetime(raw["date"], errors="coerce")
+    except ValueError as error:  # texts of several time zones, which pandas does not make missing
+        raise DataError(f"dates cannot be read: {error} Pass session labels without a time zone.") from error
     if dates.dt.tz is not None:
         raise DataError(
             f"dates carry the time zone {dates.dt.tz}. Pass tz-naive session labels: "

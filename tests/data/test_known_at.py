@@ -110,6 +110,21 @@ def test_an_action_stated_late_counts_once_it_is_known(frame):
     np.testing.assert_allclose(panel.close[:, 0], close, rtol=1e-12)
 
 
+@pytest.mark.parametrize("late", [True, False])
+def test_a_dividend_is_paid_on_the_shares_of_a_split_that_becomes_known_with_it(late):
+    dates = pd.to_datetime(["2019-07-08", "2019-07-09", "2019-07-10"])
+    known = (dates + pd.Timedelta(hours=20)).tz_localize("UTC").to_series(index=range(3))
+    frame = pd.DataFrame({"date": dates, "asset": "AAA", "exchange": "XNYS", "close": [100.0, 52.0, 51.0]})
+    frame = frame.assign(split=[1.0, 2.0, 1.0], dividend=[0.0, 0.5, 0.3], known_at=known)
+    if late:
+        frame.loc[1, "known_at"] = known[2]
+    else:
+        frame.loc[1, "close"] = np.nan
+    panel = Panel.from_frame(frame)
+    assert panel.mask[:, 0].tolist() == [True, False, True]
+    assert panel.returns()[2, 0].item() == pytest.approx((2 * 51 + 0.5 + 2 * 0.3) / 100 - 1, rel=1e-12)
+
+
 def test_an_action_up_to_the_first_price_changes_nothing_whenever_it_is_known(frame):
     listed = frame[frame["date"] >= "2019-07-08"]
     late = {"split": 2.0, "known_at": pd.Timestamp("2019-07-12 10:00", tz="UTC")}

@@ -295,6 +295,10 @@ def test_time_zones_and_times_of_day_are_refused(prices):
         Panel.from_frame(prices.assign(date=prices["date"].dt.tz_localize("UTC")))
     with pytest.raises(DataError, match="time of day: AAA"):
         Panel.from_frame(prices.assign(date=prices["date"] + pd.Timedelta(hours=16)))
+    texts = [f"2020-01-0{day} 00:00{zone}" for day, zone in ((2, "+00:00"), (3, "-05:00"))]
+    mixed = pd.DataFrame({"date": texts, "asset": "AAA", "exchange": "XNYS", "close": [1.0, 2.0]})
+    with pytest.raises(DataError, match="Mixed timezones.*Pass session labels without a time zone"):
+        Panel.from_frame(mixed)
 
 
 def test_a_price_on_a_closed_day_is_treated_by_policy(prices):
