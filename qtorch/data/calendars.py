@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from exchange_calendars import ExchangeCalendar
 
 DAYS_AHEAD = 31  # the longest closure of any exchange is shorter (XSHG's and XHKG's New Year weeks, 9/11: a week)
+NO_SESSION = int(np.iinfo(np.int32).min)  # the day number, earlier than any date's, of a cell without a session's close
 _WEEKDAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
 
 
@@ -209,10 +210,6 @@ def at_clock(dates: pd.DatetimeIndex, text: str) -> pd.DatetimeIndex:
         raise DataError(f'as_of={text!r} is not "HH:MM Zone", such as "16:30 Europe/London".')
     check_zone(parts[1])
     return _localize(dates + clock(parts[0]), parts[1])
-
-
-NO_SESSION = int(np.iinfo(np.int32).min)
-"""The day number, earlier than any, of a cell that holds no session's close."""
 
 
 def day_number(dates: Any) -> np.ndarray:

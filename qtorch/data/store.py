@@ -17,6 +17,7 @@ from torch import Tensor
 
 from qtorch.data.errors import DataError
 
+_FORMAT = 2  # of the files: what they hold and mean
 _PIECE = 1 << 26  # bytes written at once
 _maps: "weakref.WeakSet[mmap.mmap]" = weakref.WeakSet()
 
@@ -136,7 +137,7 @@ class TensorFolder:
         Raises:
             DataError: something has come to lie at the path meanwhile.
         """
-        (self.path / "store.json").write_text(json.dumps(description, indent=1))
+        (self.path / "store.json").write_text(json.dumps({"format": _FORMAT, **description}, indent=1))
         try:
             os.rename(self.path, self._goal)
         except OSError as error:
@@ -149,7 +150,7 @@ class TensorFolder:
         """The description of a whole folder.
 
         Raises:
-            DataError: the folder is no such store, or was not finished.
+            DataError: the folder is no such store, was not finished, or is of another format.
         """
         try:
             description = json.loads((self.path / "store.json").read_text())
@@ -157,6 +158,8 @@ class TensorFolder:
             raise DataError(f"{self.path}: no finished store ({error}). Build it again.") from error
         if description.get("kind") != kind:
             raise DataError(f"{self.path} holds {description.get('kind')!r}, not {kind!r}.")
+        if description.get("format") != _FORMAT:
+            raise DataError(f"{self.path} was written by another version of qtorch. Build it again.")
         return description
 
     def discard(self) -> None:

@@ -73,7 +73,7 @@ def with_versions(frame: pd.DataFrame, *versions: dict) -> pd.DataFrame:
     return pd.concat([rest, *parts]).sort_values(["asset", "date"], kind="stable", ignore_index=True)
 
 
-def same_prices(one: pd.DataFrame, other: pd.DataFrame, **options) -> None:
+def assert_same_prices(one: pd.DataFrame, other: pd.DataFrame, **options) -> None:
     a, b = (Panel.from_frame(frame, **options).values for frame in (one, other))
     torch.testing.assert_close(a, b, rtol=0, atol=0, equal_nan=True)
 
@@ -85,8 +85,8 @@ def test_a_revision_revises_no_action_that_was_known(frame, kind, revised):
         frame, revised = frame.assign(adj_close=frame["close"] * 0.9), revised + 0.1
     later = {kind: revised, "known_at": pd.Timestamp("2019-07-09 10:00", tz="UTC")}
     once = with_versions(frame, {kind: 2.0})
-    same_prices(with_versions(frame, {kind: 2.0}, later), once)
-    same_prices(with_versions(frame, {kind: 2.0}, {**later, "close": np.nan}), once)
+    assert_same_prices(with_versions(frame, {kind: 2.0}, later), once)
+    assert_same_prices(with_versions(frame, {kind: 2.0}, {**later, "close": np.nan}), once)
 
 
 @pytest.mark.parametrize(
@@ -97,7 +97,7 @@ def test_the_latest_version_of_an_action_holds_at_the_same_as_of(frame, kind, fi
     overnight = {"known_at": pd.Timestamp("2019-07-09 10:00", tz="UTC")}  # before London's next 16:30
     for order in (1, -1):
         both = [{kind: first}, {kind: last, **overnight}][::order]
-        same_prices(
+        assert_same_prices(
             with_versions(frame, *both), with_versions(frame, {kind: last, **overnight}), as_of="16:30 Europe/London"
         )
 
@@ -128,9 +128,9 @@ def test_a_dividend_is_paid_on_the_shares_of_a_split_that_becomes_known_with_it(
 def test_an_action_up_to_the_first_price_changes_nothing_whenever_it_is_known(frame):
     listed = frame[frame["date"] >= "2019-07-08"]
     late = {"split": 2.0, "known_at": pd.Timestamp("2019-07-12 10:00", tz="UTC")}
-    same_prices(with_versions(listed, {"split": 1.0}, late), with_versions(listed, {"split": 1.0}))
+    assert_same_prices(with_versions(listed, {"split": 1.0}, late), with_versions(listed, {"split": 1.0}))
     early = {**late, "date": pd.Timestamp("2019-07-03"), "close": np.nan}
-    same_prices(with_versions(listed, early, {"split": 1.0}), with_versions(listed, {"split": 1.0}))
+    assert_same_prices(with_versions(listed, early, {"split": 1.0}), with_versions(listed, {"split": 1.0}))
 
 
 def test_every_price_is_known_at_its_row(frame):

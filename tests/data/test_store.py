@@ -142,6 +142,9 @@ def test_a_store_is_never_overwritten_and_never_half_there(frame, tmp_path):
     (tmp_path / "other" / "store.json").write_text('{"kind": "sessions"}')
     with pytest.raises(DataError, match="holds 'sessions', not 'panel'"):
         Panel.open(tmp_path / "other")
+    (tmp_path / "other" / "store.json").write_text('{"format": 1, "kind": "panel"}')
+    with pytest.raises(DataError, match=r"another version of qtorch\. Build it again"):
+        Panel.open(tmp_path / "other")
 
 
 def test_only_the_rows_and_columns_needed_are_read(frame, tmp_path):
