@@ -46,6 +46,7 @@ def portfolio_table(history: History, exposures: pd.Series, unit: str, states: p
         scenarios = history.scenarios(h)[:, column]
         for level in history.config.risk.levels:
             risk = portfolio_risk(scenarios, held, level)
+            var, es = risk.value_at_risk.item(), risk.expected_shortfall.item()
             alone = _stand_alone(take(tonight.distribution, (0, h, column)), exposure, there, level)
             rows = {
                 "horizon": horizon,
@@ -53,10 +54,10 @@ def portfolio_table(history: History, exposures: pd.Series, unit: str, states: p
                 "asset": [PORTFOLIO, *assets],
                 "exposure": [held.sum().item(), *exposures],
                 "unit": unit,
-                "value_at_risk": [risk.value_at_risk, *alone[0].tolist()],
-                "expected_shortfall": [risk.expected_shortfall, *alone[1].tolist()],
-                "component_value_at_risk": [risk.value_at_risk, *risk.component_value_at_risk.tolist()],
-                "component_expected_shortfall": [risk.expected_shortfall, *risk.component_expected_shortfall.tolist()],
+                "value_at_risk": [var, *alone[0].tolist()],
+                "expected_shortfall": [es, *alone[1].tolist()],
+                "component_value_at_risk": [var, *risk.component_value_at_risk.tolist()],
+                "component_expected_shortfall": [es, *risk.component_expected_shortfall.tolist()],
                 "status": [status, *states.loc[assets, "status"]],
             }
             parts.append(pd.DataFrame(rows))

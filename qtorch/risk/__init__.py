@@ -1,22 +1,66 @@
 """Risk measures, portfolio aggregation, and scores and backtests of forecasts."""
 
 from qtorch.risk.backtests import LikelihoodRatio, christoffersen, kupiec, traffic_light
-from qtorch.risk.measures import expected_shortfall, value_at_risk
-from qtorch.risk.scenarios import PortfolioRisk, complete, joint_scenarios, portfolio_risk, rolling_scenarios
-from qtorch.risk.scores import fz0, pinball
+from qtorch.risk.measures import (
+    Estimate,
+    estimate_expected_shortfall,
+    estimate_expectile,
+    estimate_spectral_risk,
+    estimate_value_at_risk,
+    expected_shortfall,
+    expectile,
+    exponential_spectrum,
+    spectral_risk,
+    value_at_risk,
+)
+from qtorch.risk.portfolio import PortfolioRisk, incremental_risk, portfolio_risk
+from qtorch.risk.scenarios import complete, joint_scenarios, rolling_scenarios
+from qtorch.risk.scores import (
+    asymmetric_laplace_score,
+    crps,
+    energy_score,
+    fz0,
+    interval_score,
+    log_score,
+    pinball,
+    qlike,
+    quantile_weighted_crps,
+    register_crps,
+    variogram_score,
+    weighted_quantile_loss,
+)
 
 __all__ = [
+    "Estimate",
     "LikelihoodRatio",
     "PortfolioRisk",
+    "asymmetric_laplace_score",
     "christoffersen",
     "complete",
+    "crps",
+    "energy_score",
+    "estimate_expected_shortfall",
+    "estimate_expectile",
+    "estimate_spectral_risk",
+    "estimate_value_at_risk",
     "expected_shortfall",
+    "expectile",
+    "exponential_spectrum",
     "fz0",
+    "incremental_risk",
+    "interval_score",
     "joint_scenarios",
     "kupiec",
+    "log_score",
     "pinball",
     "portfolio_risk",
+    "qlike",
+    "quantile_weighted_crps",
+    "register_crps",
     "rolling_scenarios",
+    "spectral_risk",
     "traffic_light",
     "value_at_risk",
+    "variogram_score",
+    "weighted_quantile_loss",
 ]

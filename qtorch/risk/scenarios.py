@@ -1,9 +1,7 @@
-"""Joint scenarios of a cross-section from past probability integral transforms, and a portfolio's risk under them."""
-
-from dataclasses import dataclass
+"""Joint scenarios of a cross-section from past probability integral transforms."""
 
 import torch
-from jaxtyping import Float, Float64, Int64
+from jaxtyping import Float64, Int64
 from torch import Tensor
 from torch.distributions import Distribution
 
@@ -60,56 +58,6 @@ def joint_scenarios(distribution: Distribution, pit: Float64[Tensor, "S N"]) -> 
         Journal of Futures Markets 19.
     """
     return distribution.icdf(pit).double()
-
-
-@dataclass(frozen=True, eq=False)
-class PortfolioRisk:
-    """A portfolio's risk at one confidence level, in the unit of the exposures.
-
-    Attributes:
-        value_at_risk: positive loss.
-        expected_shortfall: positive mean loss beyond it.
-        component_value_at_risk: Euler contributions of the assets; they sum to `value_at_risk`.
-        component_expected_shortfall: Euler contributions of the assets; they sum to `expected_shortfall`.
-    """
-
-    value_at_risk: float
-    expected_shortfall: float
-    component_value_at_risk: Float64[Tensor, " N"]
-    component_expected_shortfall: Float64[Tensor, " N"]
-
-
-def portfolio_risk(scenarios: Float64[Tensor, "S N"], exposures: Float[Tensor, " N"], level: float) -> PortfolioRisk:
-    """Value at risk, expected shortfall and their contributions by asset, from equally likely scenarios.
-
-    With k = ceil(S (1 - level)), the value at risk is the k-th largest loss and the expected shortfall the mean of
-    the k largest. An asset's contribution to the latter is its mean loss in them; to the former, its mean loss in
-    the scenarios about the k-th, a kernel estimate of E[loss of the asset | loss of the portfolio = VaR], scaled
-    to sum to it.
-
-    Args:
-        scenarios: simple returns.
-        exposures: weights, or market values.
-        level: confidence, such as 0.99.
-
-    References:
-        Tasche (2000), Risk contributions and performance measurement, for the contributions.
-    """
-    losses = -scenarios * exposures.double()
-    total = losses.sum(1)
-    order = torch.argsort(total, descending=True)
-    k = tail_count(len(total), level)
-    value_at_risk = total[order[k - 1]]
-    tail = losses[order[:k]].mean(0)
-    half = max(1, round(0.3 * k))
-    near = losses[order[max(0, k - 1 - half) : k + half]].mean(0)
-    scale = value_at_risk / near.sum() if near.sum() != 0 else torch.ones(())
-    return PortfolioRisk(value_at_risk.item(), total[order[:k]].mean().item(), near * scale, tail)
-
-
-def tail_count(scenarios: int, level: float) -> int:
-    """How many of equally likely scenarios make the tail beyond a confidence level: ceil(S (1 - level))."""
-    return max(1, int(torch.ceil(torch.tensor(scenarios * (1 - level) * (1 - 2e-7), dtype=torch.float64))))
 
 
 def _factor_model(z: Float64[Tensor, "S N"], factors: int) -> tuple[Float64[Tensor, "N K"], Float64[Tensor, " N"]]:

@@ -5,7 +5,7 @@ from scipy import stats
 from torch.distributions import Normal
 
 from qtorch.distributions import SkewedStudentT
-from qtorch.risk import complete, joint_scenarios, portfolio_risk, rolling_scenarios
+from qtorch.risk import complete, joint_scenarios, rolling_scenarios
 
 
 def correlated(S: int, N: int, rho: float, seed: int = 0) -> torch.Tensor:
@@ -64,33 +64,6 @@ def test_scenarios_keep_marginals_and_dependence():
     x = joint_scenarios(law, u)
     assert x.std(0).tolist() == pytest.approx([0.01, 0.02, 0.05], rel=0.03)
     assert np.corrcoef(x.T.numpy())[0, 1] == pytest.approx(0.5, abs=0.03)
-
-
-def test_portfolio_risk_of_normals_is_the_closed_form():
-    law = Normal(torch.zeros(4, dtype=torch.float64), 0.02)
-    x = joint_scenarios(law, correlated(200_000, 4, 0.3))
-    w = torch.tensor([0.4, 0.3, 0.2, -0.1], dtype=torch.float64)
-    sigma = 0.02 * np.sqrt(0.7 * (w**2).sum().item() + 0.3 * w.sum().item() ** 2)
-    risk = portfolio_risk(x, w, 0.99)
-    assert risk.value_at_risk == pytest.approx(sigma * stats.norm.ppf(0.99), rel=0.02)
-    assert risk.expected_shortfall == pytest.approx(sigma * stats.norm.pdf(stats.norm.ppf(0.99)) / 0.01, rel=0.02)
-    covariance = 0.02**2 * (0.7 * torch.eye(4) + 0.3).double()
-    euler = w * (covariance @ w) / sigma**2
-    shares = risk.component_expected_shortfall / risk.expected_shortfall
-    torch.testing.assert_close(shares, euler, rtol=0, atol=0.02)
-    torch.testing.assert_close(risk.component_value_at_risk / risk.value_at_risk, euler, rtol=0, atol=0.04)
-
-
-def test_contributions_sum_and_scale_with_the_exposures():
-    x = 0.02 * torch.randn(700, 5, dtype=torch.float64)
-    w = torch.randn(5, dtype=torch.float64)
-    one, ten = portfolio_risk(x, w, 0.975), portfolio_risk(x, 10 * w, 0.975)
-    assert one.component_value_at_risk.sum().item() == pytest.approx(one.value_at_risk)
-    assert one.component_expected_shortfall.sum().item() == pytest.approx(one.expected_shortfall)
-    assert ten.expected_shortfall == pytest.approx(10 * one.expected_shortfall)
-    losses = np.sort(-(x @ w).numpy())[::-1]
-    assert one.value_at_risk == pytest.approx(losses[17])  # ceil(700 * 0.025) = 18
-    assert one.expected_shortfall == pytest.approx(losses[:18].mean())
 
 
 def test_rolling_scenarios_are_the_exact_ones_to_a_thousandth():

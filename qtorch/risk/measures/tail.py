@@ -20,7 +20,7 @@ def value_at_risk(distribution: Distribution, level: float) -> Tensor:
     Raises:
         ValueError: the level is not inside (0, 1).
     """
-    probability = torch.tensor(1 - _checked(level), dtype=torch.float64)
+    probability = torch.tensor(1 - checked_level(level), dtype=torch.float64)
     return -distribution.icdf(probability)
 
 
@@ -40,10 +40,15 @@ def expected_shortfall(distribution: Distribution, level: float) -> Tensor:
     References:
         Acerbi and Tasche (2002), On the coherence of expected shortfall, equation 3.
     """
-    return -tail_mean(distribution, 1 - _checked(level))
+    return -tail_mean(distribution, 1 - checked_level(level))
 
 
-def _checked(level: float) -> float:
+def checked_level(level: float) -> float:
+    """The level itself.
+
+    Raises:
+        ValueError: it is not inside (0, 1).
+    """
     if not 0 < level < 1:
         raise ValueError(f"level is a confidence inside (0, 1), such as 0.99, not {level}.")
     return level

@@ -1,0 +1,91 @@
+import numpy as np
+import pytest
+import torch
+from scipy import stats
+
+from qtorch.risk import estimate_expected_shortfall, estimate_value_at_risk, incremental_risk, portfolio_risk
+
+
+def normals(S: int, covariance: torch.Tensor, seed: int = 0) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    shocks = torch.randn(S, len(covariance), generator=generator, dtype=torch.float64)
+    return shocks @ torch.linalg.cholesky(covariance).T
+
+
+COVARIANCE = 0.02**2 * (0.7 * torch.eye(4, dtype=torch.float64) + 0.3)
+EXPOSURES = torch.tensor([0.4, 0.3, 0.2, -0.1], dtype=torch.float64)
+
+
+def test_portfolio_risk_of_normals_is_the_closed_form():
+    risk = portfolio_risk(normals(200_000, COVARIANCE), EXPOSURES, 0.99)
+    sigma = torch.sqrt(EXPOSURES @ COVARIANCE @ EXPOSURES).item()
+    assert risk.value_at_risk.item() == pytest.approx(sigma * stats.norm.ppf(0.99), rel=0.02)
+    es = sigma * stats.norm.pdf(stats.norm.ppf(0.99)) / 0.01
+    assert risk.expected_shortfall.item() == pytest.approx(es, rel=0.02)
+    euler = EXPOSURES * (COVARIANCE @ EXPOSURES) / sigma**2
+    shares = risk.component_expected_shortfall / risk.expected_shortfall
+    torch.testing.assert_close(shares, euler, rtol=0, atol=0.02)
+    torch.testing.assert_close(risk.component_value_at_risk / risk.value_at_risk, euler, rtol=0, atol=0.04)
+
+
+def test_contributions_sum_and_scale_with_the_exposures():
+    x = 0.02 * torch.randn(700, 5, dtype=torch.float64)
+    w = torch.randn(5, dtype=torch.float64)
+    one, ten = portfolio_risk(x, w, 0.975), portfolio_risk(x, 10 * w, 0.975)
+    torch.testing.assert_close(one.component_value_at_risk.sum(), one.value_at_risk)
+    torch.testing.assert_close(one.component_expected_shortfall.sum(), one.expected_shortfall)
+    torch.testing.assert_close(one.component_expected_shortfall, w * one.marginal_expected_shortfall)
+    torch.testing.assert_close(ten.expected_shortfall, 10 * one.expected_shortfall)
+    torch.testing.assert_close(ten.marginal_value_at_risk, one.marginal_value_at_risk)
+    losses = np.sort(-(x @ w).numpy())[::-1]
+    assert one.value_at_risk.item() == pytest.approx(losses[17])  # ceil(700 * 0.025) = 18
+
+
+def test_marginal_expected_shortfalls_are_derivatives():
+    x = normals(1001, COVARIANCE)
+    marginal = portfolio_risk(x, EXPOSURES, 0.975).marginal_expected_shortfall
+    for i in range(4):
+        up, down = (EXPOSURES + d * torch.eye(4, dtype=torch.float64)[i] for d in (1e-7, -1e-7))
+        change = estimate_expected_shortfall(x @ up, 0.975).value - estimate_expected_shortfall(x @ down, 0.975).value
+        assert marginal[i].item() == pytest.approx(change.item() / 2e-7, rel=1e-6)
+
+
+def test_incremental_risk_is_the_risk_without_each_position():
+    x = normals(900, COVARIANCE)
+    var, es = incremental_risk(x, EXPOSURES, 0.95)
+    for i in range(4):
+        rest = torch.where(torch.arange(4) == i, 0.0, EXPOSURES)
+        for got, estimate in ((var, estimate_value_at_risk), (es, estimate_expected_shortfall)):
+            expected = estimate(x @ EXPOSURES, 0.95).value - estimate(x @ rest, 0.95).value
+            assert got[i].item() == pytest.approx(expected.item(), abs=1e-14)
+    assert es[3] < 0  # the short position hedges
+
+
+def test_pieces_of_the_sort_change_nothing(monkeypatch):
+    x = normals(300, COVARIANCE)
+    whole = incremental_risk(x, EXPOSURES, 0.95)
+    monkeypatch.setattr("qtorch.risk.portfolio._PIECE", 300)
+    torch.testing.assert_close(incremental_risk(x, EXPOSURES, 0.95), whole, rtol=0, atol=0)
+
+
+def test_a_batch_of_portfolios_is_each_by_itself():
+    x = normals(400, COVARIANCE)
+    w = torch.randn(3, 2, 4, dtype=torch.float64)
+    batch, added = portfolio_risk(x, w, 0.9), incremental_risk(x, w, 0.9)
+    alone, alone_added = portfolio_risk(x, w[2, 1], 0.9), incremental_risk(x, w[2, 1], 0.9)
+    for name, value in vars(batch).items():
+        torch.testing.assert_close(value[2, 1], getattr(alone, name))
+    for many, one in zip(added, alone_added, strict=True):
+        torch.testing.assert_close(many[2, 1], one)
+
+
+def test_standard_errors_are_the_spread_over_repeated_simulations():
+    runs = [portfolio_risk(normals(3000, COVARIANCE, seed), EXPOSURES, 0.95) for seed in range(300)]
+    for value, error in (
+        ("value_at_risk", "value_at_risk_error"),
+        ("expected_shortfall", "expected_shortfall_error"),
+        ("component_expected_shortfall", "component_expected_shortfall_error"),
+    ):
+        spread = torch.stack([getattr(run, value) for run in runs]).std(0)
+        stated = torch.stack([getattr(run, error) for run in runs]).square().mean(0).sqrt()
+        torch.testing.assert_close(stated, spread, rtol=0.15, atol=0)
