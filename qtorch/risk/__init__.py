@@ -2,7 +2,10 @@
 
 from qtorch.risk.backtests import LikelihoodRatio, christoffersen, kupiec, traffic_light
 from qtorch.risk.measures import (
+    LIQUIDITY_HORIZONS,
     Estimate,
+    RiskFactorCategory,
+    es_by_liquidity_horizon,
     estimate_expected_shortfall,
     estimate_expectile,
     estimate_spectral_risk,
@@ -10,8 +13,15 @@ from qtorch.risk.measures import (
     expected_shortfall,
     expectile,
     exponential_spectrum,
+    filtered_scenarios,
+    horizon_scenarios,
+    internal_models_capital,
+    liquidity_horizon_es,
+    scale_to_horizon,
     spectral_risk,
+    stressed_es,
     value_at_risk,
+    variance_factor,
 )
 from qtorch.risk.portfolio import PortfolioRisk, incremental_risk, portfolio_risk
 from qtorch.risk.scenarios import complete, joint_scenarios, rolling_scenarios
@@ -32,13 +42,16 @@ from qtorch.risk.scores import (
 
 __all__ = [
     "Estimate",
+    "LIQUIDITY_HORIZONS",
     "LikelihoodRatio",
     "PortfolioRisk",
+    "RiskFactorCategory",
     "asymmetric_laplace_score",
     "christoffersen",
     "complete",
     "crps",
     "energy_score",
+    "es_by_liquidity_horizon",
     "estimate_expected_shortfall",
     "estimate_expectile",
     "estimate_spectral_risk",
@@ -46,11 +59,15 @@ __all__ = [
     "expected_shortfall",
     "expectile",
     "exponential_spectrum",
+    "filtered_scenarios",
     "fz0",
+    "horizon_scenarios",
     "incremental_risk",
+    "internal_models_capital",
     "interval_score",
     "joint_scenarios",
     "kupiec",
+    "liquidity_horizon_es",
     "log_score",
     "pinball",
     "portfolio_risk",
@@ -58,9 +75,12 @@ __all__ = [
     "quantile_weighted_crps",
     "register_crps",
     "rolling_scenarios",
+    "scale_to_horizon",
     "spectral_risk",
+    "stressed_es",
     "traffic_light",
     "value_at_risk",
+    "variance_factor",
     "variogram_score",
     "weighted_quantile_loss",
 ]
