@@ -263,11 +263,11 @@ class SyntheticMarket:
 
         volatility = sigma * np.sqrt(elapsed)[:, None]
         mean = np.broadcast_to(self.drift * elapsed[:, None], shape)
-        jump = surprise < special.ndtri(law.weight[1].item())
-        df = law.df.item()
+        jump = surprise < special.ndtri(law.weights[1].item())
+        df = law.components.df[0].item()
         chi_square = 2 * special.gammaincinv(df / 2, special.ndtr(storm))
-        spread = law.scale.numpy()[jump.astype(int)] * np.sqrt(df / chi_square)
-        x = law.loc.numpy()[jump.astype(int)] + spread * news
+        spread = law.components.scale.numpy()[jump.astype(int)] * np.sqrt(df / chi_square)
+        x = law.components.loc.numpy()[jump.astype(int)] + spread * news
         returns = np.maximum(mean + volatility * x, _WORST)
         close = 50 * np.exp(0.5 * rng.standard_normal(shape[1])) * (1 + returns).cumprod(axis=0)
 

@@ -2,9 +2,27 @@
 
 from qtorch.distributions.affine import Affine
 from qtorch.distributions.empirical import Empirical
+from qtorch.distributions.hansen_skewed_t import HansenSkewedT
 from qtorch.distributions.indexing import take
 from qtorch.distributions.jump_student_t import JumpStudentT
+from qtorch.distributions.log_tails import log_cdf, log_sf
+from qtorch.distributions.mixture import Mixture
 from qtorch.distributions.skewed_student_t import SkewedStudentT
-from qtorch.distributions.tails import register_tail_mean, tail_mean
+from qtorch.distributions.student_t import StudentT
+from qtorch.distributions.tails import partial_mean, register_tail_mean, tail_mean
 
-__all__ = ["Affine", "Empirical", "JumpStudentT", "SkewedStudentT", "register_tail_mean", "tail_mean", "take"]
+__all__ = [
+    "Affine",
+    "Empirical",
+    "HansenSkewedT",
+    "JumpStudentT",
+    "Mixture",
+    "SkewedStudentT",
+    "StudentT",
+    "log_cdf",
+    "log_sf",
+    "partial_mean",
+    "register_tail_mean",
+    "tail_mean",
+    "take",
+]

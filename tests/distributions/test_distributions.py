@@ -75,7 +75,7 @@ def test_samples_follow_the_law():
 
 @pytest.mark.parametrize("bad", [{"df": 1.0}, {"scale": 0.0}, {"skew": -1.0}, {"loc": float("nan")}])
 def test_parameters_outside_their_domain_are_named(bad):
-    with pytest.raises(ValueError, match=f"finite {next(iter(bad))} above"):
+    with pytest.raises(ValueError, match=f"finite {next(iter(bad))}"):
         SkewedStudentT(**({"df": 5.0} | bad))
 
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.distributions import Categorical, Distribution, Exponential, Laplace, MixtureSameFamily, Normal, StudentT
 
 from qtorch.distributions import Affine, Empirical, SkewedStudentT, tail_mean
-from qtorch.distributions.student_t import t_cdf, t_log_prob, t_mean_abs
+from qtorch.distributions.student_t_functions import t_cdf, t_log_prob, t_mean_abs
 from qtorch.risk.quadrature import integrate, unit_rule
 from qtorch.risk.scores.observed import observed
 

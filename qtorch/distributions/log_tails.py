@@ -1,0 +1,25 @@
+"""Logs of distribution functions and of their complements, of any univariate law."""
+
+import torch
+from torch import Tensor
+from torch.distributions import Distribution, Normal
+
+
+def log_cdf(distribution: Distribution, value: Tensor) -> Tensor:
+    """Log of P(X <= value): the law's own where it has one, so that far tails are numbers; else the log of its cdf."""
+    own = getattr(distribution, "log_cdf", None)
+    if own is not None:
+        return own(value)
+    if isinstance(distribution, Normal):
+        return torch.special.log_ndtr((value - distribution.loc) / distribution.scale)
+    return torch.log(distribution.cdf(value))
+
+
+def log_sf(distribution: Distribution, value: Tensor) -> Tensor:
+    """Log of P(X > value), as `log_cdf`."""
+    own = getattr(distribution, "log_sf", None)
+    if own is not None:
+        return own(value)
+    if isinstance(distribution, Normal):
+        return torch.special.log_ndtr((distribution.loc - value) / distribution.scale)
+    return torch.log1p(-distribution.cdf(value))

@@ -1,0 +1,133 @@
+"""Finite mixtures with distribution function, quantile and tail means."""
+
+from typing import Any
+
+import torch
+from jaxtyping import Float64
+from torch import Tensor
+from torch.distributions import Distribution, constraints
+from torch.types import _size
+
+from qtorch.distributions.indexing import take
+from qtorch.distributions.inversion import invert
+from qtorch.distributions.log_tails import log_cdf, log_sf
+from qtorch.distributions.tails import partial_mean, register_tail_mean
+
+Double = Float64[Tensor, "..."]
+
+
+class Mixture(Distribution):
+    """The law of X_k with k drawn with the probabilities `weights`.
+
+    What an ensemble, a posterior or a jump model predicts: its value at risk and expected shortfall are those of the
+    mixture, not means over components. Distribution function, density and tail means are sums; quantiles are found by
+    Newton's method between the components' own. All differentiate in weights and components.
+
+    Args:
+        weights: probabilities `[..., K]`; scaled to sum to 1.
+        components: of batch shape `[..., K]`, with `cdf`, `icdf`, `mean` and `variance`.
+        validate_args: False skips the check of the weights.
+
+    Raises:
+        ValueError: a weight is negative or not finite, all of them are zero, or the components lack a last dimension K.
+
+    Example:
+        >>> from qtorch.distributions import StudentT
+        >>> parts = StudentT(torch.tensor([8.0, 3.0]), 0.0, torch.tensor([0.01, 0.03]))
+        >>> calm_or_not = Mixture(torch.tensor([0.9, 0.1]), parts)
+        >>> round(calm_or_not.icdf(torch.tensor(0.01)).item(), 4)
+        -0.0505
+    """
+
+    arg_constraints = {}
+    support = constraints.real
+    has_rsample = False
+
+    def __init__(self, weights: Tensor, components: Distribution, *, validate_args: bool | None = None) -> None:
+        if not components.batch_shape or components.event_shape:
+            raise ValueError(
+                f"Mixture needs univariate components of batch shape [..., K], not {tuple(components.batch_shape)} "
+                f"with events of shape {tuple(components.event_shape)}."
+            )
+        shape = torch.broadcast_shapes(weights.shape, components.batch_shape)
+        if validate_args is not False and not torch.compiler.is_compiling():
+            good = torch.isfinite(weights) & (weights >= 0)
+            if not (good.all(-1) & (weights.sum(-1) > 0)).all():
+                raise ValueError("Mixture needs finite weights of 0 or more, not all of them 0.")
+        self.weights = (weights / weights.sum(-1, keepdim=True)).expand(shape)
+        self.components = components if components.batch_shape == shape else components.expand(shape)
+        super().__init__(shape[:-1], validate_args=False)
+
+    def expand(self, batch_shape: _size, _instance: object = None) -> "Mixture":
+        """The distribution expanded to a batch shape."""
+        shape = torch.Size(batch_shape) + self.weights.shape[-1:]
+        return Mixture(self.weights.expand(shape), self.components.expand(shape), validate_args=False)
+
+    @property
+    def mean(self) -> Tensor:
+        """Mean."""
+        return (self.weights * self.components.mean).sum(-1)
+
+    @property
+    def variance(self) -> Tensor:
+        """Variance: the mean of the components' (aleatoric) plus the variance of their means (epistemic)."""
+        spread = (self.components.mean - self.mean.unsqueeze(-1)) ** 2
+        return (self.weights * (self.components.variance + spread)).sum(-1)
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        """Log density at `value`, which broadcasts against the batch shape."""
+        return self._weighted(self.components.log_prob(value.unsqueeze(-1)))
+
+    def cdf(self, value: Tensor) -> Tensor:
+        """Distribution function."""
+        return (self.weights * self.components.cdf(value.unsqueeze(-1))).sum(-1)
+
+    def log_cdf(self, value: Tensor) -> Tensor:
+        """Log of the distribution function, a number however far in the left tail."""
+        return self._weighted(log_cdf(self.components, value.unsqueeze(-1)))
+
+    def log_sf(self, value: Tensor) -> Tensor:
+        """Log of P(X > value), a number however far in the right tail."""
+        return self._weighted(log_sf(self.components, value.unsqueeze(-1)))
+
+    def icdf(self, value: Tensor) -> Tensor:
+        """Quantile at left-tail mass `value` in [0, 1], found in float64; NaN outside."""
+        p = value.double()
+        with torch.no_grad():
+            inside = torch.where((p > 0) & (p < 1), p, 0.5)
+            ends = self.components.icdf(inside.unsqueeze(-1)).double()
+        x = invert(
+            lambda x: (self.log_cdf(x), self.log_sf(x)),
+            self.log_prob,
+            p,
+            ends.amin(-1),
+            ends.amax(-1),
+        )
+        return x.to(torch.promote_types(self.weights.dtype, value.dtype))
+
+    def partial_mean(self, value: Tensor) -> Tensor:
+        """E[X 1{X <= value}]."""
+        return (self.weights * partial_mean(self.components, value.unsqueeze(-1))).sum(-1)
+
+    def sample(self, sample_shape: _size = torch.Size()) -> Tensor:
+        """Draws from torch's generator."""
+        shape = torch.Size(sample_shape)
+        chosen = torch.distributions.Categorical(self.weights).sample(shape).unsqueeze(-1)
+        return self.components.sample(shape).gather(-1, chosen).squeeze(-1)
+
+    def _weighted(self, log_values: Tensor) -> Tensor:
+        """Log of sum w exp(log_values)."""
+        weights = self.weights.clamp(min=torch.finfo(self.weights.dtype).tiny)  # a weight of 0 has no log, nor gradient
+        return torch.logsumexp(torch.log(weights) + log_values, dim=-1)
+
+
+@register_tail_mean(Mixture)
+def _tail_mean(distribution: Mixture, p: Tensor) -> Tensor:
+    return distribution.partial_mean(distribution.icdf(p)) / p
+
+
+@take.register
+def _mixture(distribution: Mixture, index: Any) -> Mixture:
+    index = index if isinstance(index, tuple) else (index,)
+    index = (*index, slice(None)) if any(part is Ellipsis for part in index) else (*index, ..., slice(None))
+    return Mixture(distribution.weights[index], take(distribution.components, index), validate_args=False)
