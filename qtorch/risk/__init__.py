@@ -23,7 +23,12 @@ from qtorch.risk.measures import (
     value_at_risk,
     variance_factor,
 )
-from qtorch.risk.portfolio import PortfolioRisk, incremental_risk, portfolio_risk
+from qtorch.risk.portfolio import (
+    PortfolioRisk,
+    elliptical_risk,
+    incremental_risk,
+    portfolio_risk,
+)
 from qtorch.risk.scenarios import complete, joint_scenarios, rolling_scenarios
 from qtorch.risk.scores import (
     asymmetric_laplace_score,
@@ -50,6 +55,7 @@ __all__ = [
     "christoffersen",
     "complete",
     "crps",
+    "elliptical_risk",
     "energy_score",
     "es_by_liquidity_horizon",
     "estimate_expected_shortfall",

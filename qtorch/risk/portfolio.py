@@ -1,11 +1,13 @@
-"""A portfolio's risk under joint scenarios, and what each of its assets contributes."""
+"""A portfolio's risk, and what each of its assets contributes, from joint scenarios or an elliptical law."""
 
 from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float, Float64
 from torch import Tensor
+from torch.distributions import Distribution
 
+from qtorch.distributions.checks import require
 from qtorch.risk.measures.estimates import (
     Estimate,
     checked_scenarios,
@@ -133,6 +135,45 @@ def incremental_risk(
         parts.append((value_at_risk(without, level), expected_shortfall(without, level)))
     var, es = (torch.cat(part, dim=-1) for part in zip(*parts, strict=True))
     return value_at_risk(law, level).unsqueeze(-1) - var, expected_shortfall(law, level).unsqueeze(-1) - es
+
+
+def elliptical_risk(
+    standard: Distribution,
+    loc: Float[Tensor, " N"],
+    dispersion_product: Float[Tensor, "*batch N"],
+    exposures: Float[Tensor, "*batch N"],
+    level: float,
+) -> PortfolioRisk:
+    """The closed form for returns of an elliptical law, such as the normal or the multivariate Student-t.
+
+    A portfolio w of X = loc + L Z, with Z spherical and Sigma = L L', is w'loc + sqrt(w'Sigma w) Z_1; so that a
+    measure's derivative in w is -loc + Sigma w / sqrt(w'Sigma w) times the measure of Z_1.
+
+    Args:
+        standard: the law of Z_1, of no batch: Normal(0, 1), or Student's t of the joint law's degrees of freedom.
+        loc: of the returns, in decimals.
+        dispersion_product: Sigma w, without the N x N matrix where it is factors and a diagonal. Sigma is the
+            covariance for the normal law, and for Student's t with nu degrees of freedom (nu - 2) / nu of it.
+        exposures: w, weights or market values; a batch of portfolios shares the law.
+        level: confidence, such as 0.99.
+
+    Raises:
+        ValueError: the level is not inside (0, 1), or a portfolio's dispersion is negative.
+
+    References:
+        McNeil, Frey and Embrechts (2015), Quantitative Risk Management, theorem 8.28 and example 8.43.
+    """
+    w, product, centre = exposures.double(), dispersion_product.double(), loc.double()
+    square = (w * product).sum(-1, keepdim=True)
+    lowest = square.min().item() if square.numel() else 0.0
+    require(lowest >= 0, "dispersion_product", lowest, "give Sigma w of a positive semi-definite Sigma")
+    direction = torch.where(square > 0, product / torch.where(square > 0, square, 1.0).sqrt(), 0.0)
+    var = -centre + direction * value_at_risk(standard, level).double()
+    es = -centre + direction * expected_shortfall(standard, level).double()
+    none = torch.zeros_like(square.squeeze(-1))
+    return PortfolioRisk(
+        (w * var).sum(-1), (w * es).sum(-1), w * var, w * es, var, es, none, none.clone(), torch.zeros_like(w)
+    )
 
 
 def _shortfall_and_tail(

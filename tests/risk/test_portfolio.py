@@ -2,8 +2,18 @@ import numpy as np
 import pytest
 import torch
 from scipy import stats
+from torch.distributions import Normal
 
-from qtorch.risk import estimate_expected_shortfall, estimate_value_at_risk, incremental_risk, portfolio_risk
+from qtorch.distributions import SkewedStudentT
+from qtorch.risk import (
+    elliptical_risk,
+    estimate_expected_shortfall,
+    estimate_value_at_risk,
+    expected_shortfall,
+    incremental_risk,
+    portfolio_risk,
+    value_at_risk,
+)
 
 
 def normals(S: int, covariance: torch.Tensor, seed: int = 0) -> torch.Tensor:
@@ -89,3 +99,41 @@ def test_standard_errors_are_the_spread_over_repeated_simulations():
         spread = torch.stack([getattr(run, value) for run in runs]).std(0)
         stated = torch.stack([getattr(run, error) for run in runs]).square().mean(0).sqrt()
         torch.testing.assert_close(stated, spread, rtol=0.15, atol=0)
+
+
+def test_an_elliptical_portfolio_is_its_own_univariate_law():
+    loc = torch.tensor([0.001, 0.0, -0.002, 0.003], dtype=torch.float64)
+    sigma = torch.sqrt(EXPOSURES @ COVARIANCE @ EXPOSURES)
+    for standard, whole in (
+        (Normal(torch.zeros(()).double(), 1.0), Normal(EXPOSURES @ loc, sigma)),
+        (
+            SkewedStudentT(torch.tensor(4.0).double()),
+            SkewedStudentT(torch.tensor(4.0).double(), EXPOSURES @ loc, sigma),
+        ),
+    ):
+        risk = elliptical_risk(standard, loc, COVARIANCE @ EXPOSURES, EXPOSURES, 0.975)
+        torch.testing.assert_close(risk.value_at_risk, value_at_risk(whole, 0.975))
+        torch.testing.assert_close(risk.expected_shortfall, expected_shortfall(whole, 0.975))
+        torch.testing.assert_close(risk.component_value_at_risk.sum(), risk.value_at_risk)
+
+        def shortfall(w, standard=standard):
+            return elliptical_risk(standard, loc, COVARIANCE @ w, w, 0.975).expected_shortfall
+
+        w = EXPOSURES.clone().requires_grad_()
+        torch.testing.assert_close(torch.autograd.grad(shortfall(w), w)[0], risk.marginal_expected_shortfall)
+        torch.testing.assert_close(shortfall(5 * EXPOSURES), 5 * risk.expected_shortfall)
+
+
+def test_scenarios_of_an_elliptical_law_come_to_its_closed_form():
+    x = normals(100_000, COVARIANCE)
+    w = torch.stack([EXPOSURES, torch.zeros(4, dtype=torch.float64)])
+    closed = elliptical_risk(Normal(torch.zeros(()).double(), 1.0), torch.zeros(4), w @ COVARIANCE, w, 0.975)
+    drawn = portfolio_risk(x, w, 0.975)
+    for name, error in (("value_at_risk", "value_at_risk_error"), ("expected_shortfall", "expected_shortfall_error")):
+        gap = getattr(drawn, name) - getattr(closed, name)
+        assert (gap.abs() <= 4 * getattr(drawn, error)).all()
+    assert closed.value_at_risk[1] == 0
+    gap = drawn.component_expected_shortfall - closed.component_expected_shortfall
+    assert (gap.abs() <= 4 * drawn.component_expected_shortfall_error).all()
+    with pytest.raises(ValueError, match="positive semi-definite"):
+        elliptical_risk(Normal(0.0, 1.0), torch.zeros(4), -EXPOSURES, EXPOSURES, 0.975)
