@@ -2,8 +2,11 @@
 
 from qtorch.distributions.affine import Affine
 from qtorch.distributions.empirical import Empirical
+from qtorch.distributions.exp_minus_one import ExpMinusOne
+from qtorch.distributions.generalized_pareto import GeneralizedPareto
 from qtorch.distributions.hansen_skewed_t import HansenSkewedT
 from qtorch.distributions.indexing import take
+from qtorch.distributions.johnson_su import JohnsonSU
 from qtorch.distributions.jump_student_t import JumpStudentT
 from qtorch.distributions.log_tails import log_cdf, log_sf
 from qtorch.distributions.mixture import Mixture
@@ -14,7 +17,10 @@ from qtorch.distributions.tails import partial_mean, register_tail_mean, tail_me
 __all__ = [
     "Affine",
     "Empirical",
+    "ExpMinusOne",
+    "GeneralizedPareto",
     "HansenSkewedT",
+    "JohnsonSU",
     "JumpStudentT",
     "Mixture",
     "SkewedStudentT",

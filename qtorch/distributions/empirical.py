@@ -10,50 +10,75 @@ from qtorch.distributions.tails import register_tail_mean
 
 
 class Empirical(Distribution):
-    """Equal mass on each of `S` values; the law behind historical simulation.
+    """Mass on each of `S` values, equal or given; the law behind historical simulation and weighted scenarios.
 
-    `icdf(p)` is the ceil(p S)-th smallest value (the inverse of the empirical distribution function, type 1 of
-    Hyndman and Fan 1996), and the tail mean is the mean of the values up to it.
+    `icdf(p)` is the smallest value whose cumulative mass reaches p (the inverse of the empirical distribution function,
+    type 1 of Hyndman and Fan 1996; the ceil(p S)-th smallest of equal masses), and the tail mean is the mean of the
+    values up to it.
 
     Args:
         values: the sample, `[..., S]`; NaN marks values that are not there, which must not be all.
+        weights: masses of the values, `[..., S]`, 0 or more; scaled to sum to 1; equal by default.
 
     Raises:
-        ValueError: an element of the batch has no value.
+        ValueError: an element of the batch has no value, or a weight is negative, not finite or all are zero.
     """
 
     arg_constraints = {}
     support = constraints.real
 
-    def __init__(self, values: Float[Tensor, "... S"], *, validate_args: bool | None = None) -> None:
-        self.values = torch.sort(values, dim=-1).values  # NaN sorts last
-        self.count = values.isfinite().sum(-1)
+    def __init__(
+        self,
+        values: Float[Tensor, "... S"],
+        weights: Float[Tensor, "... S"] | None = None,
+        *,
+        validate_args: bool | None = None,
+    ) -> None:
+        self.values, order = torch.sort(values, dim=-1)  # NaN sorts last
+        there = ~self.values.isnan()
+        self.count = there.sum(-1)
         if (self.count == 0).any():
             raise ValueError("Empirical needs at least one value in every element of the batch.")
+        self.weights: Tensor | None = None
+        mass = there.double()
+        if weights is not None:
+            if not (torch.isfinite(weights) & (weights >= 0)).all():
+                raise ValueError("Empirical needs finite weights of 0 or more.")
+            mass = mass * weights.double().expand(values.shape).gather(-1, order)
+            if not (mass.sum(-1) > 0).all():
+                raise ValueError("Empirical needs a positive weight on a value in every element of the batch.")
+            self.weights = mass / mass.sum(-1, keepdim=True)
+        self._mass = mass / mass.sum(-1, keepdim=True)
+        self._cumulative = self._mass.cumsum(-1)
         super().__init__(values.shape[:-1], validate_args=False)
 
     def expand(self, batch_shape: _size, _instance: object = None) -> "Empirical":
         """The distribution expanded to a batch shape."""
-        return Empirical(self.values.expand(*batch_shape, -1))
+        weights = None if self.weights is None else self.weights.expand(*batch_shape, -1)
+        return Empirical(self.values.expand(*batch_shape, -1), weights)
 
     @property
     def mean(self) -> Tensor:
         """Mean of the values."""
-        return self.values.nanmean(-1)
+        return (self._mass * self.values.nan_to_num()).sum(-1).to(self.values.dtype)
 
     @property
     def variance(self) -> Tensor:
         """Mean squared deviation of the values."""
-        return ((self.values - self.mean.unsqueeze(-1)) ** 2).nanmean(-1)
+        squares = (self.values - self.mean.unsqueeze(-1)) ** 2
+        return (self._mass * squares.nan_to_num()).sum(-1).to(self.values.dtype)
 
     def cdf(self, value: Tensor) -> Tensor:
-        """Share of the values at or below `value`."""
-        return (self.values <= value.unsqueeze(-1)).sum(-1) / self.count
+        """Mass of the values at or below `value`."""
+        at_most = self.values <= value.unsqueeze(-1)
+        if self.weights is None:
+            return at_most.sum(-1) / self.count
+        return (at_most * self._mass).sum(-1)
 
     def icdf(self, value: Tensor) -> Tensor:
         """Quantile at left-tail mass `value`."""
-        rank, batch = torch.broadcast_tensors(self._rank(value), self.count)
-        return self.values.expand(*batch.shape, -1).gather(-1, rank.unsqueeze(-1) - 1).squeeze(-1)
+        rank, _ = torch.broadcast_tensors(self._rank(value), self.count)
+        return self.values.expand(*rank.shape, -1).gather(-1, rank.unsqueeze(-1) - 1).squeeze(-1)
 
     def sample(self, sample_shape: _size = torch.Size()) -> Tensor:
         """Draws with replacement."""
@@ -61,12 +86,25 @@ class Empirical(Distribution):
         return self.icdf(u)
 
     def _rank(self, probability: Tensor) -> Tensor:
+        """How many of the smallest values the left tail of that mass takes."""
         # A p S within float32's rounding of a whole number means that number: 0.05 * 500 is 25, not 25.0000004.
-        return torch.ceil(probability.double() * self.count * (1 - 2e-7)).clamp(min=1).long()
+        p = probability.double() * (1 - 2e-7)
+        if self.weights is None:
+            return torch.ceil(p * self.count).clamp(min=1).long()
+        p, _ = torch.broadcast_tensors(p, self.count)
+        cumulative = self._cumulative.expand(*p.shape, -1).contiguous()
+        rank = torch.searchsorted(cumulative, p.unsqueeze(-1).contiguous()).squeeze(-1) + 1
+        # A mass of 0 has no value; the first of positive mass is the smallest.
+        return torch.minimum(rank, self.count)
 
 
 @register_tail_mean(Empirical)
 def _tail_mean(distribution: Empirical, probability: Tensor) -> Tensor:
-    rank, count = torch.broadcast_tensors(distribution._rank(probability), distribution.count)
-    values = distribution.values.nan_to_num().expand(*count.shape, -1)
-    return values.cumsum(-1).gather(-1, rank.unsqueeze(-1) - 1).squeeze(-1) / rank
+    rank, _ = torch.broadcast_tensors(distribution._rank(probability), distribution.count)
+    values = distribution.values.nan_to_num().expand(*rank.shape, -1)
+    place = rank.unsqueeze(-1) - 1
+    if distribution.weights is None:
+        return values.cumsum(-1).gather(-1, place).squeeze(-1) / rank
+    mass = distribution._mass.expand(*rank.shape, -1)
+    below = (mass * values).cumsum(-1).gather(-1, place) / mass.cumsum(-1).gather(-1, place)
+    return below.squeeze(-1).to(distribution.values.dtype)

@@ -38,4 +38,5 @@ def _affine(distribution: Affine, index: Any) -> Affine:
 
 @take.register
 def _empirical(distribution: Empirical, index: Any) -> Empirical:
-    return Empirical(distribution.values[index])
+    weights = distribution.weights
+    return Empirical(distribution.values[index], None if weights is None else weights[index])

@@ -53,7 +53,7 @@ def tail_mean(distribution: Distribution, probability: float | Tensor) -> Tensor
     for kind in type(distribution).__mro__:
         if kind in _REGISTRY:
             return _REGISTRY[kind](distribution, p)
-    return _by_quadrature(distribution, p)
+    return by_quadrature(distribution, p)
 
 
 def partial_mean(distribution: Distribution, value: Tensor) -> Tensor:
@@ -70,8 +70,9 @@ def partial_mean(distribution: Distribution, value: Tensor) -> Tensor:
     return torch.where(mass > 0, mass * tail_mean(distribution, inside), 0.0)
 
 
-def _by_quadrature(distribution: Distribution, p: Tensor) -> Tensor:
-    return lower_mean(lambda mass: distribution.icdf(mass), p, len(distribution.batch_shape))
+def by_quadrature(distribution: Distribution, p: Tensor) -> Tensor:
+    """(1/p) int_0^p icdf(u) du by Gauss-Legendre quadrature."""
+    return lower_mean(distribution.icdf, p, len(distribution.batch_shape))
 
 
 @register_tail_mean(Normal)

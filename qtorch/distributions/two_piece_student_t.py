@@ -35,10 +35,6 @@ class TwoPieceStudentT(Univariate):
         """df, loc, l and r."""
         raise NotImplementedError
 
-    def log_prob(self, value: Tensor) -> Tensor:
-        """Log density at `value`, which broadcasts against the batch shape."""
-        return self._cast(self._log_prob, value)
-
     def entropy(self) -> Tensor:
         """Differential entropy: Student's plus log((l + r)/2)."""
         df, _, left, right = self._pieces()

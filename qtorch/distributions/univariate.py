@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.distributions import Distribution, constraints
 from torch.types import _size
 
+from qtorch.distributions.quadrature import lower_mean
 from qtorch.distributions.tails import register_tail_mean
 
 Double = Float64[Tensor, "..."]
@@ -17,7 +18,7 @@ Double = Float64[Tensor, "..."]
 class Univariate(Distribution):
     """A law on the line whose parameters, named in `arg_constraints`, are tensors of the batch shape.
 
-    Subclasses define `log_prob`, and in float64 `_cdf`, `_icdf`, `_mean`, `_variance` and what else has a closed form.
+    Subclasses define in float64 `_log_prob`, `_cdf`, `_icdf`, `_mean`, `_variance` and what else has a closed form.
     This class broadcasts and checks the parameters, casts (float32 in, float32 out, float64 between, because in float32
     a tail probability has no correct digit) and draws by inversion, so that draws differentiate in every parameter.
     Outside the support densities are 0 and distribution functions 0 or 1; nothing raises.
@@ -58,6 +59,18 @@ class Univariate(Distribution):
     def variance(self) -> Tensor:
         """Variance; infinite or NaN where the law has none."""
         return self._variance().to(self._dtype)
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        """Log density at `value`, which broadcasts against the batch shape."""
+        return self._cast(self._log_prob, value)
+
+    def entropy(self) -> Tensor:
+        """Differential entropy; where there is no closed form by quadrature of -log f(icdf(u)), to 1e-8."""
+        half = torch.full((), 0.5, dtype=torch.float64, device=self._device)
+        ndim = len(self.batch_shape)
+        left = lower_mean(lambda mass: self._log_prob(self._icdf(mass.clamp(min=1e-16))), half, ndim)
+        right = lower_mean(lambda mass: self._log_prob(self._icdf(1 - mass.clamp(min=1e-16))), half, ndim)
+        return (-0.5 * (left + right)).to(self._dtype)
 
     def cdf(self, value: Tensor) -> Tensor:
         """Distribution function at `value`, which broadcasts against the batch shape."""
@@ -102,6 +115,9 @@ class Univariate(Distribution):
 
     def _cast(self, function: Callable[[Double], Double], value: Tensor) -> Tensor:
         return function(value.double()).to(torch.promote_types(self._dtype, value.dtype))
+
+    def _log_prob(self, x: Double) -> Double:
+        raise NotImplementedError
 
     def _log_cdf(self, x: Double) -> Double:
         raise NotImplementedError

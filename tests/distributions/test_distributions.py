@@ -5,7 +5,7 @@ from scipy import integrate, stats
 from torch.distributions import Normal
 
 from qtorch.distributions import Affine, Empirical, SkewedStudentT, tail_mean, take
-from qtorch.distributions.tails import _by_quadrature
+from qtorch.distributions.tails import by_quadrature
 
 CASES = [(5.0, 0.3, 2.0, 0.8), (2.5, 0.0, 1.0, 1.4), (30.0, -1.0, 0.1, 1.0)]
 
@@ -44,7 +44,7 @@ def test_quantiles_invert_and_tail_means_integrate(case, p):
     assert d.cdf(q).item() == pytest.approx(p, rel=1e-11)
     expected = integral(d, lambda x: x, -np.inf, q.item()) / p
     assert tail_mean(d, p).item() == pytest.approx(expected, rel=1e-6, abs=1e-8)
-    assert _by_quadrature(d, torch.tensor(p, dtype=torch.float64)).item() == pytest.approx(expected, rel=1e-5, abs=1e-7)
+    assert by_quadrature(d, torch.tensor(p, dtype=torch.float64)).item() == pytest.approx(expected, rel=1e-5, abs=1e-7)
 
 
 def test_without_skew_it_is_scipys_t():

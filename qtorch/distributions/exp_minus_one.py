@@ -1,0 +1,121 @@
+"""From log returns to simple returns."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.distributions import Distribution, Normal, constraints
+from torch.types import _size
+
+from qtorch.distributions.indexing import take
+from qtorch.distributions.log_tails import log_cdf, log_sf
+from qtorch.distributions.tails import by_quadrature, register_tail_mean
+
+
+class ExpMinusOne(Distribution):
+    """The law of exp(Y) - 1 for Y of a univariate base distribution: simple returns where Y is a log return.
+
+    Distribution function, quantiles and density follow the base's. Tail means are closed forms for a normal base and
+    quadrature else; mean and variance are the normal's (of a Student-t base neither exists).
+
+    Args:
+        base: a distribution with batch shape `[...]` and no event dimension.
+
+    Example:
+        >>> d = ExpMinusOne(Normal(0.0, 0.2))
+        >>> round(d.mean.item(), 6)
+        0.020201
+    """
+
+    arg_constraints = {}
+    support = constraints.greater_than(-1.0)
+
+    def __init__(self, base: Distribution, *, validate_args: bool | None = None) -> None:
+        self.base = base
+        super().__init__(base.batch_shape, validate_args=False)
+
+    @property
+    def has_rsample(self) -> bool:  # type: ignore[override]
+        """As the base."""
+        return self.base.has_rsample
+
+    def expand(self, batch_shape: _size, _instance: object = None) -> "ExpMinusOne":
+        """The distribution expanded to a batch shape."""
+        return ExpMinusOne(self.base.expand(batch_shape))
+
+    @property
+    def mean(self) -> Tensor:
+        """Mean, of a normal base.
+
+        Raises:
+            NotImplementedError: the base is another; take a tail mean, or the mean of samples if it exists.
+        """
+        base = self._normal("mean")
+        return torch.expm1(base.loc + 0.5 * base.scale**2)
+
+    @property
+    def variance(self) -> Tensor:
+        """Variance, of a normal base.
+
+        Raises:
+            NotImplementedError: the base is another.
+        """
+        base = self._normal("variance")
+        return torch.expm1(base.scale**2) * torch.exp(2 * base.loc + base.scale**2)
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        """Log density; minus infinity at and below -1."""
+        inside = value > -1
+        y = torch.log1p(torch.where(inside, value, 0.0))
+        return torch.where(inside, self.base.log_prob(y) - y, -torch.inf)
+
+    def cdf(self, value: Tensor) -> Tensor:
+        """Distribution function."""
+        inside = value > -1
+        return torch.where(inside, self.base.cdf(torch.log1p(torch.where(inside, value, 0.0))), 0.0)
+
+    def log_cdf(self, value: Tensor) -> Tensor:
+        """Log of the distribution function, a number however far in the left tail."""
+        inside = value > -1
+        return torch.where(inside, log_cdf(self.base, torch.log1p(torch.where(inside, value, 0.0))), -torch.inf)
+
+    def log_sf(self, value: Tensor) -> Tensor:
+        """Log of P(X > value), a number however far in the right tail."""
+        inside = value > -1
+        return torch.where(inside, log_sf(self.base, torch.log1p(torch.where(inside, value, 0.0))), 0.0)
+
+    def icdf(self, value: Tensor) -> Tensor:
+        """Quantile at left-tail mass `value`."""
+        return torch.expm1(self.base.icdf(value))
+
+    def sample(self, sample_shape: _size = torch.Size()) -> Tensor:
+        """Draws without gradients."""
+        with torch.no_grad():
+            return torch.expm1(self.base.sample(torch.Size(sample_shape)))
+
+    def rsample(self, sample_shape: _size = torch.Size()) -> Tensor:
+        """Draws with gradients."""
+        return torch.expm1(self.base.rsample(torch.Size(sample_shape)))
+
+    def _normal(self, what: str) -> Normal:
+        if not isinstance(self.base, Normal):
+            raise NotImplementedError(
+                f"The {what} of exp(Y) - 1 is known for normal Y, not {type(self.base).__name__}."
+            )
+        return self.base
+
+
+@register_tail_mean(ExpMinusOne)
+def _tail_mean(distribution: ExpMinusOne, p: Tensor) -> Tensor:
+    """For Y normal E[exp(Y); Y <= y] = exp(mu + sigma^2 / 2) Phi(z - sigma)."""
+    base = distribution.base
+    if isinstance(base, Normal):
+        loc, scale = base.loc.double(), base.scale.double()
+        share = torch.special.log_ndtr(torch.special.ndtri(p) - scale) - torch.log(p)
+        return torch.expm1(loc + 0.5 * scale**2 + share).to(base.loc.dtype)
+    return by_quadrature(distribution, p)
+
+
+@take.register
+def _exp_minus_one(distribution: ExpMinusOne, index: Any) -> ExpMinusOne:
+    return ExpMinusOne(take(distribution.base, index))
