@@ -46,8 +46,8 @@ from qtorch.risk.scores import (
 )
 
 __all__ = [
-    "Estimate",
     "LIQUIDITY_HORIZONS",
+    "Estimate",
     "LikelihoodRatio",
     "PortfolioRisk",
     "RiskFactorCategory",

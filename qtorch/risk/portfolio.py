@@ -180,8 +180,9 @@ def _shortfall_and_tail(
     total: Float64[Tensor, "S *batch"], level: float, weights: Tensor | None
 ) -> tuple[Estimate, Float64[Tensor, "S *batch"]]:
     """Expected shortfall of profits, and each scenario's part in it: minus its derivative in the profits."""
-    with torch.enable_grad():
-        total = total.detach().requires_grad_()
+    with torch.inference_mode(False), torch.enable_grad():
+        total = total.detach().clone().requires_grad_()
+        weights = None if weights is None else weights.clone()
         estimate = estimate_expected_shortfall(total, level, weights)
         (slope,) = torch.autograd.grad(estimate.value.sum(), total)
     return Estimate(estimate.value.detach(), estimate.standard_error.detach()), -slope

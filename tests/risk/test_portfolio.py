@@ -79,18 +79,38 @@ def test_pieces_of_the_sort_change_nothing(monkeypatch):
 
 
 def test_a_batch_of_portfolios_is_each_by_itself():
-    x = normals(400, COVARIANCE)
+    x, weights = normals(400, COVARIANCE), torch.rand(400)
     w = torch.randn(3, 2, 4, dtype=torch.float64)
-    batch, added = portfolio_risk(x, w, 0.9), incremental_risk(x, w, 0.9)
-    alone, alone_added = portfolio_risk(x, w[2, 1], 0.9), incremental_risk(x, w[2, 1], 0.9)
+    batch, added = portfolio_risk(x, w, 0.9, weights), incremental_risk(x, w, 0.9, weights)
+    alone, alone_added = portfolio_risk(x, w[2, 1], 0.9, weights), incremental_risk(x, w[2, 1], 0.9, weights)
     for name, value in vars(batch).items():
         torch.testing.assert_close(value[2, 1], getattr(alone, name))
     for many, one in zip(added, alone_added, strict=True):
         torch.testing.assert_close(many[2, 1], one)
 
 
+def test_a_whole_weight_is_a_repeated_scenario():
+    x, weights = normals(150, COVARIANCE), 2 * (torch.arange(150) % 2)
+    weighted = portfolio_risk(x, EXPOSURES, 0.92, weights.double())
+    repeated = portfolio_risk(x.repeat_interleave(weights, dim=0), EXPOSURES, 0.92)
+    torch.testing.assert_close(weighted.value_at_risk, repeated.value_at_risk)
+    torch.testing.assert_close(weighted.expected_shortfall, repeated.expected_shortfall)
+    torch.testing.assert_close(weighted.component_expected_shortfall, repeated.component_expected_shortfall)
+
+
+def test_portfolio_risk_is_had_in_inference_mode():
+    with torch.inference_mode():
+        x = normals(200, COVARIANCE)
+        inside = portfolio_risk(x, EXPOSURES, 0.9, torch.ones(200))
+    assert not inside.marginal_expected_shortfall.requires_grad
+    torch.testing.assert_close(
+        inside.marginal_expected_shortfall.clone(),
+        portfolio_risk(normals(200, COVARIANCE), EXPOSURES, 0.9).marginal_expected_shortfall,
+    )
+
+
 def test_standard_errors_are_the_spread_over_repeated_simulations():
-    runs = [portfolio_risk(normals(3000, COVARIANCE, seed), EXPOSURES, 0.95) for seed in range(300)]
+    runs = [portfolio_risk(normals(2000, COVARIANCE, seed), EXPOSURES, 0.95) for seed in range(200)]
     for value, error in (
         ("value_at_risk", "value_at_risk_error"),
         ("expected_shortfall", "expected_shortfall_error"),
@@ -98,7 +118,7 @@ def test_standard_errors_are_the_spread_over_repeated_simulations():
     ):
         spread = torch.stack([getattr(run, value) for run in runs]).std(0)
         stated = torch.stack([getattr(run, error) for run in runs]).square().mean(0).sqrt()
-        torch.testing.assert_close(stated, spread, rtol=0.15, atol=0)
+        torch.testing.assert_close(stated, spread, rtol=0.2, atol=0)
 
 
 def test_an_elliptical_portfolio_is_its_own_univariate_law():

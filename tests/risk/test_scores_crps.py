@@ -7,7 +7,16 @@ from scipy import integrate, stats
 from torch.distributions import Categorical, Distribution, Exponential, Gumbel, Laplace, MixtureSameFamily, Normal
 from torch.distributions import StudentT as TorchStudentT
 
-from qtorch.distributions import Affine, Empirical, SkewedStudentT
+from qtorch.distributions import (
+    Affine,
+    Empirical,
+    GeneralizedPareto,
+    HansenSkewedT,
+    JohnsonSU,
+    Mixture,
+    SkewedStudentT,
+    StudentT,
+)
 from qtorch.risk import crps, quantile_weighted_crps, register_crps
 
 
@@ -26,6 +35,18 @@ LAWS = {
     "two-piece": (SkewedStudentT(double(2.5), 0.1, 1.2, 0.8), None),
     "affine": (Affine(SkewedStudentT(double(2.5), 0.0, 1.0, 1.3), 0.1, 1.2), None),
     "normal mixture": (MIXTURE, lambda x: 0.3 * stats.norm.cdf(x) + 0.7 * stats.norm.cdf(x, 1, 2)),
+    "mixture": (
+        Mixture(double([0.3, 0.7]), Normal(double([0.0, 1.0]), double([1.0, 2.0]))),
+        lambda x: 0.3 * stats.norm.cdf(x) + 0.7 * stats.norm.cdf(x, 1, 2),
+    ),
+    "student": (StudentT(double(3.0), 0.1, 1.2), stats.t(3, 0.1, 1.2).cdf),
+    "hansen": (HansenSkewedT(double(4.0), double(-0.2)), None),
+    "pareto": (GeneralizedPareto(double(-1.0), 1.2, 0.3), stats.genpareto(0.3, -1.0, 1.2).cdf),
+    "johnson, by quadrature": (JohnsonSU(double(0.3), 1.5, 0.1, 1.2), stats.johnsonsu(0.3, 1.5, 0.1, 1.2).cdf),
+    "t mixture, by quadrature": (
+        Mixture(double([0.3, 0.7]), StudentT(double([3.0, 6.0]), double([0.0, 1.0]), double([1.0, 2.0]))),
+        lambda x: 0.3 * stats.t.cdf(x, 3) + 0.7 * stats.t.cdf(x, 6, 1, 2),
+    ),
     "gumbel, by quadrature": (Gumbel(double(0.1), 1.2, validate_args=False), stats.gumbel_r(0.1, 1.2).cdf),
 }
 
@@ -105,6 +126,12 @@ def test_crps_is_a_differentiable_loss(law):
     y = double([-2.0, 0.3, 1.0])
     parameters = [double([0.0, 0.1, 0.5]).requires_grad_(), double([1.0, 0.5, 2.0]).requires_grad_()]
     assert torch.autograd.gradcheck(lambda loc, scale: crps(law(loc, scale), y), parameters)
+
+
+def test_crps_of_weighted_scenarios_is_that_of_repeated_ones():
+    x, y, weights = torch.randn(30, dtype=torch.float64), double(0.2), torch.arange(30) % 3
+    repeated = crps(Empirical(x.repeat_interleave(weights)), y)
+    torch.testing.assert_close(crps(Empirical(x, weights.double()), y), repeated)
 
 
 def test_crps_is_masked_and_scales_with_the_unit():

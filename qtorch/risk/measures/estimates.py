@@ -10,7 +10,7 @@ from torch import Tensor
 from qtorch.distributions import Empirical
 from qtorch.distributions.checks import require
 from qtorch.risk.measures.expectiles import expectile
-from qtorch.risk.measures.spectral import Spectrum, spectrum_masses
+from qtorch.risk.measures.spectral import Spectrum, spectral_risk
 from qtorch.risk.measures.tail import checked_level, expected_shortfall, value_at_risk
 
 
@@ -110,10 +110,10 @@ def estimate_spectral_risk(
         Serfling (1980), Approximation Theorems of Mathematical Statistics, section 8.1.1.
     """
     x, w = checked_scenarios(scenarios, weights)
+    value = spectral_risk(scenario_law(x, weights), spectrum, breaks)
     x, order = x.sort(dim=0)
     w = w.expand_as(x).gather(0, order)
     edges = torch.cat([torch.zeros_like(w[:1]), w.cumsum(0)]).clamp(max=1.0)
-    value = -(spectrum_masses(spectrum, breaks, edges) * x).sum(0)
     between = spectrum(edges[1:-1]).double() * x.diff(dim=0)
     influence = torch.cat([torch.zeros_like(x[:1]), between.cumsum(0)])
     return Estimate(value, _standard_error(influence, w))
@@ -166,7 +166,7 @@ def checked_scenarios(
 def scenario_law(scenarios: Float64[Tensor, "S *batch"], weights: Float[Tensor, " S"] | None) -> Empirical:
     """The distribution that has the mass of each scenario at its value."""
     values = scenarios.movedim(0, -1)
-    return Empirical(values) if weights is None else Empirical(values, weights.double().expand_as(values))  # type: ignore[call-arg, arg-type]
+    return Empirical(values) if weights is None else Empirical(values, weights.double().expand_as(values))
 
 
 def _standard_error(influence: Float64[Tensor, "S *batch"], w: Float64[Tensor, "S ..."]) -> Float64[Tensor, "*batch"]:

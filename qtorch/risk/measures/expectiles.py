@@ -4,11 +4,10 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution
 
-from qtorch.distributions import tail_mean
+from qtorch.distributions import partial_mean
 from qtorch.risk.measures.tail import checked_level
 
 _STEPS = 200
-_SMALLEST, _LARGEST = 1e-300, 1 - 2**-53  # left-tail masses that a tail mean is asked for
 
 
 def expectile(distribution: Distribution, level: float) -> Tensor:
@@ -18,12 +17,13 @@ def expectile(distribution: Distribution, level: float) -> Tensor:
     (1 - tau) / tau to one. At level 0.99855 it is the normal's value at risk at 0.99; it is coherent for levels of one
     half and more, and the mean loss at one half.
 
-    By the partial moment E(e - X)+ = F(e) (e - E[X | X <= e]), Newton's method; the gap is concave or convex in e and
+    By the partial moment E(e - X)+ = e F(e) - E[X; X <= e], Newton's method; the gap is concave or convex in e and
     falling, so that the steps come to the root from one side, from any start. Gradients in the parameters follow
     from the implicit function theorem.
 
     Args:
-        distribution: of returns in decimals, batch shape `[...]`, with `cdf`, `mean` and a tail mean.
+        distribution: of returns in decimals, batch shape `[...]`, with `cdf`, `mean` and a tail mean, in float64 for
+            far levels.
         level: confidence, such as 0.99855.
 
     Returns:
@@ -60,7 +60,6 @@ def expectile(distribution: Distribution, level: float) -> Tensor:
 
 def _gap_and_slope(distribution: Distribution, e: Tensor, tau: float) -> tuple[Tensor, Tensor]:
     """The gap tau E(X - e)+ - (1 - tau) E(e - X)+ and its derivative in e."""
-    # The partial moment is stationary in the mass at which the tail is cut, which may be taken as a constant.
-    p = distribution.cdf(e).detach().double().clamp(_SMALLEST, _LARGEST)
-    below = p * (e - tail_mean(distribution, p).double())
+    p = distribution.cdf(e).double()
+    below = e * p - partial_mean(distribution, e).double()  # E(e - X)+
     return tau * (distribution.mean.double() - e) - (1 - 2 * tau) * below, -tau - (1 - 2 * tau) * p

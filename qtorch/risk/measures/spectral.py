@@ -8,6 +8,7 @@ from jaxtyping import Float64
 from torch import Tensor
 from torch.distributions import Distribution
 
+from qtorch.distributions import Empirical
 from qtorch.distributions.checks import require
 from qtorch.risk.quadrature import integrate, unit_rule
 
@@ -34,8 +35,8 @@ def spectral_risk(distribution: Distribution, spectrum: Spectrum, breaks: Sequen
     """M = -int_0^1 phi(p) Q(p) dp with Q the quantile function of returns: a positive loss.
 
     Double exponential quadrature between the breaks; the mean takes the part phi(1), so that what is left vanishes
-    in the right tail, where float64 cannot resolve 1 - p. Measured: 1e-9 relative for Student's t of 1.5 and more
-    degrees of freedom. For scenarios take `estimate_spectral_risk`.
+    in the right tail, where float64 cannot resolve 1 - p. Measured for the expected shortfall of Student's t: 1e-15
+    relative for 1.2 and more degrees of freedom, 3e-10 for 1.1. Of an `Empirical` law it is the exact sum, up to the quadrature of the spectrum itself.
 
     Args:
         distribution: of returns in decimals, batch shape `[...]`, with `icdf` and `mean`.
@@ -58,6 +59,8 @@ def spectral_risk(distribution: Distribution, spectrum: Spectrum, breaks: Sequen
         >>> round(spectral_risk(normal, lambda p: 40.0 * (p <= 0.025), breaks=(0.025,)).item(), 6)
         0.023378
     """
+    if isinstance(distribution, Empirical):
+        return _of_sample(distribution, spectrum, breaks)
     mass, weight = _checked_nodes(spectrum, breaks)
     mean = distribution.mean.double()
     end = spectrum(torch.ones((), dtype=torch.float64)).double()
@@ -70,9 +73,15 @@ def spectral_risk(distribution: Distribution, spectrum: Spectrum, breaks: Sequen
     return -tail if end == 0 else -(end * mean + tail)
 
 
-def spectrum_masses(
-    spectrum: Spectrum, breaks: Sequence[float], edges: Float64[Tensor, "E ..."]
-) -> Float64[Tensor, "E-1 ..."]:
+def _of_sample(distribution: Empirical, spectrum: Spectrum, breaks: Sequence[float]) -> Tensor:
+    values = distribution.values.double().movedim(-1, 0)
+    there = ~values.isnan()
+    weights = there / there.sum(0) if distribution.weights is None else distribution.weights.movedim(-1, 0)
+    edges = torch.cat([torch.zeros_like(values[:1]), weights.cumsum(0).clamp(max=1.0)])
+    return -(_masses(spectrum, breaks, edges) * values.nan_to_num()).sum(0)
+
+
+def _masses(spectrum: Spectrum, breaks: Sequence[float], edges: Float64[Tensor, "E ..."]) -> Float64[Tensor, "E-1 ..."]:
     """The integral of the spectrum between neighbouring masses, scaled to sum to one: the weights of sorted scenarios.
 
     Four Gauss-Legendre nodes on each side of a break, exact for spectra that are cubic or less between neighbours.
