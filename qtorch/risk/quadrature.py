@@ -18,7 +18,8 @@ def unit_rule() -> tuple[Float64[Tensor, " K"], Float64[Tensor, " K"]]:
     """Nodes s in (0, 1), ascending, and weights: int_0^1 f(s) ds is the sum of weight * f(node).
 
     s = 1 / (1 + exp(-pi sinh t)) at equal steps of t, so that the nodes crowd at both ends and singularities there do
-    no harm: int_0^1 s^(-1/nu) ds comes out to 1e-15 for nu of 1.2 and above, to 3e-10 for 1.1. An integrand must not grow towards 1.
+    no harm: int_0^1 s^(-1/nu) ds comes out to 1e-15 for nu of 1.2 and above, to 3e-10 for 1.1. An integrand must not
+    grow towards 1.
 
     References:
         Takahasi and Mori (1974), Double exponential formulas for numerical integration, Publ. RIMS 9.

@@ -78,8 +78,8 @@ def test_what_is_no_spectrum_is_refused(spectrum, breaks, message):
         exponential_spectrum(-1.0)
 
 
-@pytest.mark.parametrize("tau", [1e-4, 0.00145, 0.05, 0.5, 0.9])
-@pytest.mark.parametrize("law", [stats.norm(0.1, 2.0), stats.t(2.5, 0.1, 2.0), stats.t(6.0, 0.1, 2.0)])
+@pytest.mark.parametrize("tau", [1e-4, 0.00145, 0.5, 0.9])
+@pytest.mark.parametrize("law", [stats.norm(0.1, 2.0), stats.t(2.5, 0.1, 2.0)])
 def test_an_expectile_solves_its_first_order_condition(law, tau):
     def gap(e):
         above = integrate.quad(law.sf, e, np.inf, epsabs=1e-13, limit=500)[0]

@@ -65,6 +65,7 @@ def test_standard_errors_are_the_spread_over_repeated_simulations(name):
     assert estimate.standard_error.square().mean().sqrt().item() == pytest.approx(spread, rel=0.15)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ESTIMATES)
 def test_standard_errors_of_importance_sampling(name):
     """Draws of a wider law with the weights of the likelihood ratio: the same measures, known better."""

@@ -109,6 +109,7 @@ def test_portfolio_risk_is_had_in_inference_mode():
     )
 
 
+@pytest.mark.slow
 def test_standard_errors_are_the_spread_over_repeated_simulations():
     runs = [portfolio_risk(normals(2000, COVARIANCE, seed), EXPOSURES, 0.95) for seed in range(200)]
     for value, error in (

@@ -36,7 +36,8 @@ def spectral_risk(distribution: Distribution, spectrum: Spectrum, breaks: Sequen
 
     Double exponential quadrature between the breaks; the mean takes the part phi(1), so that what is left vanishes
     in the right tail, where float64 cannot resolve 1 - p. Measured for the expected shortfall of Student's t: 1e-15
-    relative for 1.2 and more degrees of freedom, 3e-10 for 1.1. Of an `Empirical` law it is the exact sum, up to the quadrature of the spectrum itself.
+    relative for 1.2 and more degrees of freedom, 3e-10 for 1.1. Of an `Empirical` law it is the exact sum, up to the
+    quadrature of the spectrum itself.
 
     Args:
         distribution: of returns in decimals, batch shape `[...]`, with `icdf` and `mean`.
