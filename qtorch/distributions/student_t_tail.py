@@ -23,8 +23,10 @@ import torch
 from jaxtyping import Float64
 from torch import Tensor
 
-FULL = (47, 22)  # terms of the series and the fraction
-ROUGH = (20, 8)  # the same for 1e-4 relative in the tail
+from qtorch.distributions.loops import State, Step, add, count_down
+
+FULL = (48, 24)  # terms of the series and the fraction
+ROUGH = (24, 8)  # the same for 1e-4 relative in the tail
 _SHIFT = 8
 _HALF_LOG_2PI = 0.5 * math.log(2 * math.pi)
 
@@ -147,11 +149,12 @@ def _log_normaliser_slope(nu: Double) -> Double:
 def _series(x: Double, nu: Double, terms: int = FULL[0]) -> Double:
     """S of the module's formulae, for arguments near the centre, by Horner's rule."""
     y, _ = _shares(x, nu)
-    first, one = y * ((nu + 1) / 2), torch.ones_like(y)
-    total = one
-    for k in range(terms - 1, -1, -1):
-        total = torch.addcmul(one, torch.add(first, y, alpha=k), total, value=1 / (k + 1.5))
-    return total
+    first = y * ((nu + 1) / 2)
+
+    def step(k: Step, total: Double) -> State:
+        return (1 + add(first, y, k) * total / (k + 1.5),)
+
+    return count_down(step, terms - 1, (torch.ones_like(y),), stride=8)[0]
 
 
 def _fraction(x: Double, nu: Double, terms: int = FULL[1]) -> Double:
@@ -160,30 +163,28 @@ def _fraction(x: Double, nu: Double, terms: int = FULL[1]) -> Double:
     a = nu / 2
     # The numerator of step m is a (2m + 1/2) + 3 m (m + 1/2) + (a + m) (a + m + 1/2) y.
     first, second, third = a * a * y, a * (1 + y), 3 + y
-    value = torch.empty(0)
-    for m in range(terms, -1, -1):
-        s, square = a + 2 * m, m * (m + 0.5)
-        numerator = torch.add(torch.add(first, second, alpha=2 * m + 0.5), third, alpha=square)
-        if m == terms:
-            value = numerator / (s + 1)
-        else:
-            below, factor = w / value, -(m + 1) * (m + 0.5)
-            numerator = torch.addcmul(numerator, s, below, value=factor)
-            value = numerator / torch.add(s + 1, below, alpha=factor)
-    return value
+
+    def step(m: Step, value: Double) -> State:
+        s, below, factor = a + 2 * m, w / value, -(m + 1) * (m + 0.5)
+        numerator = add(add(first, second, 2 * m + 0.5), third, m * (m + 0.5))
+        return ((numerator + s * below * factor) / add(s + 1, below, factor),)
+
+    return count_down(step, terms - 1, (torch.full_like(y, torch.inf),), stride=4)[0]
 
 
 def _series_dual(x: Double, nu: Double) -> tuple[Double, Double]:
     """S and its derivative with respect to nu."""
     y, w = _shares(x, nu)
-    first, one = y * ((nu + 1) / 2), torch.ones_like(y)
+    first = y * ((nu + 1) / 2)
     # Of y (h + k), h = (nu + 1)/2, the derivative is y (y/2 - (k + 1/2) w / nu), without cancellation.
     d_first, d_step = y * (0.5 * y - 0.5 * w / nu), -y * w / nu
-    total, d_total = one, torch.zeros_like(y)
-    for k in range(FULL[0] - 1, -1, -1):
-        factor, scale = torch.add(first, y, alpha=k), 1 / (k + 1.5)
-        d_total = scale * torch.addcmul(factor * d_total, torch.add(d_first, d_step, alpha=k), total)
-        total = torch.addcmul(one, factor, total, value=scale)
+
+    def step(k: Step, total: Double, d_total: Double) -> State:
+        factor = add(first, y, k)
+        d_total = (factor * d_total + add(d_first, d_step, k) * total) / (k + 1.5)
+        return 1 + factor * total / (k + 1.5), d_total
+
+    total, d_total = count_down(step, FULL[0] - 1, (torch.ones_like(y), torch.zeros_like(y)), stride=4)
     return total, d_total
 
 
@@ -193,22 +194,17 @@ def _fraction_dual(x: Double, nu: Double) -> tuple[Double, Double]:
     a, dw = nu / 2, y * w / nu
     first, second, third = a * a * y, a * (1 + y), 3 + y
     d_first, d_second = a * (y - a * dw), 0.5 * (1 + y) - a * dw
-    value = d_value = torch.empty(0)
-    for m in range(FULL[1], -1, -1):
-        s, square = a + 2 * m, m * (m + 0.5)
-        numerator = torch.add(torch.add(first, second, alpha=2 * m + 0.5), third, alpha=square)
-        d_numerator = torch.add(torch.add(d_first, d_second, alpha=2 * m + 0.5), dw, alpha=-square)
-        if m == FULL[1]:
-            value = numerator / (s + 1)
-            d_value = (d_numerator - 0.5 * value) / (s + 1)
-        else:
-            factor = -(m + 1) * (m + 0.5)
-            below = w * factor / value
-            d_below = (factor * dw - below * d_value) / value
-            denominator = s + 1 + below
-            value = torch.addcmul(numerator, s, below) / denominator
-            d_numerator = torch.addcmul(torch.add(d_numerator, below, alpha=0.5), s, d_below)
-            d_value = (d_numerator - value * (0.5 + d_below)) / denominator
+
+    def step(m: Step, value: Double, d_value: Double) -> State:
+        s, factor, square = a + 2 * m, -(m + 1) * (m + 0.5), m * (m + 0.5)
+        below = w * factor / value
+        d_below = (dw * factor - below * d_value) / value
+        denominator = s + 1 + below
+        value = (add(add(first, second, 2 * m + 0.5), third, square) + s * below) / denominator
+        d_numerator = add(add(d_first, d_second, 2 * m + 0.5), dw, -square) + 0.5 * below + s * d_below
+        return value, (d_numerator - value * (0.5 + d_below)) / denominator
+
+    value, d_value = count_down(step, FULL[1] - 1, (torch.full_like(y, torch.inf), torch.zeros_like(y)), stride=2)
     return value, d_value
 
 
