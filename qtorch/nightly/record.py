@@ -51,9 +51,8 @@ class Record:
         """Basel zone, exceedances and observations of each series over its last 250 observed days at 99 %."""
         mask = self.mask(ZONE_LEVEL)
         recent = mask & (mask.flip(0).cumsum(0).flip(0) <= ZONE_SESSIONS)
-        exceedances = (self.exceeded(ZONE_LEVEL) & recent).sum(0)
-        observations = recent.sum(0)
-        return traffic_light(exceedances, observations, 1 - ZONE_LEVEL), exceedances, observations
+        light = traffic_light(self.exceeded(ZONE_LEVEL), ZONE_LEVEL, recent)
+        return light.zone, light.count.long(), light.observations
 
     def table(self, names: Sequence[str], model: str) -> pd.DataFrame:
         """Tests and scores, one row per series and level."""
@@ -63,8 +62,8 @@ class Record:
         frames = []
         for level, var in self.value_at_risk.items():
             mask, exceeded = self.mask(level), self.exceeded(level)
-            coverage = kupiec(exceeded, mask, 1 - level)
-            independence, conditional = christoffersen(exceeded, mask, 1 - level)
+            coverage = kupiec(exceeded, level, mask)
+            independence, conditional = christoffersen(exceeded, level, mask)
             y, v = (torch.where(mask, x, torch.nan) for x in (self.returns, var))
             e = torch.where(mask, self.expected_shortfall[level], torch.nan)
             count = mask.sum(0)

@@ -1,6 +1,7 @@
 """Risk measures, portfolio aggregation, and scores and backtests of forecasts."""
 
-from qtorch.risk.backtests import LikelihoodRatio, christoffersen, kupiec, traffic_light
+from qtorch.risk import backtests
+from qtorch.risk.backtests import christoffersen, kupiec, traffic_light
 from qtorch.risk.measures import (
     LIQUIDITY_HORIZONS,
     Estimate,
@@ -48,10 +49,10 @@ from qtorch.risk.scores import (
 __all__ = [
     "LIQUIDITY_HORIZONS",
     "Estimate",
-    "LikelihoodRatio",
     "PortfolioRisk",
     "RiskFactorCategory",
     "asymmetric_laplace_score",
+    "backtests",
     "christoffersen",
     "complete",
     "crps",

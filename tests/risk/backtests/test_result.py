@@ -1,0 +1,87 @@
+import pandas as pd
+import pytest
+import torch
+
+from qtorch.risk.backtests import (
+    BacktestResult,
+    christoffersen,
+    diebold_mariano,
+    kupiec,
+    model_confidence_set,
+    pl_attribution,
+    traffic_light,
+)
+from qtorch.risk.backtests.series import compress, usable
+
+
+def test_a_few_series_print_one_by_one():
+    exceeded = torch.arange(250)[:, None] < torch.tensor([3, 12])
+    mask = torch.ones_like(exceeded)
+    mask[:, 1] = False
+    result = kupiec(torch.cat([exceeded, exceeded[:, 1:]], 1), 0.99, torch.cat([mask, mask[:, :1]], 1))
+    text = result.table(["AAA", "BBB", "CCC"])
+    assert text.splitlines()[:2] == [
+        "Kupiec proportion of failures",
+        "H0: exceedances come at the rate 1 - level",
+    ]
+    assert [line.split()[-1] for line in text.splitlines()[-3:]] == ["rejected", "testable", "rejected"]
+    assert text.splitlines()[-3].startswith("AAA")
+    assert repr(result) == "BacktestResult('Kupiec proportion of failures', 3 series)"
+    assert str(christoffersen(exceeded, 0.99)).count("H0:") == 2
+
+
+def test_many_series_print_a_summary():
+    exceeded = torch.rand(250, 2000, generator=torch.Generator().manual_seed(0)) < 0.05
+    exceeded[:, 7] = torch.arange(250) < 60
+    text = str(kupiec(exceeded, 0.95))
+    assert "2,000 series, 2,000 testable, 250 to 250 observations" in text
+    assert "rejected at   5%" in text
+    assert "(Benjamini-Hochberg): 1" in text
+    assert text.splitlines()[-5].split()[0] == "7"
+    assert len(text.splitlines()) < 20
+
+
+def test_frames_have_a_row_for_each_series():
+    exceeded = torch.rand(100, 3, 4) < 0.05
+    frame = kupiec(exceeded, 0.95).to_frame()
+    assert isinstance(frame.index, pd.MultiIndex)
+    assert len(frame) == 12
+    assert kupiec(exceeded[:, 0, 0], 0.95).to_frame().shape == (1, 4)
+    named = traffic_light(exceeded[:, 0]).to_frame(list("abcd"))
+    assert named.index.tolist() == list("abcd")
+    with pytest.raises(ValueError, match="3 names for 4 series"):
+        traffic_light(exceeded[:, 0]).to_frame(list("abc"))
+
+
+def test_every_result_prints():
+    x = torch.randn(60, 3)
+    losses = torch.randn(60, 2, 20).double()
+    for result in (
+        diebold_mariano(x),
+        pl_attribution(x, x),
+        traffic_light(x < -2),
+        model_confidence_set(losses, models=("GARCH", "EWMA"), draws=50),
+        model_confidence_set(losses[..., 0], draws=50),
+    ):
+        assert result.name in str(result)
+
+
+def test_compressing_keeps_the_order_and_drops_what_is_not_usable():
+    x = torch.tensor([[1.0, torch.nan], [torch.nan, 2.0], [3.0, 4.0], [5.0, torch.nan]])
+    there, packed = compress(usable(None, x=x), x)
+    assert there.tolist() == [[True, True], [True, True], [True, False]]
+    assert packed.tolist() == [[1, 2], [3, 4], [5, 0]]
+
+
+def test_bad_input_is_refused_with_the_remedy():
+    x = torch.zeros(5, 2)
+    with pytest.raises(ValueError, match=r"b has shape \(5, 3\) but a \(5, 2\): give both as"):
+        usable(None, a=x, b=torch.zeros(5, 3))
+    with pytest.raises(ValueError, match=r"mask is torch.int64: give a bool tensor"):
+        usable(torch.ones(5, 2, dtype=torch.long), a=x)
+    for level in (0.0, 1.0, 99.0):
+        with pytest.raises(ValueError, match=f"level={level}: give the confidence"):
+            kupiec(x > 0, level)
+    with pytest.raises(ValueError, match="overlap=0: give the sessions"):
+        kupiec(x > 0, 0.99, overlap=0)
+    assert isinstance(kupiec(x > 0, 0.99), BacktestResult)
