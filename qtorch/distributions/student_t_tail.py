@@ -149,12 +149,12 @@ def _log_normaliser_slope(nu: Double) -> Double:
 def _series(x: Double, nu: Double, terms: int = FULL[0]) -> Double:
     """S of the module's formulae, for arguments near the centre, by Horner's rule."""
     y, _ = _shares(x, nu)
-    first = y * ((nu + 1) / 2)
-
-    def step(k: Step, total: Double) -> State:
-        return (1 + add(first, y, k) * total / (k + 1.5),)
-
+    step = partial(_series_step, y * ((nu + 1) / 2), y)
     return count_down(step, terms - 1, (torch.ones_like(y),), stride=8)[0]
+
+
+def _series_step(first: Double, y: Double, k: Step, total: Double) -> State:
+    return (1 + add(first, y, k) * total / (k + 1.5),)
 
 
 def _fraction(x: Double, nu: Double, terms: int = FULL[1]) -> Double:
@@ -162,50 +162,55 @@ def _fraction(x: Double, nu: Double, terms: int = FULL[1]) -> Double:
     y, w = _shares(x, nu)
     a = nu / 2
     # The numerator of step m is a (2m + 1/2) + 3 m (m + 1/2) + (a + m) (a + m + 1/2) y.
-    first, second, third = a * a * y, a * (1 + y), 3 + y
-
-    def step(m: Step, value: Double) -> State:
-        s, below, factor = a + 2 * m, w / value, -(m + 1) * (m + 0.5)
-        numerator = add(add(first, second, 2 * m + 0.5), third, m * (m + 0.5))
-        return ((numerator + s * below * factor) / add(s + 1, below, factor),)
-
+    step = partial(_fraction_step, a, w, (a * a * y, a * (1 + y), 3 + y))
     return count_down(step, terms - 1, (torch.full_like(y, torch.inf),), stride=4)[0]
+
+
+def _fraction_step(a: Double, w: Double, numerator: State, m: Step, value: Double) -> State:
+    first, second, third = numerator
+    s, below, factor = a + 2 * m, w / value, -(m + 1) * (m + 0.5)
+    above = add(add(first, second, 2 * m + 0.5), third, m * (m + 0.5))
+    return ((above + s * below * factor) / add(s + 1, below, factor),)
 
 
 def _series_dual(x: Double, nu: Double) -> tuple[Double, Double]:
     """S and its derivative with respect to nu."""
     y, w = _shares(x, nu)
-    first = y * ((nu + 1) / 2)
     # Of y (h + k), h = (nu + 1)/2, the derivative is y (y/2 - (k + 1/2) w / nu), without cancellation.
-    d_first, d_step = y * (0.5 * y - 0.5 * w / nu), -y * w / nu
-
-    def step(k: Step, total: Double, d_total: Double) -> State:
-        factor = add(first, y, k)
-        d_total = (factor * d_total + add(d_first, d_step, k) * total) / (k + 1.5)
-        return 1 + factor * total / (k + 1.5), d_total
-
+    slopes = y * (0.5 * y - 0.5 * w / nu), -y * w / nu
+    step = partial(_series_dual_step, y * ((nu + 1) / 2), y, slopes)
     total, d_total = count_down(step, FULL[0] - 1, (torch.ones_like(y), torch.zeros_like(y)), stride=4)
     return total, d_total
+
+
+def _series_dual_step(first: Double, y: Double, slopes: State, k: Step, total: Double, d_total: Double) -> State:
+    factor = add(first, y, k)
+    d_total = (factor * d_total + add(slopes[0], slopes[1], k) * total) / (k + 1.5)
+    return 1 + factor * total / (k + 1.5), d_total
 
 
 def _fraction_dual(x: Double, nu: Double) -> tuple[Double, Double]:
     """K and its derivative with respect to nu."""
     y, w = _shares(x, nu)
     a, dw = nu / 2, y * w / nu
-    first, second, third = a * a * y, a * (1 + y), 3 + y
-    d_first, d_second = a * (y - a * dw), 0.5 * (1 + y) - a * dw
-
-    def step(m: Step, value: Double, d_value: Double) -> State:
-        s, factor, square = a + 2 * m, -(m + 1) * (m + 0.5), m * (m + 0.5)
-        below = w * factor / value
-        d_below = (dw * factor - below * d_value) / value
-        denominator = s + 1 + below
-        value = (add(add(first, second, 2 * m + 0.5), third, square) + s * below) / denominator
-        d_numerator = add(add(d_first, d_second, 2 * m + 0.5), dw, -square) + 0.5 * below + s * d_below
-        return value, (d_numerator - value * (0.5 + d_below)) / denominator
-
+    numerator = a * a * y, a * (1 + y), 3 + y
+    slopes = a * (y - a * dw), 0.5 * (1 + y) - a * dw
+    step = partial(_fraction_dual_step, a, w, dw, numerator, slopes)
     value, d_value = count_down(step, FULL[1] - 1, (torch.full_like(y, torch.inf), torch.zeros_like(y)), stride=2)
     return value, d_value
+
+
+def _fraction_dual_step(
+    a: Double, w: Double, dw: Double, numerator: State, slopes: State, m: Step, value: Double, d_value: Double
+) -> State:
+    first, second, third = numerator
+    s, factor, square = a + 2 * m, -(m + 1) * (m + 0.5), m * (m + 0.5)
+    below = w * factor / value
+    d_below = (dw * factor - below * d_value) / value
+    denominator = s + 1 + below
+    value = (add(add(first, second, 2 * m + 0.5), third, square) + s * below) / denominator
+    d_above = add(add(slopes[0], slopes[1], 2 * m + 0.5), dw, -square) + 0.5 * below + s * d_below
+    return value, (d_above - value * (0.5 + d_below)) / denominator
 
 
 def _shares(x: Double, nu: Double) -> tuple[Double, Double]:
