@@ -7,7 +7,7 @@ from torch import Tensor
 from qtorch.distributions.checks import require
 from qtorch.risk.backtests.laws import chi2_sf
 from qtorch.risk.backtests.result import BacktestResult
-from qtorch.risk.backtests.series import check_level, check_overlap, check_shortfall, compress, inflation, usable
+from qtorch.risk.backtests.series import check_level, check_overlap, check_shortfall, in_order, inflation, usable
 
 
 def nolde_ziegel(
@@ -78,7 +78,7 @@ def nolde_ziegel(
     there = usable(mask, **panels, **({} if scale is None else {"scale": scale}))
     check_shortfall(value_at_risk, expected_shortfall, there)
     unit = expected_shortfall if scale is None else scale
-    there, y, var, es, unit = compress(there, *(x.double() for x in (*panels.values(), unit)))
+    there, y, var, es, unit = in_order(there, overlap, *(x.double() for x in (*panels.values(), unit)))
     hit = there & (y <= -var)
     unit = torch.where(there, unit, 1.0)
     v1 = torch.where(there, hit.double() - p, 0.0)
@@ -113,8 +113,8 @@ def nolde_ziegel(
         null = "VaR and ES are large enough"
     else:
         # Scaled by the functions' sizes, so that the unit of returns does not matter to what is singular.
-        correlation = (omega / size / size.unsqueeze(1)).flatten(2).permute(2, 0, 1)
-        ratio = (mean / size).flatten(1).T.unsqueeze(-1)
+        correlation = (omega / size / size.unsqueeze(1)).reshape(len(functions), len(functions), -1).permute(2, 0, 1)
+        ratio = (mean / size).reshape(len(functions), -1).T.unsqueeze(-1)
         sound = tested.reshape(-1) & (torch.linalg.det(correlation) > 1e-10)
         identity = torch.eye(len(functions), dtype=ratio.dtype, device=ratio.device)
         solved = torch.linalg.solve(torch.where(sound.view(-1, 1, 1), correlation, identity), ratio)

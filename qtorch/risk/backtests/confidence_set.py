@@ -110,7 +110,7 @@ def model_confidence_set(
     weights = _resampled(rows, draws, block, generator).to(losses.device)
     mean = x.sum(0) / n.reshape(-1).clamp(min=1)
     p_value = torch.full_like(mean, torch.nan)
-    step = max(1, _CHUNK // (draws * count * (count if method == "range" else 1)))
+    step = max(1, _CHUNK // (draws * count * (max(1, count // 2) if method == "range" else 1)))
     for part in torch.arange(mean.shape[1], device=losses.device).split(step):
         number = (weights @ flat_there[:, part].double()).clamp(min=1)
         sums = (weights @ x[:, :, part].reshape(rows, -1)).view(draws, count, len(part))
@@ -146,17 +146,17 @@ def _eliminated(mean: Tensor, resampled: Tensor, method: str) -> Float64[Tensor,
     p_value = torch.ones_like(mean)
     running = torch.zeros(series, dtype=torch.float64, device=mean.device)
     if method == "range":
-        gap = error.unsqueeze(2) - error.unsqueeze(1)  # [S, M, M, N]
-        spread = (gap**2).mean(0).sqrt()
-        t = _ratio(mean.unsqueeze(1) - mean.unsqueeze(0), spread)
-        noise = _ratio(gap, spread).abs()
+        one, other = torch.triu_indices(count, count, offset=1, device=mean.device)
+        noise = error[:, one] - error[:, other]
+        spread = (noise**2).mean(0).sqrt()
+        t, noise = _ratio(mean[one] - mean[other], spread), _ratio(noise, spread).abs()
     for _ in range(count - 1):
         if method == "range":
-            pair = alive.unsqueeze(1) & alive.unsqueeze(0)
-            observed = torch.where(pair, t, -torch.inf)
-            simulated = torch.where(pair, noise, 0.0).amax((1, 2))
-            worst = observed.amax(1).argmax(0)
-            statistic = observed.amax((0, 1))
+            pair = alive[one] & alive[other]
+            simulated = torch.where(pair, noise, 0.0).amax(1)
+            both = torch.where(pair, torch.stack([t, -t]), -torch.inf)
+            statistic, place = both.flatten(0, 1).max(0)
+            worst = torch.cat([one, other])[place]
         else:
             left = alive.sum(0)
             average = torch.where(alive, mean, 0.0).sum(0) / left

@@ -11,6 +11,7 @@ from qtorch.risk.backtests.series import (
     check_level,
     check_overlap,
     compress,
+    in_order,
     inflation,
     on_subsamples,
     usable,
@@ -81,7 +82,7 @@ def kupiec(
     """
     p = check_level(level)
     check_overlap(overlap)
-    there, hit = compress(usable(mask, exceeded=exceeded), exceeded)
+    there, hit = in_order(usable(mask, exceeded=exceeded), overlap, exceeded)
     n = there.sum(0)
     statistic = coverage_statistic(there, hit, p) / inflation(hit.double(), there, p, overlap)
     p_value = torch.where(n > 0, chi2_sf(statistic, 1), torch.nan)

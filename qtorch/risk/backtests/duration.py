@@ -94,7 +94,7 @@ def _statistic(there: Tensor, hit: Tensor) -> Tensor:
         _, slope, curvature = profile(b)
         low, high = torch.where(slope > 0, b, low), torch.where(slope > 0, high, b)
         step = b - slope / curvature.clamp(max=-1e-300)
-        inside = (step > low) & (step < high)
+        inside = (step >= low) & (step <= high)
         new = torch.where(inside, step, (low + high) / 2)
         done = (new - b).abs() <= 1e-13 * b
         b = new

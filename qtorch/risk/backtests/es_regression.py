@@ -9,11 +9,11 @@ from torch import Tensor
 from qtorch.distributions.checks import require
 from qtorch.risk.backtests.laws import chi2_sf
 from qtorch.risk.backtests.result import BacktestResult
-from qtorch.risk.backtests.series import check_level, check_overlap, check_shortfall, compress, inflation, usable
+from qtorch.risk.backtests.series import check_level, check_overlap, check_shortfall, in_order, inflation, usable
 
 _BANDWIDTHS = (0.4, 0.2, 0.1, 0.05)  # of the smoothed quantile regression, in units of the ES
-_STEPS, _LONGEST = 15, 0.3  # Newton steps for each bandwidth, and the longest, in those units
-_NEAR = 8  # the quantile regression looks at this many times the expected exceedances, and 20 more
+_STEPS, _LONGEST, _NEAR_ENOUGH = 40, 0.3, 1e-4  # Newton steps for each bandwidth, the longest and the last
+_NEAR = 4  # the quantile regression looks at this many times the expected exceedances, and 20 more
 
 
 class EsRegression(NamedTuple):
@@ -92,7 +92,7 @@ def es_regression(
     var = expected_shortfall if value_at_risk is None else value_at_risk
     there = usable(mask, returns=returns, value_at_risk=var, expected_shortfall=expected_shortfall)
     check_shortfall(var, expected_shortfall, there)
-    there, y, var, es = compress(there, returns.double(), var.double(), expected_shortfall.double())
+    there, y, var, es = in_order(there, overlap, returns.double(), var.double(), expected_shortfall.double())
     n = there.sum(0)
     rows = n.double().clamp(min=1)
     unit = (es.sum(0) / rows).clamp(min=1e-300)
@@ -158,25 +158,36 @@ def _quantile(loss: Tensor, columns: list[Tensor], start: Tensor, there: Tensor,
     # Losses far below the quantile add 0 to Phi and its derivative: only the highest against the start are looked at.
     gap = loss - sum(x * c for x, c in zip(columns, start, strict=True))
     order = torch.where(there, gap, -torch.inf).topk(near, dim=0).indices
-    top, tails = loss.gather(0, order), [x.gather(0, order) for x in columns]
-    due = [p * x.sum(0) for x in columns]
-    b, ridge = start, 1e-9 * n
+    due = torch.stack([p * x.sum(0) for x in columns]).reshape(len(columns), -1)
+    top = loss.gather(0, order).reshape(near, -1)
+    tails = torch.stack([x.gather(0, order) for x in columns]).reshape(len(columns), near, -1)
+    b, ridge = start.reshape(len(columns), -1).clone(), 1e-9 * n.reshape(-1)
     for h in _BANDWIDTHS:
+        left = torch.arange(b.shape[1], device=b.device)
+        x, y, longest, before = tails, top, torch.full_like(ridge, _LONGEST), torch.zeros_like(b)
         for _ in range(_STEPS):
-            u = (top - sum(x * c for x, c in zip(tails, b, strict=True))) / h
-            above = torch.special.ndtr(u)
-            density = torch.exp(-(u**2) / 2) / (h * (2 * torch.pi) ** 0.5)
-            slope = [(x * above).sum(0) - d for x, d in zip(tails, due, strict=True)]
-            h00 = (tails[0] ** 2 * density).sum(0) + ridge
-            if len(tails) == 1:
-                step = (slope[0] / h00).unsqueeze(0)
-            else:
-                h01 = (tails[0] * tails[1] * density).sum(0)
-                h11 = (tails[1] ** 2 * density).sum(0) + ridge
-                determinant = h00 * h11 - h01**2
-                step = torch.stack([h11 * slope[0] - h01 * slope[1], h00 * slope[1] - h01 * slope[0]]) / determinant
-            step = step * (_LONGEST / step.abs().amax(0).clamp(min=_LONGEST))
-            b = b + step
-            if step.abs().max() < 1e-4:
+            u = (y - (x * b[:, None, left]).sum(0)) / h
+            slope = (x * torch.special.ndtr(u)).sum(1) - due[:, left]
+            step = _newton(x, torch.exp(-(u**2) / 2) / (h * (2 * torch.pi) ** 0.5), slope, ridge[left])
+            # Between two losses the smoothed function is nearly straight: steps that turn back are shortened.
+            longest = torch.where((slope * before).sum(0) < 0, longest / 2, longest)
+            before = step * (longest / torch.maximum(step.abs().amax(0), longest))
+            b[:, left] += before
+            moving = before.abs().amax(0) > _NEAR_ENOUGH
+            if not moving.any():
                 break
+            if 2 * moving.sum() < len(left):
+                left, longest, before = left[moving], longest[moving], before[:, moving]
+                x, y = x[:, :, moving], y[:, moving]
+    b = b.view(start.shape)
     return torch.stack([x * c for x, c in zip(columns, b, strict=True)]).sum(0)
+
+
+def _newton(x: Tensor, density: Tensor, slope: Tensor, ridge: Tensor) -> Tensor:
+    """The solution of (sum of density x x' + ridge) step = slope, for one or two regressors `[K, R, N]`."""
+    h00 = (x[0] ** 2 * density).sum(0) + ridge
+    if len(x) == 1:
+        return slope / h00
+    h01, h11 = (x[0] * x[1] * density).sum(0), (x[1] ** 2 * density).sum(0) + ridge
+    determinant = h00 * h11 - h01**2
+    return torch.stack([h11 * slope[0] - h01 * slope[1], h00 * slope[1] - h01 * slope[0]]) / determinant

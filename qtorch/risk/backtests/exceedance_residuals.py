@@ -8,8 +8,6 @@ from qtorch.distributions.checks import require
 from qtorch.risk.backtests.result import BacktestResult
 from qtorch.risk.backtests.series import check_level, check_overlap, check_shortfall, compress, inflation, usable
 
-_CHUNK = 1 << 23  # resampled residuals held at once
-
 
 def mcneil_frey(
     returns: Float[Tensor, "T *series"],
@@ -88,25 +86,25 @@ def mcneil_frey(
 def _bootstrap(
     centred: Tensor, m: Tensor, size: Tensor, statistic: Tensor, draws: int, generator: torch.Generator | None
 ) -> Tensor:
-    """Share of samples whose t-ratio is at least the observed one, in the series' flat order."""
+    """Share of samples whose t-ratio is at least the observed one, in the series' flat order.
+
+    Series with as many residuals share the samples' indices, so that their sums are one matrix product.
+    """
     rows = centred.reshape(len(centred), -1)
-    m, size, statistic = m.reshape(-1), size.reshape(-1), statistic.reshape(-1)
-    length = int(size.max()) if size.numel() else 1
+    m, size, statistic = m.reshape(-1), size.reshape(-1).long(), statistic.reshape(-1)
+    out = torch.full_like(statistic, torch.nan)
     source = centred.device if generator is None else generator.device
-    uniforms = torch.rand(length, draws, 1, generator=generator, device=source, dtype=torch.float64).to(centred.device)
-    out = torch.empty_like(statistic)
-    for part in torch.arange(len(m), device=m.device).split(max(1, _CHUNK // (length * draws))):
-        count, wanted, values = m[part], size[part], rows[:, part]
-        total = torch.zeros((draws, len(part)), dtype=torch.float64, device=m.device)
-        squares = torch.zeros_like(total)
-        for i in range(length):
-            drawn = values.gather(0, (uniforms[i] * count).long())
-            drawn = torch.where(i < wanted, drawn, 0.0)
-            total += drawn
-            squares += drawn**2
-        mean = total / wanted
-        variance = ((squares - wanted * mean**2) / (wanted - 1).clamp(min=1)).clamp(min=0)
+    most = int(size.max()) if size.numel() else 0
+    uniforms = torch.rand(draws, most, generator=generator, device=source, dtype=torch.float64).to(centred.device)
+    for count, length in torch.stack([m, size]).T[statistic.isfinite()].unique(dim=0).tolist():
+        of = (m == count) & (size == length) & statistic.isfinite()
+        drawn = (uniforms[:, :length] * count).long()
+        weight = torch.zeros(draws, count, dtype=torch.float64, device=centred.device)
+        weight.scatter_add_(1, drawn, torch.ones_like(uniforms[:, :length]))
+        values = rows[:count, of]
+        mean = weight @ values / length
+        variance = ((weight @ values**2 - length * mean**2) / max(length - 1, 1)).clamp(min=0)
         # A sample of one residual repeated has no t-ratio; its mean decides with infinite weight.
-        ratio = mean / variance.sqrt().clamp(min=1e-150) * wanted.sqrt()
-        out[part] = ((ratio >= statistic[part]).sum(0) + 1).double() / (draws + 1)
+        ratio = mean / variance.sqrt().clamp(min=1e-150) * length**0.5
+        out[of] = ((ratio >= statistic[of]).sum(0) + 1).double() / (draws + 1)
     return out

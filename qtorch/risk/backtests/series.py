@@ -106,6 +106,13 @@ def compress(there: Tensor, *values: Tensor) -> tuple[Tensor, ...]:
     return tuple(out)
 
 
+def in_order(there: Tensor, overlap: int, *values: Tensor) -> tuple[Tensor, ...]:
+    """Usable rows and values, 0 where unusable; they are made neighbours only if windows overlap and order matters."""
+    if overlap > 1:
+        return compress(there, *values)
+    return (there, *(value if there.all() else torch.where(there, value, 0) for value in values))
+
+
 def on_subsamples(
     test: Callable[..., tuple[Pair, ...]], overlap: int, there: Tensor, *values: Tensor
 ) -> tuple[Pair, ...]:

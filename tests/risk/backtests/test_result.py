@@ -4,14 +4,28 @@ import torch
 
 from qtorch.risk.backtests import (
     BacktestResult,
+    acerbi_szekely,
+    acerbi_szekely_z3,
+    berkowitz,
     christoffersen,
     diebold_mariano,
+    du_escanciano,
+    duration,
+    dynamic_quantile,
+    es_regression,
+    exceedances,
     kupiec,
+    mcneil_frey,
     model_confidence_set,
+    nolde_ziegel,
+    pit_uniformity,
     pl_attribution,
+    shortfall_traffic_light,
+    time_until_first_failure,
     traffic_light,
 )
 from qtorch.risk.backtests.series import compress, usable
+from tests.risk.backtests.panels import forecasts
 
 
 def test_a_few_series_print_one_by_one():
@@ -85,3 +99,51 @@ def test_bad_input_is_refused_with_the_remedy():
     with pytest.raises(ValueError, match="overlap=0: give the sessions"):
         kupiec(x > 0, 0.99, overlap=0)
     assert isinstance(kupiec(x > 0, 0.99), BacktestResult)
+
+
+def test_one_series_without_an_axis_is_the_first_of_a_panel():
+    f = forecasts(300, 2, 0.95)
+    law = torch.distributions.Normal(torch.zeros((), dtype=torch.float64), torch.ones((), dtype=torch.float64))
+
+    def results(part):
+        y, var, es, u = (x[part] for x in (*f.risk, f.pit))
+        hit = exceedances(y, var)
+        for overlap in (1, 5):
+            options = {"overlap": overlap, "generator": torch.Generator().manual_seed(0), "draws": 50}
+            yield kupiec(hit, 0.95, overlap=overlap)
+            yield time_until_first_failure(hit, 0.95, overlap=overlap)
+            yield from christoffersen(hit, 0.95, **options)
+            yield duration(hit, 0.95, **options)
+            yield dynamic_quantile(y, var, 0.95, **options)
+            yield from acerbi_szekely(y, var, es, 0.95, **options)
+            yield from acerbi_szekely(y, var, es, 0.95, distribution=law, **options)
+            yield acerbi_szekely_z3(y, law, 0.95, **options)
+            yield mcneil_frey(y, var, es, 0.95, **options)
+            yield nolde_ziegel(y, var, es, 0.95, overlap=overlap)
+            yield nolde_ziegel(y, var, es, 0.95, one_sided=True, general=True, overlap=overlap)
+            yield from es_regression(y, var, es, 0.95, overlap=overlap)[:2]
+            yield from du_escanciano(u, 0.95, **options)
+            yield berkowitz(u, overlap=overlap)
+            yield berkowitz(u, level=0.95, overlap=overlap)
+            yield from pit_uniformity(u, overlap=overlap)
+            yield diebold_mariano(y, overlap=overlap)
+
+    for one, panel in zip(results((slice(None), 0)), results(slice(None)), strict=True):
+        assert one.p_value.shape == ()
+        assert one.statistic.item() == pytest.approx(panel.statistic[0].item(), rel=1e-9, nan_ok=True), one.name
+        assert "H0" in str(one)
+    for one in (
+        traffic_light(f.returns[:, 0] < 0),
+        shortfall_traffic_light(f.pit[:, 0]),
+        pl_attribution(f.returns[:, 0], f.returns[:, 0]),
+    ):
+        assert one.zone.shape == ()
+
+
+def test_float32_forecasts_are_tested_in_float64():
+    f = forecasts(300, 2, 0.95)
+    single = [x.float() for x in f.risk]
+    result = acerbi_szekely(*single, 0.95, draws=20).z2
+    assert result.statistic.dtype == result.p_value.dtype == torch.float64
+    assert dynamic_quantile(*single[:2], 0.95).statistic.dtype == torch.float64
+    assert diebold_mariano(single[0]).statistic.dtype == torch.float64
