@@ -32,7 +32,7 @@ def diebold_mariano(
     on one day, however strong, is in the variance of that average (Driscoll and Kraay 1998).
 
     Size at 5 %: 5.6 %, 5.5 % and 4.6 % for independent differences of 250, 500 and 1,500 sessions, 7.2 %, 7.2 % and
-    5.6 % where they have an autocorrelation of 0.3. Ten-day windows every session: 4 to 5 % for differences of squares
+    5.6 % where they have an autocorrelation of 0.3. Ten-day windows every session: 4 to 6 % for differences of squares
     or of absolute values; 8 to 11 % for differences of the sums themselves, which losses are not; without lags 54 %.
 
     Args:

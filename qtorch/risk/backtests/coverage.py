@@ -55,7 +55,7 @@ def kupiec(
     Size: the count is discrete, so that the rejection rate of a true model at 5 % is, exactly, with 250, 500 and 1,500
     sessions 9.5 %, 7.1 % and 5.6 % for the 99 % VaR (no exceedance at all, 8.1 % likely in 250, is rejected), 7.4 %,
     6.2 % and 5.7 % for 97.5 %, 5.9 %, 5.4 % and 5.2 % for 95 %. Of ten-day windows every session it is 1.7 to 4.8 %
-    where returns are normal and 1.3 to 7 % where they are Student-t with 4 degrees of freedom; taken as independent
+    where returns are normal and 1.3 to 7.5 % where they are Student-t with 4 degrees of freedom; taken as independent
     they would be rejected at 42 to 52 % (500 sessions).
 
     Args:

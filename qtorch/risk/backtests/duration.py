@@ -31,7 +31,7 @@ def duration(
 
     Size at 5 %: 4 to 7 % at any level and 250 to 1,500 sessions. The chi-squared law would reject 21 % (99 %, 250
     sessions) to 6 % (97.5 %, 1,500), and again 11 % where exceedances are many, since times are whole days (95 %,
-    1,500). Ten-day windows every session: at most 6 %.
+    1,500). Ten-day windows every session: at most 9 %.
 
     Args:
         exceeded: whether the loss was beyond the value at risk.
