@@ -1,6 +1,7 @@
 """Two halves of Student's t with scales of their own, of which the symmetric and the skewed laws are special cases."""
 
 import math
+from abc import abstractmethod
 
 import torch
 from jaxtyping import Float64
@@ -31,9 +32,9 @@ class TwoPieceStudentT(Univariate):
         Statistical Association 93, equations 1 to 5, for such laws.
     """
 
+    @abstractmethod
     def _pieces(self) -> tuple[Double, Double, Double, Double]:
-        """df, loc, l and r."""
-        raise NotImplementedError
+        """The df, loc, l and r of the law."""
 
     def entropy(self) -> Tensor:
         """Differential entropy: Student's plus log((l + r)/2)."""

@@ -1,5 +1,6 @@
 """What the univariate laws of this room share."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from functools import reduce
 
@@ -15,7 +16,7 @@ from qtorch.distributions.tails import register_tail_mean
 Double = Float64[Tensor, "..."]
 
 
-class Univariate(Distribution):
+class Univariate(Distribution, ABC):
     """A law on the line whose parameters, named in `arg_constraints`, are tensors of the batch shape.
 
     Subclasses define in float64 `_log_prob`, `_cdf`, `_icdf`, `_mean`, `_variance` and what else has a closed form.
@@ -116,32 +117,40 @@ class Univariate(Distribution):
     def _cast(self, function: Callable[[Double], Double], value: Tensor) -> Tensor:
         return function(value.double()).to(torch.promote_types(self._dtype, value.dtype))
 
+    @abstractmethod
     def _log_prob(self, x: Double) -> Double:
-        raise NotImplementedError
+        """Log density."""
 
+    @abstractmethod
     def _log_cdf(self, x: Double) -> Double:
-        raise NotImplementedError
+        """Log of P(X <= x)."""
 
+    @abstractmethod
     def _log_sf(self, x: Double) -> Double:
-        raise NotImplementedError
+        """Log of P(X > x)."""
 
+    @abstractmethod
     def _cdf(self, x: Double) -> Double:
-        raise NotImplementedError
+        """P(X <= x)."""
 
+    @abstractmethod
     def _icdf(self, p: Double) -> Double:
-        raise NotImplementedError
+        """Quantile at left-tail mass p."""
 
+    @abstractmethod
     def _partial_mean(self, x: Double) -> Double:
-        raise NotImplementedError
+        """E[X 1{X <= x}]."""
 
+    @abstractmethod
     def _mean(self) -> Double:
-        raise NotImplementedError
+        """Mean."""
 
+    @abstractmethod
     def _variance(self) -> Double:
-        raise NotImplementedError
+        """Variance."""
 
 
-@register_tail_mean(Univariate)
+@register_tail_mean(Univariate)  # type: ignore[type-abstract]
 def _tail_mean(distribution: Univariate, p: Tensor) -> Tensor:
     return (distribution._partial_mean(distribution._icdf(p)) / p).to(distribution._dtype)
 
