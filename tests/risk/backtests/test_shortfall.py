@@ -114,7 +114,7 @@ def reference_calibration(y, v, e, s, p, one_sided, general):
     elif one_sided:
         w = np.column_stack([v1, v1 * np.abs(v), v2, v2 / s])
     else:
-        w = (v1 * (e - v) / (p * s) + v2 / s)[:, None]
+        w = (hit * (-y - e) / (p * s))[:, None]
     omega, mean = w.T @ w / len(w), w.mean(0)
     if one_sided:
         t = mean / np.sqrt(np.diag(omega)) * np.sqrt(len(w))
@@ -200,8 +200,10 @@ def test_all_find_a_scale_that_is_a_third_too_small_and_none_a_right_one():
     for result in results(right):
         assert share_rejected(result.p_value) < 0.12, result.name
     for result in results(wrong):
-        # Z1 is given the number of exceedances, and the mean of those of a Pareto tail hardly changes with its scale.
-        assert share_rejected(result.p_value) > (0.0 if result.name.endswith("Z1") else 0.6), result.name
+        # Z1 and the general two-sided calibration look at the size of the exceedances alone, whose mean hardly changes
+        # with the scale of a Pareto tail.
+        least = 0.0 if result.name.endswith("Z1") else 0.4 if "general, two-sided" in result.name else 0.6
+        assert share_rejected(result.p_value) > least, result.name
     deeper = (wrong.returns, 1.5 * wrong.value_at_risk, wrong.expected_shortfall.clamp(min=1.5 * wrong.value_at_risk))
     assert share_rejected(mcneil_frey(*deeper, 0.975, generator=seeded()).p_value) > 0.4
     assert share_rejected(mcneil_frey(*right.risk, 0.975, generator=seeded()).p_value) < 0.12
