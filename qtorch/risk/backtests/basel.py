@@ -87,7 +87,7 @@ def traffic_light(
 
     References:
         Basel Committee on Banking Supervision (2019), MAR32.9 and MAR99.12 to MAR99.19, with the multipliers of table 2
-        of MAR32.
+        of MAR99.
 
     Example:
         >>> import torch

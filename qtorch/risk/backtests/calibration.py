@@ -39,7 +39,7 @@ def nolde_ziegel(
 
     Two-sided: n mean(W)' Omega^-1 mean(W), chi-squared with as many degrees of freedom as functions. One-sided, against
     forecasts that are too small: the functions' t-ratios, the smallest of their normal p-values times their number
-    (Bonferroni; the paper takes Hommel's, less strict only where several fail), and the statistic is the largest t-ratio.
+    (Bonferroni; the paper's Hommel is less strict only where several fail), and the statistic is the largest t-ratio.
 
     Omega is the functions' covariance under the null, where the excess over the VaR is generalised Pareto of shape xi,
     `tail_index`, and mean m = ES - VaR: Var V1 = p (1 - p), Cov(V1, V2) = m (1 - p) and Var V2 = m^2 [2 (1 - xi) / ((1

@@ -25,6 +25,12 @@ def series(count: int, observations: int) -> torch.Tensor:
         (0.05, 255, 6, 21),
         (0.05, 510, 16, 36),
         (0.05, 1000, 37, 65),
+        (0.075, 255, 11, 28),
+        (0.075, 510, 27, 51),
+        (0.075, 1000, 59, 92),
+        (0.10, 255, 16, 36),
+        (0.10, 510, 38, 65),
+        (0.10, 1000, 81, 120),
     ],
 )
 def test_kupiecs_published_regions(probability, observations, low, high):
