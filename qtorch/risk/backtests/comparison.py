@@ -8,7 +8,7 @@ from qtorch.distributions.checks import require
 from qtorch.distributions.student_t_functions import t_cdf
 from qtorch.risk.backtests.laws import two_sided
 from qtorch.risk.backtests.result import BacktestResult
-from qtorch.risk.backtests.series import check_overlap, compress, long_run_variance, usable
+from qtorch.risk.backtests.series import automatic_lags, check_overlap, compress, long_run_variance, usable
 
 
 def diebold_mariano(
@@ -71,8 +71,7 @@ def diebold_mariano(
     mean = torch.where(there, d, 0.0).sum(0) / rows
     centred = torch.where(there, d - mean, 0.0)
     if lags is None:
-        automatic = torch.floor(4 * (rows / 100) ** (2 / 9) + 1e-12)
-        used = automatic.clamp(min=2 * (overlap - 1))
+        used = automatic_lags(rows).clamp(min=2 * (overlap - 1))
     else:
         used = torch.full_like(rows, lags)
     variance = long_run_variance(centred, there, used)

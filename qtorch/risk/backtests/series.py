@@ -154,8 +154,22 @@ def autocovariance(x: Tensor, there: Tensor, lag: int) -> Tensor:
     return (x[lag:] * x[: len(x) - lag]).sum(0) / n
 
 
+def automatic_lags(n: Tensor) -> Tensor:
+    """How many lags a long-run variance of n rows has by default: floor(4 (n / 100)^(2/9)).
+
+    References:
+        Newey and West (1994), Automatic lag selection in covariance matrix estimation, Review of Economic Studies 61.
+    """
+    return torch.floor(4 * (n / 100) ** (2 / 9) + 1e-12)
+
+
+def bartlett(k: int, lags: Tensor) -> Tensor:
+    """Bartlett's weight of the k-th autocovariance, 1 - k / (lags + 1), 0 beyond the lags."""
+    return (1 - k / (lags + 1)).clamp(min=0)
+
+
 def long_run_variance(x: Tensor, there: Tensor, lags: Tensor) -> Tensor:
-    """Newey and West's variance of sqrt(n) times the mean: Bartlett weights 1 - k / (lags + 1).
+    """Newey and West's variance of sqrt(n) times the mean, with Bartlett's weights.
 
     Args:
         x: demeaned, 0 where there is no row, `[R, *series]`.
@@ -168,7 +182,7 @@ def long_run_variance(x: Tensor, there: Tensor, lags: Tensor) -> Tensor:
     """
     total = autocovariance(x, there, 0)
     for k in range(1, min(int(lags.max()) if lags.numel() else 0, len(x) - 1) + 1):
-        total = total + 2 * (1 - k / (lags + 1)).clamp(min=0) * autocovariance(x, there, k)
+        total = total + 2 * bartlett(k, lags) * autocovariance(x, there, k)
     return total
 
 

@@ -4,7 +4,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
+import torch
 
+from qtorch.risk.backtests.series import automatic_lags, bartlett
 from qtorch.risk.plots.style import BANDS, INK, LINE, date_axis, tidy
 
 if TYPE_CHECKING:
@@ -63,20 +65,25 @@ def loss_difference(
 def running_mean(d: np.ndarray, window: int | None = None, lags: int | None = None) -> tuple[np.ndarray, np.ndarray]:
     """Means of all days so far, or of each `window` days, and their standard errors by Newey and West.
 
-    Running sums of products give every day's autocovariances at once.
+    Running sums of products give every day's autocovariances at once, in time proportional to the days.
     """
-    end = np.arange(1 if window is None else window, len(d) + 1)
-    start = np.zeros_like(end) if window is None else end - window
-    n = end - start
-    total = np.concatenate([[0.0], np.cumsum(d)])
-    mean = (total[end] - total[start]) / np.maximum(n, 1)
-    used = np.floor(4 * (n / 100) ** (2 / 9) + 1e-12) if lags is None else np.full(len(n), float(lags))
-    variance = np.zeros(len(n))
-    for k in range(int(min(used.max(initial=0.0), len(d) - 1)) + 1):
-        product = np.concatenate([np.zeros(k + 1), np.cumsum(d[k:] * d[: len(d) - k])])
-        first = np.minimum(start + k, end)  # the later of a pair runs from here to the end
+    x = torch.as_tensor(d, dtype=torch.float64)
+    end = torch.arange(1, len(x) + 1)[0 if window is None else window - 1 :]
+    start = torch.zeros_like(end) if window is None else end - window
+    n = (end - start).double()
+    total = _running_sum(x, 1)
+    mean = (total[end] - total[start]) / n
+    used = automatic_lags(n) if lags is None else torch.full_like(n, lags)
+    variance = torch.zeros_like(n)
+    for k in range(min(int(used.max()) if len(n) else 0, len(x) - 1) + 1):
+        product = _running_sum(x[k:] * x[: len(x) - k], k + 1)
+        first = torch.minimum(start + k, end)  # the later of a pair runs from here to the end
         ends = total[end] - total[first] + total[end - (first - start)] - total[start]
         pairs = n - (first - start)
-        covariance = (product[end] - product[first] - mean * ends + pairs * mean**2) / np.maximum(n, 1)
-        variance += (1.0 if k == 0 else 2.0) * np.clip(1 - k / (used + 1), 0, None) * covariance
-    return mean, np.sqrt(np.clip(variance, 0, None) / np.maximum(n, 1))
+        covariance = (product[end] - product[first] - mean * ends + pairs * mean**2) / n
+        variance += (1.0 if k == 0 else 2.0) * bartlett(k, used) * covariance
+    return mean.numpy(), (variance.clamp(min=0) / n).sqrt().numpy()
+
+
+def _running_sum(x: torch.Tensor, zeros: int) -> torch.Tensor:
+    return torch.cat([x.new_zeros(zeros), x.cumsum(0)])
