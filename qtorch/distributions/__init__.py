@@ -10,6 +10,7 @@ from qtorch.distributions.johnson_su import JohnsonSU
 from qtorch.distributions.jump_student_t import JumpStudentT
 from qtorch.distributions.log_tails import log_cdf, log_sf
 from qtorch.distributions.mixture import Mixture
+from qtorch.distributions.multivariate_student_t import MultivariateStudentT
 from qtorch.distributions.skewed_student_t import SkewedStudentT
 from qtorch.distributions.student_t import StudentT
 from qtorch.distributions.tails import partial_mean, register_tail_mean, tail_mean
@@ -23,6 +24,7 @@ __all__ = [
     "JohnsonSU",
     "JumpStudentT",
     "Mixture",
+    "MultivariateStudentT",
     "SkewedStudentT",
     "StudentT",
     "log_cdf",
