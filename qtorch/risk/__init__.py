@@ -29,6 +29,7 @@ from qtorch.risk.portfolio import (
     elliptical_risk,
     incremental_risk,
     portfolio_risk,
+    student_t_risk,
 )
 from qtorch.risk.scenarios import complete, joint_scenarios, rolling_scenarios
 from qtorch.risk.scores import (
@@ -85,6 +86,7 @@ __all__ = [
     "scale_to_horizon",
     "spectral_risk",
     "stressed_es",
+    "student_t_risk",
     "traffic_light",
     "value_at_risk",
     "variance_factor",

@@ -7,6 +7,7 @@ from jaxtyping import Float, Float64
 from torch import Tensor
 from torch.distributions import Distribution
 
+from qtorch.distributions import MultivariateStudentT, StudentT
 from qtorch.distributions.checks import require
 from qtorch.risk.measures.estimates import (
     Estimate,
@@ -139,7 +140,7 @@ def incremental_risk(
 
 def elliptical_risk(
     standard: Distribution,
-    loc: Float[Tensor, " N"],
+    loc: Float[Tensor, "*#batch N"],
     dispersion_product: Float[Tensor, "*batch N"],
     exposures: Float[Tensor, "*batch N"],
     level: float,
@@ -150,11 +151,12 @@ def elliptical_risk(
     measure's derivative in w is -loc + Sigma w / sqrt(w'Sigma w) times the measure of Z_1.
 
     Args:
-        standard: the law of Z_1, of no batch: Normal(0, 1), or Student's t of the joint law's degrees of freedom.
+        standard: the law of Z_1: Normal(0, 1), or Student's t of the joint law's degrees of freedom; of no batch, or
+            one that broadcasts against that of the exposures.
         loc: of the returns, in decimals.
         dispersion_product: Sigma w, without the N x N matrix where it is factors and a diagonal. Sigma is the
             covariance for the normal law, and for Student's t with nu degrees of freedom (nu - 2) / nu of it.
-        exposures: w, weights or market values; a batch of portfolios shares the law.
+        exposures: w, weights or market values.
         level: confidence, such as 0.99.
 
     Raises:
@@ -168,12 +170,33 @@ def elliptical_risk(
     lowest = square.min().item() if square.numel() else 0.0
     require(lowest >= 0, "dispersion_product", lowest, "give Sigma w of a positive semi-definite Sigma")
     direction = torch.where(square > 0, product / torch.where(square > 0, square, 1.0).sqrt(), 0.0)
-    var = -centre + direction * value_at_risk(standard, level).double()
-    es = -centre + direction * expected_shortfall(standard, level).double()
+    var = -centre + direction * value_at_risk(standard, level).double().unsqueeze(-1)
+    es = -centre + direction * expected_shortfall(standard, level).double().unsqueeze(-1)
     none = torch.zeros_like(square.squeeze(-1))
     return PortfolioRisk(
         (w * var).sum(-1), (w * es).sum(-1), w * var, w * es, var, es, none, none.clone(), torch.zeros_like(w)
     )
+
+
+def student_t_risk(law: MultivariateStudentT, exposures: Float[Tensor, "... N"], level: float) -> PortfolioRisk:
+    """The closed form for returns of a multivariate Student-t: `elliptical_risk`, in N R operations for R factors.
+
+    Args:
+        law: of the returns, in decimals.
+        exposures: weights, or market values `[..., N]`; broadcasts against the law's batch, so that dates may have
+            their own laws, portfolios or both.
+        level: confidence, such as 0.99.
+
+    Raises:
+        ValueError: the level is not inside (0, 1), or the exposures do not end in the law's N.
+
+    Example:
+        >>> law = MultivariateStudentT(4.0, torch.zeros(2), 0.01 * torch.ones(2, 1), torch.full((2,), 1e-4))
+        >>> student_t_risk(law, torch.tensor([100.0, 50.0]), 0.99).component_value_at_risk
+        tensor([5.0071, 2.0028], dtype=torch.float64)
+    """
+    product = law.scale_product(exposures.double())
+    return elliptical_risk(StudentT(law.df.double()), law.loc, product, exposures.expand(product.shape), level)
 
 
 def _shortfall_and_tail(

@@ -4,7 +4,7 @@ import torch
 from scipy import stats
 from torch.distributions import Normal
 
-from qtorch.distributions import SkewedStudentT
+from qtorch.distributions import MultivariateStudentT, SkewedStudentT, StudentT
 from qtorch.risk import (
     elliptical_risk,
     estimate_expected_shortfall,
@@ -12,6 +12,7 @@ from qtorch.risk import (
     expected_shortfall,
     incremental_risk,
     portfolio_risk,
+    student_t_risk,
     value_at_risk,
 )
 
@@ -158,3 +159,25 @@ def test_scenarios_of_an_elliptical_law_come_to_its_closed_form():
     assert (gap.abs() <= 4 * drawn.component_expected_shortfall_error).all()
     with pytest.raises(ValueError, match="positive semi-definite"):
         elliptical_risk(Normal(0.0, 1.0), torch.zeros(4), -EXPOSURES, EXPOSURES, 0.975)
+
+
+def test_a_multivariate_student_t_is_its_elliptical_law():
+    D = torch.tensor([1e-4, 2e-4, 3e-4, 1e-4]).double()
+    loc, F = 0.001 * torch.randn(3, 4).double(), 0.01 * torch.randn(3, 4, 2).double()
+    law = MultivariateStudentT(torch.tensor([3.0, 5.0, 9.0]).double(), loc, F, D)
+    portfolios = torch.stack([EXPOSURES, torch.ones(4).double()]).unsqueeze(1)
+    risk = student_t_risk(law, portfolios, 0.975)
+    whole = law.combination(portfolios)
+    torch.testing.assert_close(risk.value_at_risk, value_at_risk(whole, 0.975))
+    torch.testing.assert_close(risk.expected_shortfall, expected_shortfall(whole, 0.975))
+    torch.testing.assert_close(risk.component_expected_shortfall.sum(-1), risk.expected_shortfall)
+    for p in range(2):
+        for b in range(3):
+            w = portfolios[p, 0]
+            product = (F[b] @ F[b].T + D.diag()) @ w
+            alone = elliptical_risk(StudentT(law.df[b]), loc[b], product, w, 0.975)
+            torch.testing.assert_close(risk.marginal_value_at_risk[p, b], alone.marginal_value_at_risk)
+    one = student_t_risk(law, EXPOSURES, 0.975)
+    torch.testing.assert_close(one.component_value_at_risk, risk.component_value_at_risk[0])
+    with pytest.raises(ValueError, match="must end in the law's N = 4"):
+        student_t_risk(law, EXPOSURES[:3], 0.975)
