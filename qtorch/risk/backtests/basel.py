@@ -83,7 +83,7 @@ def traffic_light(
         mask: which days count, all by default.
 
     Raises:
-        ValueError: shapes differ, or the level is not inside (0, 1).
+        ValueError: shapes differ, or the level is not inside (1/2, 1).
 
     References:
         Basel Committee on Banking Supervision (2019), MAR32.9 and MAR99.12 to MAR99.19, with the multipliers of table 2
@@ -134,7 +134,7 @@ def shortfall_traffic_light(
         mask: which days count, all by default; NaN never do.
 
     Raises:
-        ValueError: shapes differ, the level is not inside (0, 1), or transforms leave [0, 1].
+        ValueError: shapes differ, the level is not inside (1/2, 1), or transforms leave [0, 1].
 
     References:
         Costanzino and Curran (2018), A simple traffic light approach to backtesting expected shortfall, Risks 6; Du and

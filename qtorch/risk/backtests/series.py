@@ -16,9 +16,9 @@ def check_level(level: float) -> float:
     """The probability of an exceedance, 1 - level.
 
     Raises:
-        ValueError: the level is not inside (0, 1).
+        ValueError: the level is not inside (1/2, 1), as where the probability itself is given.
     """
-    require(0 < level < 1, "level", level, "give the confidence, inside (0, 1), such as 0.99")
+    require(0.5 < level < 1, "level", level, "give the confidence, inside (1/2, 1), such as 0.99 for a tail of 1 %")
     return 1 - level
 
 

@@ -5,6 +5,7 @@ from torch import Tensor
 from torch.distributions import Distribution
 
 from qtorch.distributions import tail_mean
+from qtorch.distributions.checks import require
 
 
 def value_at_risk(distribution: Distribution, level: float) -> Tensor:
@@ -49,6 +50,5 @@ def checked_level(level: float) -> float:
     Raises:
         ValueError: it is not inside (0, 1).
     """
-    if not 0 < level < 1:
-        raise ValueError(f"level is a confidence inside (0, 1), such as 0.99, not {level}.")
+    require(0 < level < 1, "level", level, "give a confidence inside (0, 1), such as 0.99")
     return level

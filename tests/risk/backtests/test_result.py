@@ -93,7 +93,7 @@ def test_bad_input_is_refused_with_the_remedy():
         usable(None, a=x, b=torch.zeros(5, 3))
     with pytest.raises(ValueError, match=r"mask is torch.int64: give a bool tensor"):
         usable(torch.ones(5, 2, dtype=torch.long), a=x)
-    for level in (0.0, 1.0, 99.0):
+    for level in (0.0, 0.01, 1.0, 99.0):
         with pytest.raises(ValueError, match=f"level={level}: give the confidence"):
             kupiec(x > 0, level)
     with pytest.raises(ValueError, match="overlap=0: give the sessions"):
