@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.distributions import Distribution
 
 from qtorch.distributions.checks import require
+from qtorch.risk.backtests.coverage import exceedances
 from qtorch.risk.backtests.result import BacktestResult
 from qtorch.risk.backtests.series import check_level, check_overlap, check_shortfall, usable
 
@@ -73,7 +74,7 @@ def acerbi_szekely(
 
     Raises:
         ValueError: shapes differ; the level, the overlap, the tail index or the draws are out of range; an ES is not
-            positive or lies below its VaR.
+            positive or lies below its VaR, or most VaR are negative.
 
     References:
         Acerbi and Szekely (2014), Backtesting expected shortfall, Risk, December, equations 4 to 7 and table of
@@ -85,7 +86,7 @@ def acerbi_szekely(
     require(draws >= 1, "draws", draws, "simulate at least one sample")
     there = usable(mask, returns=returns, value_at_risk=value_at_risk, expected_shortfall=expected_shortfall)
     check_shortfall(value_at_risk, expected_shortfall, there)
-    hit = there & (returns <= -value_at_risk)
+    hit = there & exceedances(returns, value_at_risk)
     n, count = there.sum(0), hit.sum(0).double()
     shortfall = torch.where(there, expected_shortfall.double(), 1.0)
     total = torch.where(hit, -returns.double() / shortfall, 0.0).sum(0)

@@ -5,6 +5,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from qtorch.distributions.checks import require
+from qtorch.risk.backtests.coverage import exceedances
 from qtorch.risk.backtests.laws import chi2_sf
 from qtorch.risk.backtests.result import BacktestResult
 from qtorch.risk.backtests.series import check_level, check_overlap, check_shortfall, in_order, inflation, usable
@@ -69,7 +70,7 @@ def nolde_ziegel(
 
     Raises:
         ValueError: shapes differ; the level, the overlap or the tail index is out of range; an ES is not positive or
-            lies below its VaR.
+            lies below its VaR, or most VaR are negative.
 
     References:
         Nolde and Ziegel (2017), Elicitability and backtesting: perspectives for banking regulation, Annals of Applied
@@ -83,7 +84,7 @@ def nolde_ziegel(
     check_shortfall(value_at_risk, expected_shortfall, there)
     unit = expected_shortfall if scale is None else scale
     there, y, var, es, unit = in_order(there, overlap, *(x.double() for x in (*panels.values(), unit)))
-    hit = there & (y <= -var)
+    hit = there & exceedances(y, var)
     unit = torch.where(there, unit, 1.0)
     v1 = torch.where(there, hit.double() - p, 0.0)
     v2 = torch.where(hit, -y - var, 0.0) / p - (es - var)

@@ -23,6 +23,9 @@ def exceedances(
 ) -> Bool[Tensor, "T *series"]:
     """Whether the loss reached the value at risk: return <= -VaR; False where either is NaN.
 
+    A single forecast may be negative, of a position that hardly can lose; most of a panel are so only where the VaR is
+    given as a return, and then nearly every day would be an exceedance.
+
     A missing day must not count as a day without exceedance: pass `returns.isfinite() & value_at_risk.isfinite()` as
     the mask of the tests that take exceedances.
 
@@ -30,11 +33,20 @@ def exceedances(
         returns: in decimals.
         value_at_risk: positive losses.
 
+    Raises:
+        ValueError: more than half of the values at risk are negative.
+
     Example:
         >>> import torch
         >>> exceedances(torch.tensor([-0.03, 0.01]), torch.tensor([0.02, 0.02]))
         tensor([ True, False])
     """
+    negative, given = int((value_at_risk < 0).sum()), int(value_at_risk.isfinite().sum())
+    if 2 * negative > given:
+        raise ValueError(
+            f"value_at_risk is negative in {negative:,} of {given:,} places: give losses as positive numbers, that is "
+            "minus the quantile of returns."
+        )
     return returns <= -value_at_risk
 
 

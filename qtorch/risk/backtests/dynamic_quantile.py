@@ -26,7 +26,7 @@ def dynamic_quantile(
 
     Hit_t = 1{y_t <= -VaR_t} - p is projected on X_t = (1, Hit_{t-1}, ..., Hit_{t-lags}, VaR_t);
     DQ = Hit' X (X'X)^+ X' Hit / (p (1 - p)) is chi-squared with the rank of X degrees of freedom, lags + 2 unless there
-    is no exceedance or the VaR is constant. The VaR's sign and unit do not matter. NaN without lags + 3 observations.
+    is no exceedance or the VaR is constant. The unit does not matter. NaN without lags + 3 observations.
 
     Size at 5 %, 4 lags, with 250, 500 and 1,500 sessions: 10 %, 17 % and 8 % for the 99 % VaR, 9 %, 7 % and 6.5 % for
     97.5 %, 6.5 %, 5.5 % and 5 % for 95 %; simulated p-values (`draws`) hold 5 %. Ten-day windows every session: 1 to
@@ -46,7 +46,8 @@ def dynamic_quantile(
         generator: of the draws.
 
     Raises:
-        ValueError: shapes differ, or the level, the lags, the draws or the overlap are out of range.
+        ValueError: shapes differ, the level, the lags, the draws or the overlap are out of range, or most VaR are
+            negative.
 
     References:
         Engle and Manganelli (2004), CAViaR, Journal of Business and Economic Statistics 22, theorem 5.

@@ -5,6 +5,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from qtorch.distributions.checks import require
+from qtorch.risk.backtests.coverage import exceedances
 from qtorch.risk.backtests.result import BacktestResult
 from qtorch.risk.backtests.series import check_level, check_overlap, check_shortfall, compress, inflation, usable
 
@@ -47,7 +48,7 @@ def mcneil_frey(
 
     Raises:
         ValueError: shapes differ; the level, the overlap or the draws are out of range; an ES is not positive or
-            lies below its VaR.
+            lies below its VaR, or most VaR are negative.
 
     References:
         McNeil and Frey (2000), Estimation of tail-related risk measures for heteroscedastic financial time series,
@@ -61,7 +62,7 @@ def mcneil_frey(
     there = usable(mask, **panels, **({} if scale is None else {"scale": scale}))
     check_shortfall(value_at_risk, expected_shortfall, there)
     unit = (expected_shortfall if scale is None else scale).double()
-    hit = there & (returns <= -value_at_risk)
+    hit = there & exceedances(returns, value_at_risk)
     residual = (-returns.double() - expected_shortfall.double()) / unit
     tail, r = compress(hit, torch.where(hit, residual, 0.0))
     m = tail.sum(0)

@@ -110,6 +110,13 @@ def test_a_missing_day_is_no_exceedance_and_no_observation():
     assert exceedances(returns, var).tolist() == [True, False, False, True]
 
 
+def test_a_var_that_is_given_as_a_return_is_refused():
+    returns, var = torch.zeros(4, 2), torch.tensor([-0.02, -0.02, torch.nan, 0.01])[:, None].expand(4, 2)
+    with pytest.raises(ValueError, match="negative in 4 of 6 places: give losses as positive numbers"):
+        exceedances(returns, var)
+    assert exceedances(returns, var.nan_to_num(0.01)).sum() == 4
+
+
 def test_no_observation_gives_no_verdict():
     nothing = torch.zeros(10, 1, dtype=torch.bool)
     for test in (kupiec, time_until_first_failure):
