@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
+from qtorch.risk.backtests import basel
 from qtorch.risk.plots.style import AMBER, BANDS, DOT, GRID, INK, RED, ZONES, date_axis, tidy
 
 if TYPE_CHECKING:
@@ -91,7 +92,7 @@ def exceedance_chart(
 def hits(returns: np.ndarray, value_at_risk: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Which days count, `[T]`, and whether each of those was an exceedance."""
     there = np.isfinite(returns) & np.isfinite(value_at_risk)
-    return there, returns[there] < -value_at_risk[there]
+    return there, returns[there] <= -value_at_risk[there]
 
 
 def rolling_count(exceeded: np.ndarray, window: int) -> np.ndarray:
@@ -108,7 +109,7 @@ def _zone_strip(ax: "Axes", x: np.ndarray, exceeded: np.ndarray, probability: fl
 
     if not len(x):
         return
-    yellow, red = (float(binom.ppf(p, window, probability)) for p in (0.95, 0.9999))
+    yellow, red = (float(binom.ppf(p, window, probability)) for p in (basel.YELLOW, basel.RED))
     count = rolling_count(exceeded, window)
     zone = (count >= yellow).astype(int) + (count >= red)
     zone[: window - 1] = -1
@@ -116,7 +117,7 @@ def _zone_strip(ax: "Axes", x: np.ndarray, exceeded: np.ndarray, probability: fl
     first, last = np.concatenate([[0], change]), np.concatenate([change, [len(x)]])
     day = date2num(x)
     edge = np.concatenate([day, [day[-1] + 1]])
-    names = {0: "green zone", 1: "yellow zone", 2: "red zone", -1: f"fewer than {window} days"}
+    names = [*(f"{name} zone" for name in basel.ZONES), f"fewer than {window} days"]
     for z in (0, 1, 2, -1):
         runs = [(edge[a], edge[b] - edge[a]) for a, b in zip(first, last, strict=True) if zone[a] == z]
         if runs:
