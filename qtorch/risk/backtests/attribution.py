@@ -3,14 +3,13 @@
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 
-import numpy as np
 import pandas as pd
 import torch
 from jaxtyping import Bool, Float, Float64, Int64
 from torch import Tensor
 
 from qtorch.risk.backtests.laws import kolmogorov_limit_sf
-from qtorch.risk.backtests.result import PanelResult, flat, series_index
+from qtorch.risk.backtests.result import PanelResult, flat, series_index, zone_counts, zone_names
 from qtorch.risk.backtests.series import compress, usable
 
 ZONES = ("green", "amber", "red")
@@ -49,13 +48,12 @@ class Attribution(PanelResult):
             "kolmogorov_smirnov": flat(self.kolmogorov_smirnov),
             "p_value": flat(self.p_value),
             "observations": flat(self.observations),
-            "zone": np.array([*ZONES, "not testable"], dtype=object)[flat(self.zone)],
+            "zone": zone_names(self.zone, ZONES, "not testable"),
         }
         return pd.DataFrame(columns, index=series_index(self.zone.shape, names))
 
     def _lines(self, frame: pd.DataFrame) -> list[str]:
-        counts = ", ".join(f"{int((frame['zone'] == zone).sum()):,} {zone}" for zone in ZONES)
-        return [self.name, f"{len(frame):,} desks: {counts}"]
+        return [self.name, zone_counts(frame, ZONES, "desks")]
 
     def _worst(self, frame: pd.DataFrame) -> pd.DataFrame:
         return frame.nsmallest(5, "spearman")

@@ -3,7 +3,6 @@
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 
-import numpy as np
 import pandas as pd
 import torch
 from jaxtyping import Bool, Float, Float64, Int64
@@ -11,7 +10,7 @@ from torch import Tensor
 
 from qtorch.risk.backtests.cumulative import cumulative_violations, violation_law
 from qtorch.risk.backtests.laws import binomial_cdf
-from qtorch.risk.backtests.result import PanelResult, flat, series_index
+from qtorch.risk.backtests.result import PanelResult, flat, series_index, zone_counts, zone_names
 from qtorch.risk.backtests.series import check_level, compress, usable
 
 ZONES = ("green", "yellow", "red")
@@ -46,7 +45,7 @@ class TrafficLight(PanelResult):
             names: of the series; their positions by default.
         """
         columns = {
-            "zone": np.array([*ZONES, "no observation"], dtype=object)[flat(self.zone)],
+            "zone": zone_names(self.zone, ZONES, "no observation"),
             "count": flat(self.count),
             "observations": flat(self.observations),
             "probability": flat(self.probability),
@@ -55,8 +54,7 @@ class TrafficLight(PanelResult):
         return pd.DataFrame(columns, index=series_index(self.zone.shape, names))
 
     def _lines(self, frame: pd.DataFrame) -> list[str]:
-        counts = ", ".join(f"{int((frame['zone'] == zone).sum()):,} {zone}" for zone in ZONES)
-        return [self.name, f"{len(frame):,} series: {counts}"]
+        return [self.name, zone_counts(frame, ZONES, "series")]
 
     def _worst(self, frame: pd.DataFrame) -> pd.DataFrame:
         return frame.nlargest(5, "probability")

@@ -126,6 +126,17 @@ def series_index(shape: torch.Size, names: Sequence[Hashable] | None) -> pd.Inde
     return pd.MultiIndex.from_product([range(k) for k in shape], names=[f"axis {i + 1}" for i in range(len(shape))])
 
 
+def zone_names(zone: Int64[Tensor, "*series"], names: Sequence[str], none: str) -> np.ndarray:
+    """Each series' zone in words, `none` where it is -1."""
+    return np.array([*names, none], dtype=object)[flat(zone)]
+
+
+def zone_counts(frame: pd.DataFrame, names: Sequence[str], what: str) -> str:
+    """How many rows of a frame are in each zone."""
+    counts = ", ".join(f"{int((frame['zone'] == zone).sum()):,} {zone}" for zone in names)
+    return f"{len(frame):,} {what}: {counts}"
+
+
 def flat(tensor: Tensor) -> np.ndarray:
     """A tensor as a flat numpy array."""
     return tensor.detach().cpu().reshape(-1).numpy()
