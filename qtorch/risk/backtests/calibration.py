@@ -6,7 +6,7 @@ from torch import Tensor
 
 from qtorch.distributions.checks import require
 from qtorch.risk.backtests.coverage import exceedances
-from qtorch.risk.backtests.laws import chi2_sf
+from qtorch.risk.backtests.laws import chi2_sf, shortfall_variance
 from qtorch.risk.backtests.result import BacktestResult
 from qtorch.risk.backtests.series import check_level, check_overlap, check_shortfall, in_order, inflation, usable
 
@@ -104,7 +104,7 @@ def nolde_ziegel(
     else:
         m = (es - var).clamp(min=0.01 * es)
         c11, c12 = p * (1 - p), m * (1 - p)
-        c22 = m**2 * (2 * (1 - tail_index) / ((1 - 2 * tail_index) * p) - 1)
+        c22 = m**2 * shortfall_variance(p, tail_index)
         products = [[a * c * c11 + (a * d + b * c) * c12 + b * d * c22 for c, d in weights] for a, b in weights]
     mean = torch.stack([f.sum(0) / rows for f in functions])
     omega = torch.stack([torch.stack([torch.where(there, x, 0.0).sum(0) / rows for x in row]) for row in products])

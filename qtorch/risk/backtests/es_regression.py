@@ -7,7 +7,7 @@ from jaxtyping import Bool, Float, Float64
 from torch import Tensor
 
 from qtorch.distributions.checks import require
-from qtorch.risk.backtests.laws import chi2_sf
+from qtorch.risk.backtests.laws import chi2_sf, shortfall_variance
 from qtorch.risk.backtests.result import BacktestResult
 from qtorch.risk.backtests.series import check_level, check_overlap, check_shortfall, in_order, inflation, usable
 
@@ -117,7 +117,7 @@ def es_regression(
         square = torch.where(there, d - c - g * x, 0.0) ** 2
     else:
         excess = (1 - (q if value_at_risk is None else share)).clamp(min=0.01)
-        square = torch.where(there, excess**2, 0.0) * (2 * (1 - tail_index) / ((1 - 2 * tail_index) * p) - 1)
+        square = torch.where(there, excess**2, 0.0) * shortfall_variance(p, tail_index)
     squared = _quadratic_form(rows * c, xx * g, square, x, varies) / inflation(d, there, p, overlap)
     joint = torch.where(tested, squared, torch.nan)
 

@@ -108,6 +108,11 @@ def binomial_cdf(k: Float64[Tensor, "*series"], n: Float64[Tensor, "*series"], p
     return torch.where(counted, torch.exp(log_mass), 0.0).sum(-1).clamp(max=1)
 
 
+def shortfall_variance(p: float, tail_index: float) -> float:
+    """Variance of max(L - VaR, 0) / p in units of (ES - VaR)^2: beyond the VaR a generalised Pareto excess."""
+    return 2 * (1 - tail_index) / ((1 - 2 * tail_index) * p) - 1
+
+
 def _polynomial(x: Tensor, coefficients: tuple[float, ...]) -> Tensor:
     """Horner's scheme, lowest power first."""
     value = torch.zeros_like(x)
