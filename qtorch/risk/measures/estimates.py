@@ -157,10 +157,20 @@ def checked_scenarios(
     if bad.any():
         at = tuple(bad.nonzero()[0].tolist())
         raise ValueError(f"{int(bad.sum())} of {bad.numel()} scenarios are not finite, the first at {at}: fill holes.")
+    return scenarios.double(), scenario_weights(scenarios, weights).reshape(-1, *[1] * (scenarios.ndim - 1))
+
+
+def scenario_weights(scenarios: Float[Tensor, "S ..."], weights: Float[Tensor, " S"] | None) -> Float64[Tensor, " S"]:
+    """Weights of scenarios scaled to sum to one; equal where none are given.
+
+    Raises:
+        ValueError: the weights are negative, not finite or all zero.
+    """
+    S = scenarios.shape[0]
     w = torch.ones(S, dtype=torch.float64, device=scenarios.device) if weights is None else weights.double()
     if not ((w >= 0).all() and w.isfinite().all() and (w > 0).any()):
         raise ValueError("Weights of scenarios must be finite, not negative, and not all zero.")
-    return scenarios.double(), (w / w.sum()).reshape(-1, *[1] * (scenarios.ndim - 1))
+    return w / w.sum()
 
 
 def scenario_law(scenarios: Float64[Tensor, "S *batch"], weights: Float[Tensor, " S"] | None) -> Empirical:

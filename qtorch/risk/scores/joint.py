@@ -5,6 +5,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from qtorch.distributions.checks import require
+from qtorch.risk.measures.estimates import scenario_weights
 from qtorch.risk.scores.crps import half_difference
 from qtorch.risk.scores.observed import observed
 
@@ -111,10 +112,7 @@ def variogram_score(
 def _weights(scenarios: Tensor, weights: Tensor | None, least: int) -> Float[Tensor, " S"]:
     S = scenarios.shape[0]
     require(least <= S, "scenarios", S, f"give {least} or more")
-    w = torch.ones(S, device=scenarios.device) if weights is None else weights
-    if not ((w >= 0).all() and w.isfinite().all() and (w > 0).any()):
-        raise ValueError("Weights of scenarios must be finite, not negative, and not all zero.")
-    return (w / w.sum()).to(scenarios.dtype)
+    return scenario_weights(scenarios, weights).to(scenarios.dtype)
 
 
 def _norm(x: Tensor) -> Tensor:
