@@ -150,7 +150,7 @@ def _implied(
     excess = -torch.log(mass) if abs(xi) < 1e-8 else (1 - xi) / xi * torch.expm1(-xi * torch.log(mass))
     # loss / ES = share + (1 - share) G = share (1 - G) + G
     first, second = hit * (1 - excess), hit * excess
-    there, share = there.reshape(len(there), -1).double(), share.reshape(len(share), -1)
+    there, share = (x.reshape(len(x), x.shape[1:].numel()) for x in (there.double(), share))
     out = []
     for part in torch.arange(share.shape[1], device=share.device).split(max(1, _CHUNK // len(uniforms))):
         used = there[:, part]
@@ -171,7 +171,7 @@ def _given(
 ) -> tuple[Tensor, Tensor]:
     """P-values of losses from the distribution: at a time those of one exceedance for every row that has another."""
     hit = uniforms < p
-    most = int(hit.sum(0).max())
+    most = int(hit.sum(0).max()) if hit.numel() else 0
     sample = (~hit).to(torch.uint8).argsort(dim=0, stable=True)[:most]
     valid = hit.gather(0, sample)
     mass = torch.where(valid, uniforms.gather(0, sample), p)

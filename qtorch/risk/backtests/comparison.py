@@ -63,7 +63,7 @@ def diebold_mariano(
     there, d = usable(mask, difference=difference), difference.double()
     if panel:
         count = there.flatten(1).sum(1) if there.ndim > 1 else there.long()
-        d = torch.where(there, d, 0.0).reshape(len(d), -1).sum(1) / count.clamp(min=1)
+        d = torch.where(there, d, 0.0).reshape(len(d), d.shape[1:].numel()).sum(1) / count.clamp(min=1)
         there = count > 0
     there, d = compress(there, d)
     n = there.sum(0)

@@ -90,7 +90,8 @@ def model_confidence_set(
         generator: of the draws.
 
     Raises:
-        ValueError: shapes differ, or the method, the block, the draws or the names are not as described.
+        ValueError: shapes differ, there is no session, or the method, the block, the draws or the names are not as
+            described.
 
     References:
         Hansen, Lunde and Nason (2011), The model confidence set, Econometrica 79, section 3.1.2; Politis and Romano
@@ -100,6 +101,7 @@ def model_confidence_set(
     require(block >= 1, "block", block, "give the mean length of the resampled blocks, 1 or more")
     require(draws >= 1, "draws", draws, "draw at least one sample")
     rows, count, *shape = losses.shape
+    require(rows >= 1, "losses", tuple(losses.shape), "give [T, M, *series] with a session at least")
     labels = tuple(range(count)) if models is None else tuple(models)
     require(len(labels) == count, "models", labels, f"give one name for each of the {count} models")
     everyone = torch.where(losses.isfinite().all(1), 0.0, torch.nan)

@@ -154,14 +154,14 @@ def _quantile(loss: Tensor, columns: list[Tensor], start: Tensor, there: Tensor,
         p: probability of an exceedance.
     """
     n = there.sum(0).clamp(min=1)
-    near = min(len(loss), int(_NEAR * p * int(n.max())) + 20)
+    near = min(len(loss), int(_NEAR * p * (int(n.max()) if n.numel() else 1)) + 20)
     # Losses far below the quantile add 0 to Phi and its derivative: only the highest against the start are looked at.
     gap = loss - sum(x * c for x, c in zip(columns, start, strict=True))
     order = torch.where(there, gap, -torch.inf).topk(near, dim=0).indices
-    due = torch.stack([p * x.sum(0) for x in columns]).reshape(len(columns), -1)
-    top = loss.gather(0, order).reshape(near, -1)
-    tails = torch.stack([x.gather(0, order) for x in columns]).reshape(len(columns), near, -1)
-    b, ridge = start.reshape(len(columns), -1).clone(), 1e-9 * n.reshape(-1)
+    due = torch.stack([p * x.sum(0) for x in columns]).reshape(len(columns), n.numel())
+    top = loss.gather(0, order).reshape(near, n.numel())
+    tails = torch.stack([x.gather(0, order) for x in columns]).reshape(len(columns), near, n.numel())
+    b, ridge = start.reshape(len(columns), n.numel()).clone(), 1e-9 * n.reshape(-1)
     for h in _BANDWIDTHS:
         left = torch.arange(b.shape[1], device=b.device)
         x, y, longest, before = tails, top, torch.full_like(ridge, _LONGEST), torch.zeros_like(b)

@@ -140,6 +140,35 @@ def test_one_series_without_an_axis_is_the_first_of_a_panel():
         assert one.zone.shape == ()
 
 
+@pytest.mark.parametrize("shape", [(0, 3), (50, 0)])
+def test_a_panel_without_sessions_or_series_gives_no_verdict(shape):
+    y, u = torch.zeros(shape, dtype=torch.float64), torch.full(shape, 0.5, dtype=torch.float64)
+    risk = (y, u, 1.3 * u)
+    law = torch.distributions.Normal(torch.zeros(1, dtype=torch.float64), 1.0)
+    for result in (
+        kupiec(y > 0, 0.95),
+        time_until_first_failure(y > 0, 0.95),
+        *christoffersen(y > 0, 0.95),
+        duration(y > 0, 0.95, draws=10),
+        dynamic_quantile(y, u, 0.95),
+        *acerbi_szekely(*risk, 0.95, draws=10),
+        *acerbi_szekely(*risk, 0.95, distribution=law, draws=10),
+        acerbi_szekely_z3(y, law, 0.95, draws=10),
+        mcneil_frey(*risk, 0.95, draws=10),
+        nolde_ziegel(*risk, 0.95),
+        nolde_ziegel(*risk, 0.95, general=True, one_sided=True),
+        *es_regression(*risk, 0.95)[:2],
+        *du_escanciano(u, 0.95, draws=10),
+        berkowitz(u),
+        berkowitz(u, level=0.95),
+        *pit_uniformity(u),
+        diebold_mariano(y),
+        diebold_mariano(y, panel=True),
+    ):
+        assert result.p_value.isnan().all(), result.name
+        assert str(result).startswith(result.name)
+
+
 def test_float32_forecasts_are_tested_in_float64():
     f = forecasts(300, 2, 0.95)
     single = [x.float() for x in f.risk]
