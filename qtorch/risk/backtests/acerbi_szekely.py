@@ -54,8 +54,8 @@ def acerbi_szekely(
     Windows of h sessions that overlap: places and tail masses are those of overlapping sums of independent Student-t
     returns with 4 degrees of freedom, whose tails cluster somewhat more than the normal's.
 
-    Size at 5 % with 250 to 1,500 sessions: Z2 4 to 6.5 %; Z1 1 to 2 % where returns are normal and 4 to 5 % where they
-    are Student-t with 5 degrees of freedom. Ten-day windows every session: Z2 3 to 7 %, Z1 at most 5.6 %; taken as
+    Size at 5 % with 250 to 1,500 sessions: Z2 3.5 to 6.5 %; Z1 1 to 4 % where returns are normal and 4 to 6 % where
+    they are Student-t with 5 degrees of freedom. Ten-day windows every session: Z2 3 to 7 %, Z1 at most 5.6 %; taken as
     independent Z2 rejects 16 to 24 %. Power of Z2 against a scale 25 % larger than forecast: 86 % (normal, 99 %, 250
     sessions), 90 % (97.5 %, 250) and 99 % (97.5 %, 500).
 

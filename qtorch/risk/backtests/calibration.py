@@ -50,7 +50,7 @@ def nolde_ziegel(
 
     Windows that overlap: squared ratios are divided by the inflation of the functions' variance, as in `kupiec`.
 
-    Size at 5 % with 250 to 1,500 sessions: 2 to 7 %, the least where returns are normal, whose excesses are lighter
+    Size at 5 % with 250 to 1,500 sessions: 1.5 to 7 %, the least where returns are normal, whose excesses are lighter
     than the default's, the most at 99 % with few sessions; the general two-sided one below 1.7 % there, and 3 to 5 %
     where they are Student-t with 5 degrees of freedom. Ten-day windows every session: 1 to 7 %, the general two-sided
     one at most 3.5 %; taken as independent 13 to 42 %, and 5 to 23 %. Power of the general two-sided one against a

@@ -98,7 +98,7 @@ def berkowitz(
     chi-squared with two degrees of freedom. Newton's method in mu/sigma and 1/sigma, where the likelihood is concave.
     Without an exceedance it is -2 n log(level), the limit. NaN without an observation.
 
-    Size at 5 % with 250 to 1,500 observations: 4 to 6.5 %. Ten-day windows every session: the whole distribution 1 to
+    Size at 5 % with 250 to 1,500 observations: 3 to 6.5 %. Ten-day windows every session: the whole distribution 1 to
     4 %, the tail 2 to 6 %; taken as independent 100 % and 38 to 56 %.
 
     Args:

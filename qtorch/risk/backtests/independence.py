@@ -41,8 +41,8 @@ def christoffersen(
 
     Size: two exceedances in a row are rare, so that at 5 % the independence test rejects 1.5 % of true models with the
     99 % and 97.5 % VaR and up to 1,500 sessions, and 1.7 %, 2.4 % and 5.7 % with the 95 % VaR and 250, 500 and 1,500;
-    the conditional-coverage test 1 to 3 %, 3 to 4 % and 4 to 7 %. Ten-day windows every session: below 2.2 %; taken as
-    independent 57 to 100 %. Simulated p-values (`draws`) hold their size but for ties, that count against rejection.
+    the conditional-coverage test 0.5 to 3 %, 3 to 4 % and 4 to 7 %. Ten-day windows every session: below 2.2 %; taken
+    as independent 57 to 100 %. Simulated p-values (`draws`) hold their size but for ties, that count against rejection.
 
     Args:
         exceeded: whether the loss was beyond the value at risk.
