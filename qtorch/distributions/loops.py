@@ -7,6 +7,7 @@ from torch import Tensor
 
 State = tuple[Tensor, ...]
 Step = int | float | Tensor  # a number in eager mode, a scalar tensor in a compiled loop
+_STRIDE = 4  # steps to a turn of a compiled loop; dozens take minutes to compile, with one a step pays for a turn
 
 
 def repeat_while(unfinished: Callable[..., Tensor], step: Callable[..., State], state: State) -> State:
@@ -18,27 +19,39 @@ def repeat_while(unfinished: Callable[..., Tensor], step: Callable[..., State], 
     return state
 
 
-def count_down(step: Callable[..., State], first: int, state: State, stride: int) -> State:
-    """`state = step(m, *state)` for m = first .. 0, in a compiled graph `stride` steps to a turn of a loop.
+def count_down(step: Callable[..., State], first: int, state: State) -> State:
+    """`state = step(m, *state)` for m = first .. 0, some steps to a turn of the loop in a compiled graph.
 
-    Dozens of steps unrolled into one kernel take minutes to compile, one step a turn pays for the turn.
+    Raises:
+        ValueError: the number of steps is no multiple of that of a turn.
     """
+    if (first + 1) % _STRIDE:
+        raise ValueError(f"{first + 1} steps are no multiple of {_STRIDE}.")
     if not torch.compiler.is_compiling():
         for m in range(first, -1, -1):
-            state = step(m, *state)
+            state = step(float(m), *state)  # an operation converts an integer factor anew each time
         return state
-    if (first + 1) % stride:
-        raise ValueError(f"{first + 1} steps are no multiple of stride={stride}.")
 
     def turn(m: Tensor, *state: Tensor) -> State:
-        for k in range(stride):
+        for k in range(_STRIDE):
             state = step(m - k, *state)
-        return m - stride, *state
+        return m - _STRIDE, *state
 
     start = torch.full((), first, dtype=torch.float64, device=state[0].device)
     return torch.while_loop(lambda m, *_: m >= 0, turn, (start, *state))[1:]
 
 
+def can_branch(x: Tensor) -> bool:
+    """Whether Python may look at the values: on a CPU, outside compiled code, torch.func and recorded gradients."""
+    wrapped = torch.compiler.is_compiling() or torch._C._functorch.is_functorch_wrapped_tensor(x)
+    return not (wrapped or x.is_cuda or torch.is_grad_enabled())
+
+
 def add(x: Tensor, y: Tensor, factor: Step) -> Tensor:
     """The sum x + factor y, in one operation where the factor is a number."""
     return x + factor * y if isinstance(factor, Tensor) else torch.add(x, y, alpha=factor)
+
+
+def add_product(x: Tensor, y: Tensor, z: Tensor, factor: Step) -> Tensor:
+    """The sum x + factor y z, in one operation where the factor is a number."""
+    return x + factor * (y * z) if isinstance(factor, Tensor) else torch.addcmul(x, y, z, value=factor)

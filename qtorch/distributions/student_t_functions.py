@@ -11,16 +11,9 @@ import torch
 from jaxtyping import Float64
 from torch import Tensor
 
-from qtorch.distributions.student_t_tail import (
-    FULL,
-    ROUGH,
-    half_log1p,
-    log_density,
-    log_normaliser,
-    log_tail,
-    log_tail_less,
-    log_tail_slope,
-)
+from qtorch.distributions.loops import can_branch
+from qtorch.distributions.student_t_quantile import quantile
+from qtorch.distributions.student_t_tail import log_density, log_normaliser, log_tail, log_tail_slope
 
 Double = Float64[Tensor, "..."]
 _CHUNK = 1 << 15
@@ -51,16 +44,7 @@ def t_cdf(x: Tensor, df: Tensor) -> Double:
 
 
 def t_icdf(probability: Tensor, df: Tensor) -> Double:
-    """Quantile at left-tail masses in [0, 1]; NaN outside.
-
-    Two steps of Householder's third-order method on the log tail in s = asinh(x / sqrt(df)), where it is smooth and
-    nearly straight, from the expansions of Wallace and of the Pareto tail. Gradients follow from the implicit function
-    theorem.
-
-    References:
-        Wallace (1959), Bounds on normal approximations to Student's and the chi-square distributions, Annals of
-        Mathematical Statistics 30, for the start.
-    """
+    """Quantile at left-tail masses in [0, 1]; NaN outside. Gradients follow from the implicit function theorem."""
     return _Quantile.apply(*_doubles(probability, df))
 
 
@@ -114,7 +98,7 @@ class _Quantile(torch.autograd.Function):
 
     @staticmethod
     def forward(p: Tensor, nu: Tensor) -> Tensor:
-        return _chunked(_solve, p, nu)
+        return _chunked(quantile, p, nu)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
@@ -133,47 +117,14 @@ class _Quantile(torch.autograd.Function):
         return d_p, d_nu
 
 
-def _solve(p: Double, nu: Double) -> Double:
-    tail = torch.minimum(p, 1 - p)
-    root, normaliser, log_mass = torch.sqrt(nu), log_normaliser(nu), torch.log(tail)
-    x = _start(tail, nu, log_mass, normaliser)
-    for terms in (ROUGH, FULL):
-        error = log_tail_less(x, nu, tail, normaliser, terms)
-        # Of log P(T > x) as a function of s the derivatives are -u, -u v and -u (v^2 + u v - nu / cosh^2 s).
-        q = x / root
-        cosh = torch.hypot(q, torch.ones_like(q))
-        u = torch.exp(normaliser - (nu + 1) * half_log1p(x, nu) - error - log_mass) * root * cosh
-        v = u - nu * (q / cosh)
-        newton = error / u
-        third = v * v + u * v - nu / (cosh * cosh)
-        step = newton * (1 + 0.5 * v * newton) / (1 + newton * (v + third * newton / 6))
-        s = torch.log1p(q + q * (q / (1 + cosh)))  # asinh, which is ten times slower
-        x = root * torch.sinh((s + step).clamp(min=0))
-    x = torch.where(tail > 0, x, torch.where(tail == 0, torch.inf, torch.nan))
-    return torch.where(p < 0.5, -x, x)
-
-
-def _start(tail: Double, nu: Double, log_mass: Double, normaliser: Double) -> Double:
-    """A first guess of P(T > x) = tail: Wallace's of the normal quantile, or the Pareto tail where x^2 > 4 nu."""
-    z = torch.special.ndtri(tail) * ((8 * nu + 3) / (8 * nu + 1))
-    normal = torch.sqrt(nu * torch.expm1((z * z / nu).clamp(max=600)))
-    # P(T > x) tends to f(0) nu^((nu - 1)/2) x^-nu.
-    log_nu = torch.log(nu)
-    pareto = torch.exp((normaliser - log_nu - log_mass) / nu + 0.5 * (1 + 1 / nu) * log_nu)
-    return torch.where(pareto * pareto > 4 * nu, pareto, normal)
-
-
 def _doubles(x: Tensor, df: Tensor) -> list[Tensor]:
     return list(torch.broadcast_tensors(x.double(), df.double()))
 
 
 def _chunked(function: Callable[..., Tensor], *arguments: Tensor) -> Tensor:
-    """Applies an elementwise function, on a CPU in pieces that stay in its cache."""
+    """Applies an elementwise function, on a CPU to flat pieces that stay in its cache."""
     first = arguments[0]
-    if torch.compiler.is_compiling() or first.is_cuda or first.numel() <= _CHUNK or torch.is_grad_enabled():
+    if not can_branch(first):
         return function(*arguments)
-    out = torch.empty(first.shape, dtype=first.dtype)
-    pieces = zip(*(tensor.reshape(-1).split(_CHUNK) for tensor in (out, *arguments)), strict=True)
-    for piece, *parts in pieces:
-        piece.copy_(function(*parts))
-    return out
+    pieces = zip(*(tensor.reshape(-1).split(_CHUNK) for tensor in arguments), strict=True)
+    return torch.cat([function(*piece) for piece in pieces]).reshape(first.shape)

@@ -1,6 +1,6 @@
 """The tail of the standard Student-t to full float64 precision, with its derivative in the degrees of freedom.
 
-Every function here is elementary arithmetic (no lgamma, no incomplete beta), so that it compiles into one kernel.
+Every function here is elementary arithmetic (no lgamma, no incomplete beta), so that it compiles into few kernels.
 For x >= 0 and T(x) = P(X > x) of df = nu degrees of freedom, with f the density,
 
     T(x) = 1/2 - x f(x) S,      S = 2F1(1, (nu + 1)/2; 3/2; y),   y = x^2 / (nu + x^2)     near the centre,
@@ -8,25 +8,30 @@ For x >= 0 and T(x) = P(X > x) of df = nu degrees of freedom, with f the density
 
 the power series having positive terms only, the continued fraction being contracted to its even part, in the form
 without cancellation. The border lies at x = 3 for the normal and at T about 1e-3 .. 0.1 for heavier tails, where either
-needs few terms; those of `FULL` reach 3e-16 on their sides for any nu >= 1/2.
+needs few terms; those of `student_t_expansions` reach 3e-16 on their sides for any nu >= 1/2.
 
 References:
-    Abramowitz and Stegun (1964), 26.5.8, 26.7.1 and 15.3.3; DiDonato and Morris (1992), Algorithm 708: significant
-    digit computation of the incomplete beta function ratios, ACM TOMS 18, for the even contraction.
+    Abramowitz and Stegun (1964), 26.5.8, 26.7.1 and 15.3.3.
 """
 
 import math
 from collections.abc import Callable
-from functools import partial
 
 import torch
 from jaxtyping import Float64
 from torch import Tensor
 
-from qtorch.distributions.loops import State, Step, add, count_down
+from qtorch.distributions.loops import State, can_branch
+from qtorch.distributions.student_t_expansions import (
+    FRACTION,
+    FRACTION_DUAL,
+    SERIES,
+    SERIES_DUAL,
+    Expansion,
+    evaluate_both,
+    shares,
+)
 
-FULL = (48, 24)  # terms of the series and the fraction
-ROUGH = (24, 8)  # the same for 1e-4 relative in the tail
 _SHIFT = 8
 _HALF_LOG_2PI = 0.5 * math.log(2 * math.pi)
 
@@ -57,65 +62,68 @@ def log_density(x: Double, nu: Double) -> Double:
 
 def log_tail(x: Double, nu: Double) -> Double:
     """Log of P(X > x) for x >= 0. Measured against mpmath for nu .5 to 1e4: 4e-13 relative in the tail probability."""
-    return _by_side(_log_tail_inner, _log_tail_outer, x, nu)
+    return _by_side((SERIES, _log_tail_inner), (FRACTION, _log_tail_outer), x, nu)
 
 
-def log_tail_less(x: Double, nu: Double, tail: Double, normaliser: Double, terms: tuple[int, int] = FULL) -> Double:
-    """Log of P(X > x) over `tail`, for x >= 0; precise relative to x where both tend to 1/2."""
-    inner, outer = partial(_log_tail_less_inner, terms[0]), partial(_log_tail_less_outer, terms[1])
-    return _by_side(inner, outer, x, nu, tail, normaliser)
+def log_tail_less(x: Double, nu: Double, normaliser: Double, tail: Double, log_mass: Double) -> Double:
+    """Log of P(X > x) over `tail` of log `log_mass`, for x >= 0; precise relative to x where both tend to 1/2."""
+    others = normaliser, tail, log_mass
+    return _by_side((SERIES, _log_tail_less_inner), (FRACTION, _log_tail_less_outer), x, nu, *others)
 
 
 def log_tail_slope(x: Double, nu: Double, log_tail: Double) -> Double:
     """The derivative of log P(X > x) with respect to nu, for x >= 0; 1e-13 relative for nu up to 1e4."""
-    return _by_side(_log_tail_slope_inner, _log_tail_slope_outer, x, nu, log_tail)
+    return _by_side((SERIES_DUAL, _log_tail_slope_inner), (FRACTION_DUAL, _log_tail_slope_outer), x, nu, log_tail)
 
 
-def _by_side(
-    inner: Callable[..., Double], outer: Callable[..., Double], x: Double, nu: Double, *others: Double
-) -> Double:
-    """`inner` where the power series is used, `outer` where the fraction is.
+Side = tuple[Expansion, Callable[..., Double]]
+
+
+def _by_side(inner: Side, outer: Side, x: Double, nu: Double, *others: Double) -> Double:
+    """A function of the power series where that is used, another of the fraction elsewhere.
 
     A kernel has to compute both; on a CPU in eager mode each element pays for its own side alone.
     """
     central = x * x * (9 + nu) < 9 * nu
-    if torch.compiler.is_compiling() or x.is_cuda or torch.is_grad_enabled() or x.ndim == 0:
+    (series, near_value), (fraction, far_value) = inner, outer
+    if not can_branch(x) or x.ndim != 1:
         # The side that is not taken gets a harmless x.
         near, far = torch.where(central, x, 0.0), torch.where(central, 4.0, x)
-        return torch.where(central, inner(near, nu, *others), outer(far, nu, *others))
+        S, K = evaluate_both(series, fraction, near, far, nu)
+        return torch.where(central, near_value(S, near, nu, *others), far_value(K, far, nu, *others))
     result = torch.empty_like(x)
-    for side, function in ((central, inner), (~central, outer)):
-        place = side.nonzero(as_tuple=True)
-        if len(place[0]):
-            result[place] = function(*(tensor[place] for tensor in (x, nu, *others)))
+    for side, (expansion, value) in ((central, inner), (~central, outer)):
+        place = side.nonzero().squeeze(-1)
+        if len(place):
+            parts = [tensor.index_select(0, place) for tensor in (x, nu, *others)]
+            result.index_copy_(0, place, value(expansion.evaluate(*parts[:2]), *parts))
     return result
 
 
-def _log_tail_inner(x: Double, nu: Double) -> Double:
-    return torch.log(0.5 - x * torch.exp(log_density(x, nu)) * _series(x, nu))
+def _log_tail_inner(S: State, x: Double, nu: Double) -> Double:
+    return torch.log(0.5 - x * torch.exp(log_density(x, nu)) * S[0])
 
 
-def _log_tail_outer(x: Double, nu: Double) -> Double:
-    return torch.log(0.5 * x / _fraction(x, nu)) + log_density(x, nu)
+def _log_tail_outer(K: State, x: Double, nu: Double) -> Double:
+    return torch.log(0.5 * x / K[0]) + log_density(x, nu)
 
 
-def _log_tail_less_inner(terms: int, x: Double, nu: Double, tail: Double, normaliser: Double) -> Double:
-    central = x * torch.exp(normaliser - (nu + 1) * half_log1p(x, nu)) * _series(x, nu, terms)
+def _log_tail_less_inner(S: State, x: Double, nu: Double, normaliser: Double, tail: Double, log_mass: Double) -> Double:
+    central = x * torch.exp(normaliser - (nu + 1) * half_log1p(x, nu)) * S[0]
     return torch.log1p(((0.5 - tail) - central) / tail)
 
 
-def _log_tail_less_outer(terms: int, x: Double, nu: Double, tail: Double, normaliser: Double) -> Double:
-    return torch.log(0.5 * x / _fraction(x, nu, terms)) + normaliser - (nu + 1) * half_log1p(x, nu) - torch.log(tail)
+def _log_tail_less_outer(K: State, x: Double, nu: Double, normaliser: Double, tail: Double, log_mass: Double) -> Double:
+    return torch.log(0.5 * x / K[0]) + normaliser - (nu + 1) * half_log1p(x, nu) - log_mass
 
 
-def _log_tail_slope_inner(x: Double, nu: Double, log_tail: Double) -> Double:
-    S, dS = _series_dual(x, nu)
+def _log_tail_slope_inner(series: State, x: Double, nu: Double, log_tail: Double) -> Double:
+    S, dS = series
     return -x * torch.exp(log_density(x, nu) - log_tail) * (S * _log_density_slope(x, nu) + dS)
 
 
-def _log_tail_slope_outer(x: Double, nu: Double, log_tail: Double) -> Double:
-    K, dK = _fraction_dual(x, nu)
-    return _log_density_slope(x, nu) - dK / K
+def _log_tail_slope_outer(slope: State, x: Double, nu: Double, log_tail: Double) -> Double:
+    return _log_density_slope(x, nu) - slope[0]
 
 
 def half_log1p(x: Double, nu: Double) -> Double:
@@ -127,7 +135,7 @@ def half_log1p(x: Double, nu: Double) -> Double:
 
 def _log_density_slope(x: Double, nu: Double) -> Double:
     """The derivative of the log density with respect to nu."""
-    y, _ = _shares(x, nu)
+    y, _ = shares(x, nu)
     # y - log(1 + x^2 / nu) = y + log(1 - y), whose leading terms cancel for small y.
     power = torch.full_like(y, 1 / 14)
     for k in range(13, 1, -1):
@@ -144,77 +152,3 @@ def _log_normaliser_slope(nu: Double) -> Double:
     z2 = 1 / (a + _SHIFT) ** 2
     correction = 0.125 - z2 * (3 / 192 - z2 * (5 / 640 - z2 * (119 / 14336 - z2 * (279 / 18432 - z2 * 7601 / 180224))))
     return 0.5 * (ratio - 0.5 * _SHIFT / (a * (a + _SHIFT)) + z2 * correction)
-
-
-def _series(x: Double, nu: Double, terms: int = FULL[0]) -> Double:
-    """S of the module's formulae, for arguments near the centre, by Horner's rule."""
-    y, _ = _shares(x, nu)
-    step = partial(_series_step, y * ((nu + 1) / 2), y)
-    return count_down(step, terms - 1, (torch.ones_like(y),), stride=8)[0]
-
-
-def _series_step(first: Double, y: Double, k: Step, total: Double) -> State:
-    return (1 + add(first, y, k) * total / (k + 1.5),)
-
-
-def _fraction(x: Double, nu: Double, terms: int = FULL[1]) -> Double:
-    """K of the module's formulae, for arguments in the tail, from its far end."""
-    y, w = _shares(x, nu)
-    a = nu / 2
-    # The numerator of step m is a (2m + 1/2) + 3 m (m + 1/2) + (a + m) (a + m + 1/2) y.
-    step = partial(_fraction_step, a, w, (a * a * y, a * (1 + y), 3 + y))
-    return count_down(step, terms - 1, (torch.full_like(y, torch.inf),), stride=4)[0]
-
-
-def _fraction_step(a: Double, w: Double, numerator: State, m: Step, value: Double) -> State:
-    first, second, third = numerator
-    s, below, factor = a + 2 * m, w / value, -(m + 1) * (m + 0.5)
-    above = add(add(first, second, 2 * m + 0.5), third, m * (m + 0.5))
-    return ((above + s * below * factor) / add(s + 1, below, factor),)
-
-
-def _series_dual(x: Double, nu: Double) -> tuple[Double, Double]:
-    """S and its derivative with respect to nu."""
-    y, w = _shares(x, nu)
-    # Of y (h + k), h = (nu + 1)/2, the derivative is y (y/2 - (k + 1/2) w / nu), without cancellation.
-    slopes = y * (0.5 * y - 0.5 * w / nu), -y * w / nu
-    step = partial(_series_dual_step, y * ((nu + 1) / 2), y, slopes)
-    total, d_total = count_down(step, FULL[0] - 1, (torch.ones_like(y), torch.zeros_like(y)), stride=4)
-    return total, d_total
-
-
-def _series_dual_step(first: Double, y: Double, slopes: State, k: Step, total: Double, d_total: Double) -> State:
-    factor = add(first, y, k)
-    d_total = (factor * d_total + add(slopes[0], slopes[1], k) * total) / (k + 1.5)
-    return 1 + factor * total / (k + 1.5), d_total
-
-
-def _fraction_dual(x: Double, nu: Double) -> tuple[Double, Double]:
-    """K and its derivative with respect to nu."""
-    y, w = _shares(x, nu)
-    a, dw = nu / 2, y * w / nu
-    numerator = a * a * y, a * (1 + y), 3 + y
-    slopes = a * (y - a * dw), 0.5 * (1 + y) - a * dw
-    step = partial(_fraction_dual_step, a, w, dw, numerator, slopes)
-    value, d_value = count_down(step, FULL[1] - 1, (torch.full_like(y, torch.inf), torch.zeros_like(y)), stride=2)
-    return value, d_value
-
-
-def _fraction_dual_step(
-    a: Double, w: Double, dw: Double, numerator: State, slopes: State, m: Step, value: Double, d_value: Double
-) -> State:
-    first, second, third = numerator
-    s, factor, square = a + 2 * m, -(m + 1) * (m + 0.5), m * (m + 0.5)
-    below = w * factor / value
-    d_below = (dw * factor - below * d_value) / value
-    denominator = s + 1 + below
-    value = (add(add(first, second, 2 * m + 0.5), third, square) + s * below) / denominator
-    d_above = add(add(slopes[0], slopes[1], 2 * m + 0.5), dw, -square) + 0.5 * below + s * d_below
-    return value, (d_above - value * (0.5 + d_below)) / denominator
-
-
-def _shares(x: Double, nu: Double) -> tuple[Double, Double]:
-    """The shares y = x^2 / (nu + x^2) and 1 - y, also where x^2 overflows."""
-    square = (x / torch.sqrt(nu)).clamp(max=1e150) ** 2
-    w = 1 / (1 + square)
-    return square * w, w

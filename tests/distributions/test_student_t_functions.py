@@ -96,3 +96,14 @@ def test_an_element_does_not_depend_on_its_neighbours():
     whole = t.t_icdf(p, nu)
     for i in (0, 77_777, 199_999):
         assert t.t_icdf(p[i], nu[i]) == whole[i]
+
+
+@pytest.mark.parametrize("function", [t.t_cdf, t.t_icdf])
+def test_torch_func_maps_over_value_and_df(function):
+    x, nu = torch.rand(5, 3, dtype=torch.float64), 2 + 9 * torch.rand(5, 3, dtype=torch.float64)
+    torch.testing.assert_close(torch.vmap(function)(x, nu), function(x, nu), rtol=1e-15, atol=0)
+    torch.testing.assert_close(torch.vmap(lambda v: function(v, nu[0]))(x), function(x, nu[0]), rtol=1e-15, atol=0)
+    nu.requires_grad_()
+    (expected,) = torch.autograd.grad(function(x, nu).sum(), nu)
+    each = torch.vmap(torch.func.grad(lambda n, v: function(v, n).sum()))(nu.detach(), x)
+    torch.testing.assert_close(each, expected, rtol=1e-12, atol=0)
