@@ -1,8 +1,8 @@
 """The quantile of the standard Student-t to full float64 precision, by one corrected first guess.
 
 References:
-    Hill (1970), Algorithm 396: Student's t-quantiles, Communications of the ACM 13, for the first guess from df 2.3, and
-    in the tail for all df (there with the exact constant of the tail).
+    Hill (1970), Algorithm 396: Student's t-quantiles, Communications of the ACM 13, for the first guess from df 2.3 and
+    for that in the tail at any df (with the exact constant of the tail).
     Shaw (2006), Sampling Student's t distribution - use of the inverse cumulative distribution function, Journal of
     Computational Finance 9, for the power series about the median (its terms of order 9 and 11 derived from x'').
 """
