@@ -47,6 +47,15 @@ def can_branch(x: Tensor) -> bool:
     return not (wrapped or x.is_cuda or torch.is_grad_enabled())
 
 
+def in_pieces(function: Callable[..., Tensor], *arguments: Tensor, size: int = 1 << 15) -> Tensor:
+    """Applies an elementwise function of tensors of one shape, on a CPU to flat pieces that stay in its cache."""
+    first = arguments[0]
+    if not can_branch(first):
+        return function(*arguments)
+    pieces = zip(*(tensor.reshape(-1).split(size) for tensor in arguments), strict=True)
+    return torch.cat([function(*piece) for piece in pieces]).reshape(first.shape)
+
+
 def add(x: Tensor, y: Tensor, factor: Step) -> Tensor:
     """The sum x + factor y, in one operation where the factor is a number."""
     return x + factor * y if isinstance(factor, Tensor) else torch.add(x, y, alpha=factor)

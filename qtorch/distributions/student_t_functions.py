@@ -4,19 +4,17 @@ They compute in float64 and return float64, whatever they are given: in float32 
 `student_t_tail` holds the mathematics and its accuracy.
 """
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
 from jaxtyping import Float64
 from torch import Tensor
 
-from qtorch.distributions.loops import can_branch
+from qtorch.distributions.loops import in_pieces
 from qtorch.distributions.student_t_quantile import quantile
 from qtorch.distributions.student_t_tail import log_density, log_normaliser, log_tail, log_tail_slope
 
 Double = Float64[Tensor, "..."]
-_CHUNK = 1 << 15
 
 
 def t_log_prob(x: Tensor, df: Tensor) -> Tensor:
@@ -77,7 +75,7 @@ class _LogTail(torch.autograd.Function):
 
     @staticmethod
     def forward(x: Tensor, nu: Tensor) -> Tensor:
-        return _chunked(log_tail, x, nu)
+        return in_pieces(log_tail, x, nu)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
@@ -87,7 +85,7 @@ class _LogTail(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None]:
         x, nu, tail = ctx.saved_tensors
         d_x = -grad * torch.exp(log_density(x, nu) - tail) if ctx.needs_input_grad[0] else None
-        d_nu = grad * _chunked(log_tail_slope, x, nu, tail) if ctx.needs_input_grad[1] else None
+        d_nu = grad * in_pieces(log_tail_slope, x, nu, tail) if ctx.needs_input_grad[1] else None
         return d_x, d_nu
 
 
@@ -98,7 +96,7 @@ class _Quantile(torch.autograd.Function):
 
     @staticmethod
     def forward(p: Tensor, nu: Tensor) -> Tensor:
-        return _chunked(quantile, p, nu)
+        return in_pieces(quantile, p, nu)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
@@ -112,19 +110,10 @@ class _Quantile(torch.autograd.Function):
         if ctx.needs_input_grad[1]:
             # F(x; nu) = p gives dx/dnu = -(dF/dnu) / f; on the right dF/dnu is minus that of the tail.
             log_mass = torch.log(torch.minimum(p, 1 - p))
-            slope = _chunked(log_tail_slope, torch.where(x < 0, -x, x), nu, log_mass)
+            slope = in_pieces(log_tail_slope, torch.where(x < 0, -x, x), nu, log_mass)
             d_nu = grad * torch.where(x < 0, -slope, slope) * torch.exp(log_mass - log_density(x, nu))
         return d_p, d_nu
 
 
 def _doubles(x: Tensor, df: Tensor) -> list[Tensor]:
     return list(torch.broadcast_tensors(x.double(), df.double()))
-
-
-def _chunked(function: Callable[..., Tensor], *arguments: Tensor) -> Tensor:
-    """Applies an elementwise function, on a CPU to flat pieces that stay in its cache."""
-    first = arguments[0]
-    if not can_branch(first):
-        return function(*arguments)
-    pieces = zip(*(tensor.reshape(-1).split(_CHUNK) for tensor in arguments), strict=True)
-    return torch.cat([function(*piece) for piece in pieces]).reshape(first.shape)
