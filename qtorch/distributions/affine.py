@@ -7,7 +7,8 @@ from torch import Tensor
 from torch.distributions import Distribution, constraints
 from torch.types import _size
 
-from qtorch.distributions.tails import register_tail_mean, tail_mean
+from qtorch.distributions.log_tails import log_cdf, log_sf
+from qtorch.distributions.tails import partial_mean, register_tail_mean, tail_mean
 
 
 class Affine(Distribution):
@@ -45,9 +46,10 @@ class Affine(Distribution):
 
     def __getattr__(self, name: str) -> Any:
         """Shape parameters (such as `df`), which an affine map leaves as they are, are the base's."""
-        if name.startswith("_") or name not in vars(self).get("base", object()).arg_constraints:
+        base = vars(self).get("base")
+        if name.startswith("_") or base is None or name not in base.arg_constraints:
             raise AttributeError(f"{type(self).__name__} has no attribute {name!r}")
-        return getattr(self.base, name)
+        return getattr(base, name)
 
     @property
     def has_rsample(self) -> bool:  # type: ignore[override]
@@ -70,11 +72,28 @@ class Affine(Distribution):
 
     def log_prob(self, value: Tensor) -> Tensor:
         """Log density."""
-        return self.base.log_prob((value - self.loc) / self.scale) - torch.log(self.scale)
+        return self.base.log_prob(self._standard(value)) - torch.log(self.scale)
+
+    def entropy(self) -> Tensor:
+        """Differential entropy."""
+        return self.base.entropy() + torch.log(self.scale)
 
     def cdf(self, value: Tensor) -> Tensor:
         """Distribution function."""
-        return self.base.cdf((value - self.loc) / self.scale)
+        return self.base.cdf(self._standard(value))
+
+    def log_cdf(self, value: Tensor) -> Tensor:
+        """Log of the distribution function, a number however far in the left tail."""
+        return log_cdf(self.base, self._standard(value))
+
+    def log_sf(self, value: Tensor) -> Tensor:
+        """Log of P(X > value), a number however far in the right tail."""
+        return log_sf(self.base, self._standard(value))
+
+    def partial_mean(self, value: Tensor) -> Tensor:
+        """E[X 1{X <= value}], the lower partial expectation."""
+        z = self._standard(value)
+        return self.loc * self.base.cdf(z) + self.scale * partial_mean(self.base, z)
 
     def icdf(self, value: Tensor) -> Tensor:
         """Quantile at left-tail mass `value`."""
@@ -88,6 +107,9 @@ class Affine(Distribution):
     def rsample(self, sample_shape: _size = torch.Size()) -> Tensor:
         """Draws with gradients."""
         return self.loc + self.scale * self.base.rsample(torch.Size(sample_shape))
+
+    def _standard(self, value: Tensor) -> Tensor:
+        return (value - self.loc) / self.scale
 
 
 @register_tail_mean(Affine)
