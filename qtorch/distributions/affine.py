@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.distributions import Distribution, constraints
 from torch.types import _size
 
-from qtorch.distributions.log_tails import log_cdf, log_sf
+from qtorch.distributions.log_tails import log_cdf, log_sf, log_tails
 from qtorch.distributions.tails import partial_mean, register_tail_mean, tail_mean
 
 
@@ -89,6 +89,10 @@ class Affine(Distribution):
     def log_sf(self, value: Tensor) -> Tensor:
         """Log of P(X > value), a number however far in the right tail."""
         return log_sf(self.base, self._standard(value))
+
+    def log_tails(self, value: Tensor) -> tuple[Tensor, Tensor]:
+        """`log_cdf` and `log_sf`, which share most of their work."""
+        return log_tails(self.base, self._standard(value))
 
     def partial_mean(self, value: Tensor) -> Tensor:
         """E[X 1{X <= value}], the lower partial expectation."""

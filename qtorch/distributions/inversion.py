@@ -61,6 +61,9 @@ def invert(
         x = repeat_while(unfinished, iterate, start)[1]
     if torch.is_grad_enabled():
         for _ in range(steps):
-            x = x + newton(x)[1]
+            step = newton(x)[1]
+            if not step.requires_grad:
+                break
+            x = x + step
     x = torch.where(inside, x, torch.nan)
     return torch.where(p == 0, -torch.inf, torch.where(p == 1, torch.inf, x))

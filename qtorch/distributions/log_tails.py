@@ -15,6 +15,12 @@ def log_cdf(distribution: Distribution, value: Tensor) -> Tensor:
     return torch.log(distribution.cdf(value))
 
 
+def log_tails(distribution: Distribution, value: Tensor) -> tuple[Tensor, Tensor]:
+    """Logs of P(X <= value) and of P(X > value), at the price of one of them where the law knows how."""
+    own = getattr(distribution, "log_tails", None)
+    return own(value) if own is not None else (log_cdf(distribution, value), log_sf(distribution, value))
+
+
 def log_sf(distribution: Distribution, value: Tensor) -> Tensor:
     """Log of P(X > value), as `log_cdf`."""
     own = getattr(distribution, "log_sf", None)

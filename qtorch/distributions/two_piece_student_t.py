@@ -61,14 +61,16 @@ class TwoPieceStudentT(Univariate):
         return torch.where(below, tail, 1 - tail)
 
     def _log_cdf(self, x: Double) -> Double:
-        below, mass, tail = self._side(x)
-        tail = torch.log(mass) + tail
-        return torch.where(below, tail, torch.log1p(-torch.exp(tail)))
+        return self._log_tails(x)[0]
 
     def _log_sf(self, x: Double) -> Double:
+        return self._log_tails(x)[1]
+
+    def _log_tails(self, x: Double) -> tuple[Double, Double]:
         below, mass, tail = self._side(x)
         tail = torch.log(mass) + tail
-        return torch.where(below, torch.log1p(-torch.exp(tail)), tail)
+        rest = torch.log1p(-torch.exp(tail))
+        return torch.where(below, tail, rest), torch.where(below, rest, tail)
 
     def _icdf(self, p: Double) -> Double:
         df, loc, left, right = self._pieces()
