@@ -49,7 +49,8 @@ class GeneralizedPareto(Univariate):
     def _log_prob(self, x: Double) -> Double:
         loc, scale, xi = self._doubles()
         inside = (x >= loc) & (1 + xi * (x - loc) / scale > 0)
-        return torch.where(inside, -torch.log(scale) - (1 + xi) * self._hazard(x), -torch.inf)
+        hazard = torch.where(inside, self._hazard(x), 0.0)
+        return torch.where(inside, -torch.log(scale) - (1 + xi) * hazard, -torch.inf)
 
     def entropy(self) -> Tensor:
         """Differential entropy: log scale + xi + 1."""
@@ -81,20 +82,22 @@ class GeneralizedPareto(Univariate):
         loc, scale, xi = self._doubles()
         hazard = self._hazard(x)
         z = excess(hazard, xi)
-        below = excess(hazard, xi - 1) - z * torch.exp(-hazard)
-        return loc * -torch.expm1(-hazard) + scale * torch.where(hazard < torch.inf, below, 1 / (1 - xi))
+        return loc * -torch.expm1(-hazard) + scale * (excess(hazard, xi - 1) - z * torch.exp(-hazard))
 
     def _hazard(self, x: Double) -> Double:
         """-log P(X > x): log(1 + xi z) / xi; 0 below the lower end, infinite beyond the upper."""
         loc, scale, xi = self._doubles()
-        z = ((x - loc) / scale).clamp(min=0)
+        z = ((x - loc) / scale).clamp(0, 1e300)  # at infinity xi z would have no log
         u = xi * z
         return torch.where(u > -1, z * log1p_ratio(torch.where(u > -1, u, 0.0)), torch.inf)
 
 
 def excess(hazard: Double, xi: Double) -> Double:
-    """expm1(xi hazard) / xi: the standard excess whose survival probability is exp(-hazard)."""
-    return hazard * expm1_ratio(xi * hazard)
+    """expm1(xi hazard) / xi: the standard excess whose survival probability is exp(-hazard); at infinity its end."""
+    finite = hazard < torch.inf
+    h = torch.where(finite, hazard, 0.0)
+    end = torch.where(xi < 0, -1 / torch.where(xi < 0, xi, -1.0), torch.inf)
+    return torch.where(finite, h * expm1_ratio(xi * h), end)
 
 
 def log1p_ratio(u: Double) -> Double:

@@ -187,6 +187,11 @@ def test_generalized_pareto_beyond_its_ends_and_through_zero():
     assert law.cdf(x).tolist() == [0, 0, 1, 1]
     law.cdf(x).sum().backward()
     assert x.grad.isfinite().all()
+    assert law.icdf(torch.tensor([0.0, 1.0]).double()).tolist() == pytest.approx([0.2, 0.2 + 1.5 / 0.4])
+    assert GeneralizedPareto(*double(0.2, 1.5, 0.4)).cdf(torch.tensor(math.inf)) == 1
+    xi = torch.tensor(-0.4, dtype=torch.float64, requires_grad=True)
+    GeneralizedPareto(*double(0.2, 1.5), xi).log_prob(x.detach()).sum().backward()
+    assert xi.grad.isfinite()
     xi = torch.zeros((), dtype=torch.float64, requires_grad=True)
     GeneralizedPareto(*double(0.0, 1.0), xi).log_prob(torch.tensor(1.0, dtype=torch.float64)).backward()
     assert xi.grad.item() == pytest.approx(-0.5)  # d/dxi at 0 is z^2/2 - z
