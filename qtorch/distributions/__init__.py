@@ -11,7 +11,9 @@ from qtorch.distributions.jump_student_t import JumpStudentT
 from qtorch.distributions.log_tails import log_cdf, log_sf
 from qtorch.distributions.mixture import Mixture
 from qtorch.distributions.multivariate_student_t import MultivariateStudentT
+from qtorch.distributions.quantile_spline import QuantileSpline
 from qtorch.distributions.skewed_student_t import SkewedStudentT
+from qtorch.distributions.spliced_tails import SplicedTails
 from qtorch.distributions.student_t import StudentT
 from qtorch.distributions.tails import partial_mean, register_tail_mean, tail_mean
 
@@ -25,7 +27,9 @@ __all__ = [
     "JumpStudentT",
     "Mixture",
     "MultivariateStudentT",
+    "QuantileSpline",
     "SkewedStudentT",
+    "SplicedTails",
     "StudentT",
     "log_cdf",
     "log_sf",

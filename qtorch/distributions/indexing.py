@@ -31,6 +31,12 @@ def take(distribution: Distribution, index: Any) -> Distribution:
     return type(distribution)(**parameters, validate_args=False)
 
 
+def keep_last(index: Any) -> tuple[Any, ...]:
+    """An index of the batch dimensions as one of a tensor that has a dimension more at its end."""
+    index = index if isinstance(index, tuple) else (index,)
+    return (*index, slice(None)) if any(part is Ellipsis for part in index) else (*index, ..., slice(None))
+
+
 @take.register
 def _affine(distribution: Affine, index: Any) -> Affine:
     return Affine(take(distribution.base, index), distribution.loc[index], distribution.scale[index])

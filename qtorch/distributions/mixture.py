@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.distributions import Distribution, constraints
 from torch.types import _size
 
-from qtorch.distributions.indexing import take
+from qtorch.distributions.indexing import keep_last, take
 from qtorch.distributions.inversion import invert
 from qtorch.distributions.log_tails import log_cdf, log_sf
 from qtorch.distributions.tails import partial_mean, register_tail_mean
@@ -128,6 +128,5 @@ def _tail_mean(distribution: Mixture, p: Tensor) -> Tensor:
 
 @take.register
 def _mixture(distribution: Mixture, index: Any) -> Mixture:
-    index = index if isinstance(index, tuple) else (index,)
-    index = (*index, slice(None)) if any(part is Ellipsis for part in index) else (*index, ..., slice(None))
+    index = keep_last(index)
     return Mixture(distribution.weights[index], take(distribution.components, index), validate_args=False)

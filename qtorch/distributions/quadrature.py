@@ -24,14 +24,36 @@ def along(nodes: Double, like: Tensor, ndim: int | None = None) -> Double:
     return nodes.to(like.device).reshape(-1, *[1] * (like.ndim if ndim is None else ndim))
 
 
-def lower_mean(function: Callable[[Double], Double], p: Double, ndim: int) -> Double:
-    """(1/p) int_0^p f(u) du with u = p v^6, which takes the singularity at 0 out of tails of index above 1.2.
+def lower_mean(function: Callable[[Double], Double], p: Double, ndim: int, power: int = 6) -> Double:
+    """(1/p) int_0^p f(u) du with u = p v^power, which takes the singularity at 0 out of tails.
+
+    With power 6 of tails of index above 1.2, for f the quantile function; with 24 of its square's above 2.2.
 
     Args:
         function: of left-tail masses `[nodes, ...]`.
         p: upper limit, broadcast against the rest.
         ndim: of the result, before broadcasting against `p`.
+        power: of the substitution.
     """
     ndim = max(ndim, p.ndim)
     v = along(NODES, p, ndim)
-    return (along(WEIGHTS, p, ndim) * 6 * v**5 * function(p * v**6)).sum(0)
+    return (along(WEIGHTS, p, ndim) * power * v ** (power - 1) * function(p * v**power)).sum(0)
+
+
+def between(
+    function: Callable[[Double], Double], low: Double, high: Double, ndim: int, split: float | Double = 0.5
+) -> Double:
+    """int_low^(1 - high) f(u) du, where f may be singular at 0 and, logarithmically at most, at 1.
+
+    Args:
+        function: of left-tail masses `[nodes, ...]`.
+        low: mass left out on the left.
+        high: mass left out on the right.
+        ndim: of the result, before broadcasting against the masses.
+        split: mass where f need not be smooth.
+    """
+    left, right = split - low, (1 - split) - high
+    above = (1 - high).clamp(max=1 - 2**-53)
+    return left * lower_mean(lambda u: function(low + u), left, ndim, 24) + right * lower_mean(
+        lambda u: function(above - u), right, ndim, 24
+    )

@@ -170,6 +170,20 @@ def broadcast(*values: Tensor | float) -> tuple[Tensor, ...]:
     )
 
 
+def tensor_of(distribution: Distribution) -> Tensor:
+    """A tensor of the dtype and device of a law: its first, or that of a law it is made from.
+
+    Raises:
+        ValueError: it has none.
+    """
+    for value in vars(distribution).values():
+        if isinstance(value, Tensor) and value.is_floating_point():
+            return value
+        if isinstance(value, Distribution):
+            return tensor_of(value)
+    raise ValueError(f"{type(distribution).__name__} has no tensors for parameters, hence neither dtype nor device.")
+
+
 def check(distribution: Distribution, name: str, constraint: constraints.Constraint) -> None:
     """Refuses a parameter that does not meet its constraint or is not finite.
 

@@ -16,7 +16,9 @@ from qtorch.distributions import (
     HansenSkewedT,
     JohnsonSU,
     Mixture,
+    QuantileSpline,
     SkewedStudentT,
+    SplicedTails,
     StudentT,
     log_cdf,
     partial_mean,
@@ -51,6 +53,24 @@ LAWS = {
         stats.lognorm(0.3, -1, math.exp(0.05)),
     ),
 }
+LAWS |= {
+    "spliced": (
+        lambda df, loc, scale, skew, *tails: SplicedTails(SkewedStudentT(df, loc, scale, skew), *tails),
+        double(5.0, 0.1, 2.0, 0.8, 0.05, 0.2, 0.08, -0.3),
+        None,
+    ),
+    "spliced_below": (
+        lambda loc, scale, mass, xi, s: SplicedTails(Normal(loc, scale), mass, xi, lower_scale=s),
+        double(0.1, 1.2, 0.025, 0.1, 0.7),
+        None,
+    ),
+    "spline": (QuantileSpline, double([-1.5, -0.5, 0.4, 2.0], [-3.0, -0.4, 0.2, 2.5], [2.0, 0.8, 1.3, 1.1]), None),
+    "spline_student": (
+        lambda quantiles, df: QuantileSpline.from_quantiles([0.02, 0.3, 0.6, 0.95], quantiles, StudentT(df)),
+        double([-3.0, -0.4, 0.2, 2.5], 5.0),
+        None,
+    ),
+}
 MASSES = torch.tensor([1e-4, 0.01, 0.025, 0.3, 0.5, 0.77, 0.99, 0.9999], dtype=torch.float64)
 LEGENDRE = np.polynomial.legendre.leggauss(400)
 cases = pytest.mark.parametrize("name", LAWS)
@@ -81,21 +101,23 @@ def integral(law, function, low, high):
     return ((b - a) / 2 * torch.from_numpy(weights) * values).sum().item()
 
 
+def kinks(law):
+    """Where the density is not smooth."""
+    if isinstance(law, SplicedTails):
+        return [tail.threshold.item() for tail in law._tails() if tail.there] + kinks(law.body)
+    if isinstance(law, QuantileSpline):
+        return law.values.tolist()
+    return [law._pieces()[1].item()] if hasattr(law, "_pieces") else []
+
+
 @cases
 def test_the_density_integrates_to_the_cdf_the_moments_and_the_tail_means(name):
     law = law_of(name)
-    masses = torch.tensor([1e-6, 0.01, 0.1, 0.3, 0.5, 0.7, 0.9, 0.99, 1 - 1e-6], dtype=torch.float64)
-    edges = [-np.inf, *law.icdf(masses).tolist(), np.inf]
-    if isinstance(law, GeneralizedPareto):
-        edges[0] = law.loc.item()
-        edges[-1] = np.inf if law.concentration >= 0 else (law.loc - law.scale / law.concentration).item()
-    if isinstance(law, ExpMinusOne):
-        edges[0] = -1.0
-    # A two-piece law's density has a kink at its mode.
-    kink = law._pieces()[1].item() if hasattr(law, "_pieces") else math.inf
+    masses = torch.tensor([0, 1e-6, 0.01, 0.1, 0.3, 0.5, 0.7, 0.9, 0.99, 1 - 1e-6, 1], dtype=torch.float64)
+    edges = law.icdf(masses).tolist()
 
     def moment(power, stop):
-        cuts = sorted({*edges[: stop + 1], kink} if kink < edges[stop] else {*edges[: stop + 1]})
+        cuts = sorted({*edges[: stop + 1], *(kink for kink in kinks(law) if kink < edges[stop])})
         return sum(integral(law, lambda x: x**power, a, b) for a, b in zip(cuts[:-1], cuts[1:], strict=True))
 
     whole = len(edges) - 1
@@ -125,7 +147,7 @@ def test_it_is_scipys(name):
         assert law.entropy().item() == pytest.approx(reference.entropy(), rel=1e-8)
 
 
-@pytest.mark.parametrize("name", ["skewed", "hansen", "johnson"])
+@pytest.mark.parametrize("name", ["skewed", "hansen", "johnson", "spliced", "spliced_below", "spline"])
 def test_entropy_is_the_mean_of_minus_the_log_density(name):
     law = law_of(name)
     u = (torch.arange(50_000, dtype=torch.float64) + 0.5) / 50_000
@@ -159,7 +181,7 @@ def test_batches_expand_index_and_draw(name):
     assert stats.kstest(law.cdf(draws.double()).flatten().numpy(), "uniform").pvalue > 1e-3
 
 
-@pytest.mark.parametrize("name", ["student", "skewed", "hansen", "johnson", "pareto"])
+@pytest.mark.parametrize("name", ["student", "skewed", "hansen", "johnson", "pareto", "spliced", "spline"])
 def test_float32_in_float32_out_at_float64s_accuracy(name):
     make, parameters, _ = LAWS[name]
     small = make(*(value.float() for value in parameters))
