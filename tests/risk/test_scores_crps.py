@@ -14,7 +14,9 @@ from qtorch.distributions import (
     HansenSkewedT,
     JohnsonSU,
     Mixture,
+    QuantileSpline,
     SkewedStudentT,
+    SplicedTails,
     StudentT,
 )
 from qtorch.risk import crps, quantile_weighted_crps, register_crps
@@ -42,6 +44,13 @@ LAWS = {
     "student": (StudentT(double(3.0), 0.1, 1.2), stats.t(3, 0.1, 1.2).cdf),
     "hansen": (HansenSkewedT(double(4.0), double(-0.2)), None),
     "pareto": (GeneralizedPareto(double(-1.0), 1.2, 0.3), stats.genpareto(0.3, -1.0, 1.2).cdf),
+    "spliced": (SplicedTails(SkewedStudentT(double(3.0), 0.1, 1.2, 0.8), 0.05, 0.3, 0.1, -0.2), None),
+    "spliced below": (SplicedTails(StudentT(double(3.0), 0.1, 1.2), 0.05, 0.4), None),
+    "spline": (QuantileSpline(*double([[-1.5, 0.4, 2.0], [-3.0, 0.2, 2.5], [2.0, 1.3, 1.1]])), None),
+    "spline of a t": (
+        QuantileSpline.from_quantiles([0.05, 0.5, 0.9], double([-3.0, 0.2, 2.5]), StudentT(double(3.0))),
+        None,
+    ),
     "johnson, by quadrature": (JohnsonSU(double(0.3), 1.5, 0.1, 1.2), stats.johnsonsu(0.3, 1.5, 0.1, 1.2).cdf),
     "t mixture, by quadrature": (
         Mixture(double([0.3, 0.7]), StudentT(double([3.0, 6.0]), double([0.0, 1.0]), double([1.0, 2.0]))),
@@ -120,6 +129,10 @@ def test_crps_of_a_sample_is_the_double_sum():
         lambda loc, scale: TorchStudentT(2.5 * torch.ones_like(loc), loc, scale),
         lambda loc, scale: SkewedStudentT(2.5 + scale, loc, scale, 0.9),
         lambda loc, scale: Gumbel(loc, scale),
+        lambda loc, scale: SplicedTails(StudentT(4 + loc, loc, scale), 0.1, 0.1 * scale, 0.05 * scale, 0.2 + loc),
+        lambda loc, scale: QuantileSpline.from_quantiles(
+            [0.1, 0.6, 0.9], torch.stack((loc - scale, loc, loc + 2 * scale), -1), StudentT(4 + scale)
+        ),
     ],
 )
 def test_crps_is_a_differentiable_loss(law):

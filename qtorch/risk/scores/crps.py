@@ -10,7 +10,16 @@ from torch import Tensor
 from torch.distributions import Categorical, Distribution, Exponential, Laplace, MixtureSameFamily, Normal
 from torch.distributions import StudentT as TorchStudentT
 
-from qtorch.distributions import Affine, Empirical, GeneralizedPareto, Mixture, StudentT, partial_mean
+from qtorch.distributions import (
+    Affine,
+    Empirical,
+    GeneralizedPareto,
+    Mixture,
+    QuantileSpline,
+    SplicedTails,
+    StudentT,
+    partial_mean,
+)
 from qtorch.distributions.student_t_functions import t_mean_abs
 from qtorch.distributions.two_piece_student_t import TwoPieceStudentT
 from qtorch.risk.quadrature import integrate, unit_rule
@@ -24,8 +33,9 @@ def crps(distribution: Distribution, outcomes: Tensor, mask: Tensor | None = Non
     """Continuous ranked probability score: int (F(x) - 1{y <= x})^2 dx = E|X - y| - E|X - X'| / 2.
 
     Closed forms for the normal, mixtures of normals, Student's t and its skewed ones, the Laplace, exponential,
-    generalised Pareto and empirical laws and affine maps of them; others by quadrature as `quantile_weighted_crps` with
-    weight one. A closed form for another class is registered with `register_crps`.
+    generalised Pareto and empirical laws and affine maps of them; of spliced tails and quantile splines too, but for
+    quadrature between their kinks, to 1e-11; others by quadrature as `quantile_weighted_crps` with weight one. A closed
+    form for another class is registered with `register_crps`.
 
     Args:
         distribution: forecast, batch shape `[...]`, without event dimension, of finite mean.
@@ -144,6 +154,12 @@ def _generalized_pareto(distribution: GeneralizedPareto, y: Tensor) -> Tensor:
     """Friederichs and Thorarinsdottir (2012), equation 10; for a concentration below 1."""
     xi = distribution.concentration.double()
     return _absolute(distribution, y) - distribution.scale.double() / ((1 - xi) * (2 - xi))
+
+
+@_crps.register(QuantileSpline)
+@_crps.register(SplicedTails)
+def _piecewise(distribution: QuantileSpline | SplicedTails, y: Tensor) -> Tensor:
+    return _absolute(distribution, y) - distribution._half_difference()
 
 
 @_crps.register
