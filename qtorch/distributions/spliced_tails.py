@@ -92,8 +92,7 @@ class SplicedTails(Univariate):
         parameters |= _parameters("upper", upper_mass, upper_concentration, upper_scale)
         # Only a scale that is given is a parameter.
         self.arg_constraints = {name: self.arg_constraints[name] for name in parameters}
-        like = tensor_of(body)
-        like = torch.empty((), dtype=like.dtype, device=like.device).expand(body.batch_shape)
+        like = tensor_of(body).new_empty(()).expand(body.batch_shape)
         _, *tensors = broadcast(like, *parameters.values())
         shape = tensors[0].shape
         self.body = body if body.batch_shape == shape else body.expand(shape)
@@ -196,10 +195,8 @@ class SplicedTails(Univariate):
 
     def _below(self, tail: ParetoTail) -> Double:
         """The body's E[X 1{X <= u}]; where the body keeps its tail, at the infinity of that side."""
-        below = partial_mean(self.body, tail.threshold)
-        if not _kept_somewhere(tail):
-            return below
-        return torch.where(tail.there, below, 0.0 if tail.sign < 0 else self.body.mean)
+        end = self.body.mean if tail.sign > 0 and _kept_somewhere(tail) else 0.0
+        return torch.where(tail.there, partial_mean(self.body, tail.threshold), end)
 
     def _parts(self, x: Double) -> tuple[ParetoTail, ParetoTail, Double]:
         """The tails, and x moved into the body's part."""
