@@ -32,7 +32,6 @@ from qtorch.distributions.student_t_expansions import (
     shares,
 )
 
-_SHIFT = 8
 _HALF_LOG_2PI = 0.5 * math.log(2 * math.pi)
 
 Double = Float64[Tensor, "..."]
@@ -41,18 +40,18 @@ Double = Float64[Tensor, "..."]
 def log_normaliser(nu: Double) -> Double:
     """Compute log Gamma((nu + 1)/2) - log Gamma(nu/2) - log(pi nu)/2, to 1e-15 for any nu > 0.
 
-    The ratio of the gammas by its asymptotic series about nu/2 + 8, and down from there by its recurrence.
+    The ratio of the gammas by its asymptotic series about a + 8, a = nu/2, and down from there by its recurrence, the
+    product of (a + k) / (a + k + 1/2) for k = 0 .. 7: the pairs k, 7 - k of the factors are s + c and t + c.
     """
     a = nu / 2
-    product = torch.ones_like(a)
-    for k in range(_SHIFT):
-        product = product * ((a + k) / (a + (k + 0.5)))
-    z = 1 / (a + _SHIFT)
+    s, t = a * (a + 7), (a + 7.5) * (a + 0.5)
+    product = s * (s + 6) * (s + 10) * (s + 12) / (t * (t + 6) * (t + 10) * (t + 12))
+    z = 1 / (a + 8)
     z2 = z * z
     correction = 1 / 192 - z2 * (
         1 / 640 - z2 * (17 / 14336 - z2 * (31 / 18432 - z2 * (691 / 180224 - z2 * 5461 / 425984)))
     )
-    return torch.log(product) + 0.5 * torch.log1p(_SHIFT / a) + z * (z2 * correction - 0.125) - _HALF_LOG_2PI
+    return torch.log(product) + 0.5 * torch.log1p(8 / a) + z * (z2 * correction - 0.125) - _HALF_LOG_2PI
 
 
 def log_density(x: Double, nu: Double) -> Double:
@@ -128,27 +127,28 @@ def _log_tail_slope_outer(slope: State, x: Double, nu: Double, log_tail: Double)
 
 def half_log1p(x: Double, nu: Double) -> Double:
     """log(1 + x^2 / nu) / 2, also where x^2 overflows."""
-    far = x.abs() > 1e100
-    near = 0.5 * torch.log1p(torch.where(far, 0.0, x) ** 2 / nu)
-    return torch.where(far, torch.log(torch.where(far, x.abs(), 1.0)) - 0.5 * torch.log(nu), near)
+    q = x.abs() / torch.sqrt(nu)
+    return 0.5 * torch.log1p(q.clamp(max=1e150) ** 2) + torch.log((q * 1e-150).clamp(min=1))
 
 
 def _log_density_slope(x: Double, nu: Double) -> Double:
     """The derivative of the log density with respect to nu."""
     y, _ = shares(x, nu)
     # y - log(1 + x^2 / nu) = y + log(1 - y), whose leading terms cancel for small y.
-    power = torch.full_like(y, 1 / 14)
-    for k in range(13, 1, -1):
+    power = torch.full_like(y, 1 / 8)
+    for k in range(7, 1, -1):
         power = 1 / k + y * power
-    difference = torch.where(y < 0.05, -y * y * power, y - 2 * half_log1p(x, nu))
+    difference = torch.where(y < 0.01, -y * y * power, y - 2 * half_log1p(x, nu))
     return _log_normaliser_slope(nu) + 0.5 * difference + 0.5 * y / nu
 
 
 def _log_normaliser_slope(nu: Double) -> Double:
+    """By the pairs of `log_normaliser`: (2a + 7) / (s + c) - (2a + 8) / (t + c), without cancellation."""
     a = nu / 2
-    ratio = torch.zeros_like(a)
-    for k in range(_SHIFT):
-        ratio = ratio + 0.5 / ((a + k) * (a + (k + 0.5)))
-    z2 = 1 / (a + _SHIFT) ** 2
+    s, t, above = a * (a + 7), (a + 7.5) * (a + 0.5), a * (a + 7.5) + 26.25
+    ratio = above / (s * t)
+    for c in (6, 10, 12):
+        ratio = ratio + (above - c) / ((s + c) * (t + c))
+    z2 = 1 / (a + 8) ** 2
     correction = 0.125 - z2 * (3 / 192 - z2 * (5 / 640 - z2 * (119 / 14336 - z2 * (279 / 18432 - z2 * 7601 / 180224))))
-    return 0.5 * (ratio - 0.5 * _SHIFT / (a * (a + _SHIFT)) + z2 * correction)
+    return 0.5 * (ratio - 4 / (a * (a + 8)) + z2 * correction)

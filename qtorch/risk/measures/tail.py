@@ -26,7 +26,11 @@ def value_at_risk(distribution: Distribution, level: float) -> Tensor:
 
 
 def expected_shortfall(distribution: Distribution, level: float) -> Tensor:
-    """The mean loss beyond the value at risk at confidence `level`.
+    """The mean loss at and beyond the value at risk at confidence `level`: minus E[X | X <= q].
+
+    Of S equal scenarios that is the mean of the ceil(S (1 - level)) worst, as historical simulation has it. Acerbi and
+    Tasche's split of the last one, which differs where S (1 - level) is not whole, is `spectral_risk` of a constant
+    spectrum on the tail. Continuous laws know no difference.
 
     Args:
         distribution: of returns in decimals.
@@ -39,7 +43,7 @@ def expected_shortfall(distribution: Distribution, level: float) -> Tensor:
         ValueError: the level is not inside (0, 1).
 
     References:
-        Acerbi and Tasche (2002), On the coherence of expected shortfall, equation 3.
+        Acerbi and Tasche (2002), On the coherence of expected shortfall, Journal of Banking and Finance 26, for both.
     """
     return -tail_mean(distribution, 1 - checked_level(level))
 
