@@ -8,9 +8,11 @@ from qtorch.distributions.hansen_skewed_t import HansenSkewedT
 from qtorch.distributions.indexing import take
 from qtorch.distributions.johnson_su import JohnsonSU
 from qtorch.distributions.jump_student_t import JumpStudentT
-from qtorch.distributions.log_tails import log_cdf, log_sf
+from qtorch.distributions.log_tails import log_cdf, log_sf, log_tails
 from qtorch.distributions.mixture import Mixture
+from qtorch.distributions.moment_generating import log_moment_generating
 from qtorch.distributions.multivariate_student_t import MultivariateStudentT
+from qtorch.distributions.normal_inverse_gaussian import NormalInverseGaussian
 from qtorch.distributions.quantile_spline import QuantileSpline
 from qtorch.distributions.skewed_student_t import SkewedStudentT
 from qtorch.distributions.spliced_tails import SplicedTails
@@ -27,12 +29,15 @@ __all__ = [
     "JumpStudentT",
     "Mixture",
     "MultivariateStudentT",
+    "NormalInverseGaussian",
     "QuantileSpline",
     "SkewedStudentT",
     "SplicedTails",
     "StudentT",
     "log_cdf",
+    "log_moment_generating",
     "log_sf",
+    "log_tails",
     "partial_mean",
     "register_tail_mean",
     "tail_mean",

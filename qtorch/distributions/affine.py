@@ -8,6 +8,7 @@ from torch.distributions import Distribution, constraints
 from torch.types import _size
 
 from qtorch.distributions.log_tails import log_cdf, log_sf, log_tails
+from qtorch.distributions.moment_generating import log_moment_generating
 from qtorch.distributions.tails import partial_mean, register_tail_mean, tail_mean
 
 
@@ -93,6 +94,10 @@ class Affine(Distribution):
     def log_tails(self, value: Tensor) -> tuple[Tensor, Tensor]:
         """`log_cdf` and `log_sf`, which share most of their work."""
         return log_tails(self.base, self._standard(value))
+
+    def log_moment_generating(self, t: Tensor) -> Tensor:
+        """Log of E[exp(t X)], of a base that has one."""
+        return t * self.loc + log_moment_generating(self.base, t * self.scale)
 
     def partial_mean(self, value: Tensor) -> Tensor:
         """E[X 1{X <= value}], the lower partial expectation."""

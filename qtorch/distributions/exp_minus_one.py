@@ -9,6 +9,7 @@ from torch.types import _size
 
 from qtorch.distributions.indexing import take
 from qtorch.distributions.log_tails import log_cdf, log_sf
+from qtorch.distributions.moment_generating import log_moment_generating
 from qtorch.distributions.tails import by_quadrature, register_tail_mean
 
 
@@ -16,7 +17,8 @@ class ExpMinusOne(Distribution):
     """The law of exp(Y) - 1 for Y of a univariate base distribution: simple returns where Y is a log return.
 
     Distribution function, quantiles and density follow the base's. Tail means are closed forms for a normal base and
-    quadrature else; mean and variance are the normal's (of a Student-t base neither exists).
+    quadrature else; mean and variance are those of normal and normal inverse Gaussian laws and their mixtures and
+    affine maps (of a Student-t base neither exists).
 
     Args:
         base: a distribution with batch shape `[...]` and no event dimension.
@@ -45,23 +47,24 @@ class ExpMinusOne(Distribution):
 
     @property
     def mean(self) -> Tensor:
-        """Mean, of a normal base.
+        """Mean: the base's moment generating function at 1, less 1; infinite where that is.
 
         Raises:
-            NotImplementedError: the base is another; take a tail mean, or the mean of samples if it exists.
+            NotImplementedError: the base's is not known; see `log_moment_generating`.
         """
-        base = self._normal("mean")
-        return torch.expm1(base.loc + 0.5 * base.scale**2)
+        return torch.expm1(log_moment_generating(self.base, 1.0))
 
     @property
     def variance(self) -> Tensor:
-        """Variance, of a normal base.
+        """Variance: exp(2 K(1)) (exp(K(2) - 2 K(1)) - 1), K the log of the base's moment generating function.
 
         Raises:
-            NotImplementedError: the base is another.
+            NotImplementedError: the base's is not known; see `log_moment_generating`.
         """
-        base = self._normal("variance")
-        return torch.expm1(base.scale**2) * torch.exp(2 * base.loc + base.scale**2)
+        once, twice = log_moment_generating(self.base, 1.0), log_moment_generating(self.base, 2.0)
+        finite = torch.isfinite(twice)
+        once, twice = torch.where(finite, once, 0.0), torch.where(finite, twice, 0.0)
+        return torch.where(finite, torch.exp(2 * once) * torch.expm1(twice - 2 * once), torch.inf)
 
     def log_prob(self, value: Tensor) -> Tensor:
         """Log density; minus infinity at and below -1."""
@@ -96,13 +99,6 @@ class ExpMinusOne(Distribution):
     def rsample(self, sample_shape: _size = torch.Size()) -> Tensor:
         """Draws with gradients."""
         return torch.expm1(self.base.rsample(torch.Size(sample_shape)))
-
-    def _normal(self, what: str) -> Normal:
-        if not isinstance(self.base, Normal):
-            raise NotImplementedError(
-                f"The {what} of exp(Y) - 1 is known for normal Y, not {type(self.base).__name__}."
-            )
-        return self.base
 
 
 @register_tail_mean(ExpMinusOne)

@@ -10,7 +10,8 @@ from torch.types import _size
 
 from qtorch.distributions.indexing import keep_last, take
 from qtorch.distributions.inversion import invert
-from qtorch.distributions.log_tails import log_cdf, log_sf
+from qtorch.distributions.log_tails import log_cdf, log_sf, log_tails
+from qtorch.distributions.moment_generating import log_moment_generating
 from qtorch.distributions.tails import partial_mean, register_tail_mean
 
 Double = Float64[Tensor, "..."]
@@ -90,6 +91,11 @@ class Mixture(Distribution):
         """Log of P(X > value), a number however far in the right tail."""
         return self._weighted(log_sf(self.components, value.unsqueeze(-1)))
 
+    def log_tails(self, value: Tensor) -> tuple[Tensor, Tensor]:
+        """`log_cdf` and `log_sf`, which share most of their work."""
+        below, above = log_tails(self.components, value.unsqueeze(-1))
+        return self._weighted(below), self._weighted(above)
+
     def icdf(self, value: Tensor) -> Tensor:
         """Quantile at left-tail mass `value` in [0, 1], found in float64; NaN outside."""
         p = value.double()
@@ -97,13 +103,17 @@ class Mixture(Distribution):
             inside = torch.where((p > 0) & (p < 1), p, 0.5)
             ends = self.components.icdf(inside.unsqueeze(-1)).double()
         x = invert(
-            lambda x: (self.log_cdf(x), self.log_sf(x)),
+            self.log_tails,
             self.log_prob,
             p,
             ends.amin(-1),
             ends.amax(-1),
         )
         return x.to(torch.promote_types(self.weights.dtype, value.dtype))
+
+    def log_moment_generating(self, t: Tensor) -> Tensor:
+        """Log of E[exp(t X)], of components that have one."""
+        return self._weighted(log_moment_generating(self.components, t.unsqueeze(-1)))
 
     def partial_mean(self, value: Tensor) -> Tensor:
         """E[X 1{X <= value}]."""

@@ -89,6 +89,12 @@ class Univariate(Distribution, ABC):
         """Log of P(X > value), a number however far in the right tail."""
         return self._cast(self._log_sf, value)
 
+    def log_tails(self, value: Tensor) -> tuple[Tensor, Tensor]:
+        """`log_cdf` and `log_sf`, which share most of their work."""
+        dtype = torch.promote_types(self._dtype, value.dtype)
+        below, above = self._log_tails(value.double())
+        return below.to(dtype), above.to(dtype)
+
     def partial_mean(self, value: Tensor) -> Tensor:
         """E[X 1{X <= value}], the lower partial expectation."""
         return self._cast(self._partial_mean, value)
@@ -128,6 +134,10 @@ class Univariate(Distribution, ABC):
     @abstractmethod
     def _log_sf(self, x: Double) -> Double:
         """Log of P(X > x)."""
+
+    def _log_tails(self, x: Double) -> tuple[Double, Double]:
+        """Both of them."""
+        return self._log_cdf(x), self._log_sf(x)
 
     @abstractmethod
     def _cdf(self, x: Double) -> Double:
