@@ -37,9 +37,9 @@ def test_a_fan_chart_counts_what_fell_out_of_the_bands(ax):
     quantiles = np.tile(stats.norm.ppf(PROBABILITIES), (6, 1))
     fan_chart(ax, dates, quantiles, np.array([0.1, -3.0, -2.0, np.nan, -1.8, 5.0]), PROBABILITIES)
     labels = ax.get_legend_handles_labels()[1]
-    assert labels == ["98% band", "90% band", "50% band", "beyond 95% VaR: 2", "beyond 99% VaR: 1"]
-    assert drawn(ax)["beyond 99% VaR: 1"][1].tolist() == [-3.0]
-    assert drawn(ax)["beyond 95% VaR: 2"][1].tolist() == [-2.0, -1.8]
+    assert labels == ["98% band", "90% band", "50% band", "beyond 95% VaR: 3", "of these beyond 99%: 1"]
+    assert drawn(ax)["of these beyond 99%: 1"][1].tolist() == [-3.0]
+    assert drawn(ax)["beyond 95% VaR: 3"][1].tolist() == [-2.0, -1.8]
 
 
 def test_a_pit_histogram_has_area_one_and_the_binomial_band(ax):

@@ -35,6 +35,8 @@ def pit_histogram(ax: "Axes", transforms: np.ndarray, bins: int = 20, confidence
     ax.axhline(1, color=INK, linewidth=0.8)
     ax.set_xlim(0, 1)
     ax.set_ylim(bottom=0)
+    ax.set_xlabel("probability forecast for at most the outcome", color=INK)
+    ax.set_ylabel("frequency, 1 if right", color=INK)
     tidy(ax)
 
 

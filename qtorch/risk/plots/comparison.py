@@ -52,7 +52,7 @@ def loss_difference(
     ax.axhline(0, color=INK, linewidth=0.8)
     if len(mean):
         # The first days' means say little and would set the scale.
-        late = slice(len(mean) // 20, None)
+        late = slice(len(mean) // 10, None)
         low, high = min(0.0, (mean - half)[late].min()), max(0.0, (mean + half)[late].max())
         ax.set_ylim(low - 0.06 * (high - low), high + 0.06 * (high - low))
     for y, better, side in ((0.97, names[1], "top"), (0.03, names[0], "bottom")):

@@ -22,6 +22,8 @@ def fan_chart(
 ) -> None:
     """Outcomes over the bands that were forecast for them, those below the lowest band in red, the next in amber.
 
+    The number beyond the inner value at risk counts those beyond the outer too.
+
     Args:
         ax: axes to draw on.
         dates: of the outcomes, `[T]`.
@@ -39,11 +41,14 @@ def fan_chart(
         bad = (outcomes < quantiles[:, 1]) & ~worst
     there = ~np.isnan(outcomes)
     ax.plot(x[there & ~bad & ~worst], outcomes[there & ~bad & ~worst], ".", color=DOT, markersize=3.5, zorder=3)
-    for chosen, color, level in ((bad, AMBER, 1 - probabilities[1]), (worst, RED, 1 - probabilities[0])):
-        label = f"beyond {level:.0%} VaR: {int(chosen.sum())}"
-        ax.plot(x[chosen], outcomes[chosen], "o", color=color, markersize=5, zorder=4, label=label)
+    outer, inner = (f"{1 - p:.0%}" for p in probabilities[:2])
+    label = f"beyond {inner} VaR: {int(bad.sum() + worst.sum())}"
+    ax.plot(x[bad], outcomes[bad], "o", color=AMBER, markersize=5, zorder=4, label=label)
+    label = f"of these beyond {outer}: {int(worst.sum())}"
+    ax.plot(x[worst], outcomes[worst], "o", color=RED, markersize=5, zorder=4, label=label)
     ax.axhline(0, color=INK, linewidth=0.6, alpha=0.5)
     tidy(ax)
+    date_axis(ax)
 
 
 def exceedance_chart(

@@ -8,7 +8,7 @@ if TYPE_CHECKING:
 INK, GRID = "#1d2733", "#d9dfe6"
 BANDS = ("#dbe7f3", "#b5cfe8", "#7fabd6")
 LINE, DOT, AMBER, RED = "#2b6cb0", "#3c4a5a", "#e08a00", "#c81e3a"
-ZONES = ("#4fa06a", "#f0b429", "#c81e3a")
+ZONES = ("#7cc5b0", "#f2b632", "#c81e3a")  # told apart without green, or without red, by lightness too
 
 
 def tidy(ax: "Axes") -> None:
@@ -30,12 +30,16 @@ def date_axis(ax: "Axes") -> None:
     ax.xaxis.set_major_formatter(ConciseDateFormatter(locator))
 
 
-def legend_above(ax: "Axes", columns: int = 3) -> None:
-    """A legend above the axes, where it covers no data.
+def legend_above(ax: "Axes", columns: int = 3, title: str | None = None) -> None:
+    """A legend above the axes, where it covers no data, and above that a title.
 
     Args:
         ax: axes with labelled artists.
         columns: of the legend.
+        title: of the picture.
     """
     style = {"frameon": False, "borderaxespad": 0.0, "handlelength": 1.4, "columnspacing": 1.4, "labelcolor": INK}
-    ax.legend(loc="lower left", bbox_to_anchor=(0.0, 1.02), ncols=columns, **style)
+    legend = ax.legend(
+        loc="lower left", bbox_to_anchor=(0.0, 1.02), ncols=columns, title=title, alignment="left", **style
+    )
+    legend.get_title().set(color=INK, fontweight="bold")
