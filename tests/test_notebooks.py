@@ -9,6 +9,7 @@ NOTEBOOKS = sorted((Path(__file__).parents[1] / "notebooks").glob("*.py"))
 SHOWN = {
     "01_quick_start": lambda names: names["forecast"].mask.any(),
     "02_the_data_room": lambda names: abs(names["coverage"] - 0.9) < 0.02,
+    "03_tails_and_tests": lambda names: names["count"]["Student-t"]["Kupiec proportion of failures"].endswith("-> 0"),
 }
 
 
