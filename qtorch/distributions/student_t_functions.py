@@ -46,14 +46,14 @@ def t_icdf(probability: Tensor, df: Tensor) -> Double:
     return _Quantile.apply(*_doubles(probability, df))
 
 
-def t_tail_mean(x: Tensor, df: Tensor) -> Double:
-    """E[T | T <= x] for df > 1: -f(x) / F(x) (df + x^2) / (df - 1).
+def t_partial_mean(x: Tensor, df: Tensor) -> Double:
+    """E[T 1{T <= x}] for df > 1: -f(x) (df + x^2) / (df - 1).
 
     References:
-        McNeil, Frey and Embrechts (2015), Quantitative Risk Management, equation 2.25.
+        McNeil, Frey and Embrechts (2015), Quantitative Risk Management, equation 2.25, which divides it by the mass.
     """
     x, nu = _doubles(x, df)
-    return -torch.exp(log_density(x, nu) - t_log_cdf(x, nu)) * (nu + x * x) / (nu - 1)
+    return -torch.exp(log_density(x, nu)) * (nu + x * x) / (nu - 1)
 
 
 def t_mean_abs(df: Tensor) -> Double:

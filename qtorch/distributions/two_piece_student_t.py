@@ -12,9 +12,10 @@ from qtorch.distributions.student_t_functions import (
     t_icdf,
     t_log_cdf,
     t_mean_abs,
-    t_tail_mean,
+    t_partial_mean,
 )
 from qtorch.distributions.student_t_tail import log_density
+from qtorch.distributions.tails import register_tail_mean
 from qtorch.distributions.univariate import Univariate
 
 Double = Float64[Tensor, "..."]
@@ -80,15 +81,17 @@ class TwoPieceStudentT(Univariate):
         return loc + torch.where(below, left, -right) * half
 
     def _partial_mean(self, x: Double) -> Double:
+        return self._partial_mean_from_mode(x) + self._pieces()[1] * self._cdf(x)
+
+    def _partial_mean_from_mode(self, x: Double) -> Double:
+        """E[(X - loc) 1{X <= x}]."""
         df, loc, left, right = self._pieces()
-        below, mass, tail = self._side(x)
         y = x - loc
-        # Of the nearer tail; on the right of the mode the mean less it.
-        beyond = mass * torch.exp(tail) * torch.where(below, left, -right)
-        beyond = beyond * t_tail_mean(torch.where(below, y / left, -y / right), df)
-        whole = torch.where(below, 0.0, t_mean_abs(df) * (right - left))
-        share = mass * torch.exp(tail)
-        return torch.where(below, beyond, whole - beyond) + loc * torch.where(below, share, 1 - share)
+        below = y < 0
+        scale = torch.where(below, left, right)
+        # Both halves have mean 0 beyond infinity, so that what is right of x is minus what is left of it.
+        nearer = 2 * scale**2 / (left + right) * t_partial_mean(y / scale, df)
+        return torch.where(below, nearer, t_mean_abs(df) * (right - left) + nearer)
 
     def _mean(self) -> Double:
         df, loc, left, right = self._pieces()
@@ -98,3 +101,9 @@ class TwoPieceStudentT(Univariate):
         df, _, left, right = self._pieces()
         second = torch.where(df > 2, df / (df - 2), torch.inf) * (left**2 - left * right + right**2)
         return second - (t_mean_abs(df) * (right - left)) ** 2
+
+
+@register_tail_mean(TwoPieceStudentT)  # type: ignore[type-abstract]
+def _tail_mean(distribution: TwoPieceStudentT, p: Tensor) -> Tensor:
+    _, loc, *_ = distribution._pieces()
+    return (loc + distribution._partial_mean_from_mode(distribution._icdf(p)) / p).to(distribution._dtype)
