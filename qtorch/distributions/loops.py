@@ -48,12 +48,13 @@ def can_branch(x: Tensor) -> bool:
 
 
 def in_pieces(function: Callable[..., Tensor], *arguments: Tensor, size: int = 1 << 15) -> Tensor:
-    """Applies an elementwise function of tensors of one shape, on a CPU to flat pieces that stay in its cache."""
-    first = arguments[0]
-    if not can_branch(first):
-        return function(*arguments)
-    pieces = zip(*(tensor.reshape(-1).split(size) for tensor in arguments), strict=True)
-    return torch.cat([function(*piece) for piece in pieces]).reshape(first.shape)
+    """Applies an elementwise function of tensors that broadcast, on a CPU to flat pieces that stay in its cache."""
+    # A copy: operations on broadcast dimensions are several times slower, and in a compiled kernel they aren't vectors.
+    stack = torch.stack(torch.broadcast_tensors(*arguments))
+    if not can_branch(stack):
+        return function(*stack.unbind())
+    pieces = stack.reshape(len(arguments), -1).split(size, dim=1)
+    return torch.cat([function(*piece.unbind()) for piece in pieces]).reshape(stack.shape[1:])
 
 
 def add(x: Tensor, y: Tensor, factor: Step) -> Tensor:

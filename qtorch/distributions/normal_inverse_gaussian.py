@@ -186,12 +186,12 @@ def _log_density(z: Double, a: Double, b: Double) -> Double:
 
 def _log_tail(z: Double, a: Double, b: Double) -> Double:
     """Log of P(Z <= z), for z at or left of the mean."""
-    return in_pieces(_log_tail_of_piece, *torch.broadcast_tensors(z, a, b), size=_PIECE)
+    return in_pieces(_log_tail_of_piece, z, a, b, size=_PIECE)
 
 
 def _tail_mean(z: Double, a: Double, b: Double) -> Double:
     """E[Z | Z <= z], for z at or left of the mean."""
-    return in_pieces(_tail_mean_of_piece, *torch.broadcast_tensors(z, a, b), size=_PIECE)
+    return in_pieces(_tail_mean_of_piece, z, a, b, size=_PIECE)
 
 
 def _log_tail_of_piece(z: Double, a: Double, b: Double) -> Double:

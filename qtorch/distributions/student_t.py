@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 from torch.distributions import constraints
 
-from qtorch.distributions.student_t_functions import t_log_prob
+from qtorch.distributions.student_t_functions import t_icdf, t_log_prob
 from qtorch.distributions.two_piece_student_t import Double, TwoPieceStudentT
 
 
@@ -50,6 +50,10 @@ class StudentT(TwoPieceStudentT):
     def _pieces(self) -> tuple[Double, Double, Double, Double]:
         df, loc, scale = self._doubles()
         return df, loc, scale, scale
+
+    def _icdf(self, p: Double) -> Double:
+        df, loc, scale = self._doubles()
+        return loc + scale * t_icdf(p, df)
 
     def _mean(self) -> Double:
         df, loc, _ = self._doubles()

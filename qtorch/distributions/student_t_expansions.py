@@ -59,7 +59,7 @@ def _both(
 
 def _series_coefficients(x: Double, nu: Double) -> State:
     y, _ = shares(x, nu)
-    return y * ((nu + 1) / 2), y, torch.ones_like(y)
+    return y * (0.5 * nu + 0.5), y, torch.ones_like(y)
 
 
 def _series_step(coefficients: State, m: Step, S: Double) -> State:
@@ -73,7 +73,7 @@ def _series_step(coefficients: State, m: Step, S: Double) -> State:
 def _series_dual_coefficients(x: Double, nu: Double) -> State:
     y, w = shares(x, nu)
     # Of y (h + k) the derivative is y (y/2 - (k + 1/2) w / nu), without cancellation.
-    return y * ((nu + 1) / 2), y, torch.ones_like(y), y * (0.5 * y - 0.5 * w / nu), -y * w / nu
+    return y * (0.5 * nu + 0.5), y, torch.ones_like(y), y * (0.5 * y - 0.5 * w / nu), -y * w / nu
 
 
 def _series_dual_step(coefficients: State, m: Step, S: Double, dS: Double) -> State:
@@ -87,12 +87,12 @@ def _series_dual_step(coefficients: State, m: Step, S: Double, dS: Double) -> St
 
 def _fraction_coefficients(x: Double, nu: Double) -> State:
     y, w = shares(x, nu)
-    r = 2 / nu
-    return 0.5 * nu * y, 1 + y, (3 + y) * r, w, w * r, r
+    r = 2.0 / nu
+    return 0.5 * nu * y, 1.0 + y, (3.0 + y) * r, w, w * r, r
 
 
 def _fraction_step(coefficients: State, m: Step, N: Double, D: Double) -> State:
-    """One term of the even contraction, numerator and denominator divided by nu/2: with r = 2 / nu.
+    """One term of the even contraction, numerator and denominator divided by nu/2: with r = 2.0 / nu.
 
     N <- (nu y/2 + (2m + 1/2) (1 + y) + m (m + 1/2) (3 + y) r) N + f w (1 + 2m r) D,  f = -(m + 1)(m + 1/2),
     D <- (1 + (2m + 1) r) N + f w r D.
@@ -108,10 +108,10 @@ def _fraction_step(coefficients: State, m: Step, N: Double, D: Double) -> State:
 
 def _fraction_dual_coefficients(x: Double, nu: Double) -> State:
     y, w = shares(x, nu)
-    r = 2 / nu
+    r = 2.0 / nu
     dw = y * w / nu
-    slopes = 0.5 * y * y, -dw, -(dw + 0.5 * (3 + y) * r) * r, dw, (dw - 0.5 * w * r) * r, -0.5 * r * r
-    return 0.5 * nu * y, 1 + y, (3 + y) * r, w, w * r, r, *slopes
+    slopes = 0.5 * y * y, -dw, -(dw + 0.5 * (3.0 + y) * r) * r, dw, (dw - 0.5 * w * r) * r, -0.5 * r * r
+    return 0.5 * nu * y, 1.0 + y, (3.0 + y) * r, w, w * r, r, *slopes
 
 
 def _fraction_dual_step(coefficients: State, m: Step, N: Double, D: Double, dN: Double, dD: Double) -> State:
@@ -128,8 +128,8 @@ def _fraction_dual_step(coefficients: State, m: Step, N: Double, D: Double, dN: 
 
 def shares(x: Double, nu: Double) -> tuple[Double, Double]:
     """The shares y = x^2 / (nu + x^2) and w = 1 - y, also where x^2 overflows."""
-    square = (x / torch.sqrt(nu)).clamp(max=1e150) ** 2
-    w = 1 / (1 + square)
+    square = (x / torch.sqrt(nu)).clamp(max=1e150).square()
+    w = 1.0 / (1.0 + square)
     return square * w, w
 
 

@@ -43,7 +43,7 @@ def t_cdf(x: Tensor, df: Tensor) -> Double:
 
 def t_icdf(probability: Tensor, df: Tensor) -> Double:
     """Quantile at left-tail masses in [0, 1]; NaN outside. Gradients follow from the implicit function theorem."""
-    return _Quantile.apply(*_doubles(probability, df))
+    return _Quantile.apply(probability.double(), df.double())
 
 
 def t_partial_mean(x: Tensor, df: Tensor) -> Double:
@@ -96,7 +96,7 @@ class _Quantile(torch.autograd.Function):
 
     @staticmethod
     def forward(p: Tensor, nu: Tensor) -> Tensor:
-        return in_pieces(quantile, p, nu)
+        return quantile(p, nu)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
@@ -105,13 +105,14 @@ class _Quantile(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None]:
         p, nu, x = ctx.saved_tensors
-        d_p = grad * torch.exp(-log_density(x, nu)) if ctx.needs_input_grad[0] else None
+        d_p = (grad * torch.exp(-log_density(x, nu))).sum_to_size(p.shape) if ctx.needs_input_grad[0] else None
         d_nu = None
         if ctx.needs_input_grad[1]:
             # F(x; nu) = p gives dx/dnu = -(dF/dnu) / f; on the right dF/dnu is minus that of the tail.
             log_mass = torch.log(torch.minimum(p, 1 - p))
             slope = in_pieces(log_tail_slope, torch.where(x < 0, -x, x), nu, log_mass)
             d_nu = grad * torch.where(x < 0, -slope, slope) * torch.exp(log_mass - log_density(x, nu))
+            d_nu = d_nu.sum_to_size(nu.shape)
         return d_p, d_nu
 
 

@@ -43,20 +43,20 @@ def log_normaliser(nu: Double) -> Double:
     The ratio of the gammas by its asymptotic series about a + 8, a = nu/2, and down from there by its recurrence, the
     product of (a + k) / (a + k + 1/2) for k = 0 .. 7: the pairs k, 7 - k of the factors are s + c and t + c.
     """
-    a = nu / 2
-    s, t = a * (a + 7), (a + 7.5) * (a + 0.5)
-    product = s * (s + 6) * (s + 10) * (s + 12) / (t * (t + 6) * (t + 10) * (t + 12))
-    z = 1 / (a + 8)
+    a = 0.5 * nu
+    s, t = a * (a + 7.0), (a + 7.5) * (a + 0.5)
+    product = s * (s + 6.0) * (s + 10.0) * (s + 12.0) / (t * (t + 6.0) * (t + 10.0) * (t + 12.0))
+    z = 1.0 / (a + 8.0)
     z2 = z * z
     correction = 1 / 192 - z2 * (
-        1 / 640 - z2 * (17 / 14336 - z2 * (31 / 18432 - z2 * (691 / 180224 - z2 * 5461 / 425984)))
+        1 / 640 - z2 * (17 / 14336 - z2 * (31 / 18432 - z2 * (691 / 180224 - z2 * (5461 / 425984))))
     )
-    return torch.log(product) + 0.5 * torch.log1p(8 / a) + z * (z2 * correction - 0.125) - _HALF_LOG_2PI
+    return torch.log(product) + 0.5 * torch.log1p(8.0 / a) + z * (z2 * correction - 0.125) - _HALF_LOG_2PI
 
 
 def log_density(x: Double, nu: Double) -> Double:
     """Log density of the standard Student-t at any x."""
-    return log_normaliser(nu) - (nu + 1) * half_log1p(x, nu)
+    return log_normaliser(nu) - (nu + 1.0) * half_log1p(x, nu)
 
 
 def log_tail(x: Double, nu: Double) -> Double:
@@ -83,7 +83,7 @@ def _by_side(inner: Side, outer: Side, x: Double, nu: Double, *others: Double) -
 
     A kernel has to compute both; on a CPU in eager mode each element pays for its own side alone.
     """
-    central = x * x * (9 + nu) < 9 * nu
+    central = x * x * (nu + 9.0) < 9.0 * nu
     (series, near_value), (fraction, far_value) = inner, outer
     if not can_branch(x) or x.ndim != 1:
         # The side that is not taken gets a harmless x.
@@ -108,12 +108,12 @@ def _log_tail_outer(K: State, x: Double, nu: Double) -> Double:
 
 
 def _log_tail_less_inner(S: State, x: Double, nu: Double, normaliser: Double, tail: Double, log_mass: Double) -> Double:
-    central = x * torch.exp(normaliser - (nu + 1) * half_log1p(x, nu)) * S[0]
+    central = x * torch.exp(normaliser - (nu + 1.0) * half_log1p(x, nu)) * S[0]
     return torch.log1p(((0.5 - tail) - central) / tail)
 
 
 def _log_tail_less_outer(K: State, x: Double, nu: Double, normaliser: Double, tail: Double, log_mass: Double) -> Double:
-    return torch.log(0.5 * x / K[0]) + normaliser - (nu + 1) * half_log1p(x, nu) - log_mass
+    return torch.log(0.5 * x / K[0]) + normaliser - (nu + 1.0) * half_log1p(x, nu) - log_mass
 
 
 def _log_tail_slope_inner(series: State, x: Double, nu: Double, log_tail: Double) -> Double:
@@ -128,7 +128,7 @@ def _log_tail_slope_outer(slope: State, x: Double, nu: Double, log_tail: Double)
 def half_log1p(x: Double, nu: Double) -> Double:
     """log(1 + x^2 / nu) / 2, also where x^2 overflows."""
     q = x.abs() / torch.sqrt(nu)
-    return 0.5 * torch.log1p(q.clamp(max=1e150) ** 2) + torch.log((q * 1e-150).clamp(min=1))
+    return 0.5 * torch.log1p(q.clamp(max=1e150).square()) + torch.log((q * 1e-150).clamp(min=1.0))
 
 
 def _log_density_slope(x: Double, nu: Double) -> Double:
