@@ -19,6 +19,7 @@ class Empirical(Distribution):
     Args:
         values: the sample, `[..., S]`; NaN marks values that are not there, which must not be all.
         weights: masses of the values, `[..., S]`, 0 or more; scaled to sum to 1; equal by default.
+        validate_args: False skips the checks, as torch.compile does.
 
     Raises:
         ValueError: an element of the batch has no value, or a weight is negative, not finite or all are zero.
@@ -37,15 +38,16 @@ class Empirical(Distribution):
         self.values, order = torch.sort(values, dim=-1)  # NaN sorts last
         there = ~self.values.isnan()
         self.count = there.sum(-1)
-        if (self.count == 0).any():
+        checked = validate_args is not False and not torch.compiler.is_compiling()
+        if checked and (self.count == 0).any():
             raise ValueError("Empirical needs at least one value in every element of the batch.")
         self.weights: Tensor | None = None
         mass = there.double()
         if weights is not None:
-            if not (torch.isfinite(weights) & (weights >= 0)).all():
+            if checked and not (torch.isfinite(weights) & (weights >= 0)).all():
                 raise ValueError("Empirical needs finite weights of 0 or more.")
             mass = mass * weights.double().expand(values.shape).gather(-1, order)
-            if not (mass.sum(-1) > 0).all():
+            if checked and not (mass.sum(-1) > 0).all():
                 raise ValueError("Empirical needs a positive weight on a value in every element of the batch.")
             self.weights = mass / mass.sum(-1, keepdim=True)
         self._mass = mass / mass.sum(-1, keepdim=True)
