@@ -18,12 +18,12 @@ def invert(
     p: Double,
     low: Double,
     high: Double,
-    steps: int = 2,
 ) -> Double:
     """The x with F(x) = p, by Newton's method on the log of the smaller tail, kept inside a bracket by bisection.
 
     Gradients, in everything that the functions depend on, come from Newton steps that are part of the graph: after one
-    the first derivatives are exact, after two the first three (each step doubles the order of the error).
+    the first derivatives are exact, after two the first three (each step doubles the order of the error). There are two,
+    but one in compiled code, which has first derivatives alone.
 
     Args:
         tails: log F(x) and log(1 - F(x)).
@@ -31,7 +31,6 @@ def invert(
         p: left-tail masses; 0 and 1 give the infinities, masses outside NaN.
         low: an x known to be at or below the root, finite.
         high: an x known to be at or above the root, finite.
-        steps: Newton steps in the graph.
     """
     inside = (p > 0) & (p < 1)
     safe = torch.where(inside, p, 0.5)
@@ -60,7 +59,7 @@ def invert(
         start = (torch.zeros((), dtype=torch.int64, device=x.device), x, low.clone(), high.clone(), x.isnan())
         x = repeat_while(unfinished, iterate, start)[1]
     if torch.is_grad_enabled():
-        for _ in range(steps):
+        for _ in range(1 if torch.compiler.is_compiling() else 2):
             step = newton(x)[1]
             if not step.requires_grad:
                 break
