@@ -22,8 +22,8 @@ def invert(
     """The x with F(x) = p, by Newton's method on the log of the smaller tail, kept inside a bracket by bisection.
 
     Gradients, in everything that the functions depend on, come from Newton steps that are part of the graph: after one
-    the first derivatives are exact, after two the first three (each step doubles the order of the error). There are two,
-    but one in compiled code, which has first derivatives alone.
+    the first derivatives are exact, after two the first three (each step doubles the order of the error). There are
+    two of them, but one in compiled code, which has first derivatives alone.
 
     Args:
         tails: log F(x) and log(1 - F(x)).
