@@ -10,6 +10,7 @@ from torch.types import _size
 from qtorch.distributions.log_tails import log_cdf, log_sf, log_tails
 from qtorch.distributions.moment_generating import log_moment_generating
 from qtorch.distributions.tails import partial_mean, register_tail_mean, tail_mean
+from qtorch.distributions.univariate import broadcast, tensor_of
 
 
 class Affine(Distribution):
@@ -19,8 +20,9 @@ class Affine(Distribution):
 
     Args:
         base: a distribution with batch shape `[...]` and no event dimension.
-        loc: shift, broadcast against the batch shape.
+        loc: shift, broadcast against the batch shape; a number takes the dtype and device of the tensors.
         scale: positive factor, broadcast against the batch shape.
+        validate_args: False skips the check of the scale, as torch.compile does.
 
     Raises:
         ValueError: a scale is not positive and finite.
@@ -37,8 +39,10 @@ class Affine(Distribution):
         *,
         validate_args: bool | None = None,
     ) -> None:
-        loc, scale = torch.as_tensor(loc), torch.as_tensor(scale)
-        if not torch.compiler.is_compiling() and not ((scale > 0) & torch.isfinite(scale)).all():
+        numbers = not isinstance(loc, Tensor) and not isinstance(scale, Tensor)
+        *_, loc, scale = broadcast(*([tensor_of(base).new_empty(())] if numbers else []), loc, scale)
+        checked = validate_args is not False and not torch.compiler.is_compiling()
+        if checked and not ((scale > 0) & torch.isfinite(scale)).all():
             raise ValueError("Affine needs positive, finite scales.")
         shape = torch.broadcast_shapes(base.batch_shape, loc.shape, scale.shape)
         self.base = base.expand(shape) if shape != base.batch_shape else base

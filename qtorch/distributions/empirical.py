@@ -74,13 +74,19 @@ class Empirical(Distribution):
         """Mass of the values at or below `value`."""
         at_most = self.values <= value.unsqueeze(-1)
         if self.weights is None:
-            return at_most.sum(-1) / self.count
-        return (at_most * self._mass).sum(-1)
+            share = at_most.sum(-1).double() / self.count
+        else:
+            share = (at_most * self._mass).sum(-1)
+        share = torch.where(value.isnan(), torch.nan, share)
+        return share.to(torch.promote_types(self.values.dtype, value.dtype))
 
     def icdf(self, value: Tensor) -> Tensor:
-        """Quantile at left-tail mass `value`."""
-        rank, _ = torch.broadcast_tensors(self._rank(value), self.count)
-        return self.values.expand(*rank.shape, -1).gather(-1, rank.unsqueeze(-1) - 1).squeeze(-1)
+        """Quantile at left-tail mass `value` in [0, 1]; NaN outside."""
+        value = value.to(self.values.device)
+        inside = (value >= 0) & (value <= 1)
+        rank, _ = torch.broadcast_tensors(self._rank(torch.where(inside, value, 0.5)), self.count)
+        x = self.values.expand(*rank.shape, -1).gather(-1, rank.unsqueeze(-1) - 1).squeeze(-1)
+        return torch.where(inside, x, torch.nan)
 
     def sample(self, sample_shape: _size = torch.Size()) -> Tensor:
         """Draws with replacement."""
@@ -90,10 +96,11 @@ class Empirical(Distribution):
     def _rank(self, probability: Tensor) -> Tensor:
         """How many of the smallest values the left tail of that mass takes."""
         # A p S within float32's rounding of a whole number means that number: 0.05 * 500 is 25, not 25.0000004.
-        p = probability.double() * (1 - 2e-7)
+        p = probability.to(self.count.device, torch.float64) * (1 - 2e-7)
         if self.weights is None:
             return torch.ceil(p * self.count).clamp(min=1).long()
-        p, _ = torch.broadcast_tensors(p, self.count)
+        # Above 0, so that values without mass before the first with one are passed over.
+        p, _ = torch.broadcast_tensors(p.clamp(min=torch.finfo(torch.float64).tiny), self.count)
         cumulative = self._cumulative.expand(*p.shape, -1).contiguous()
         rank = torch.searchsorted(cumulative, p.unsqueeze(-1).contiguous()).squeeze(-1) + 1
         # A mass of 0 has no value; the first of positive mass is the smallest.

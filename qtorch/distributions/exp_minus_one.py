@@ -1,5 +1,6 @@
 """From log returns to simple returns."""
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -66,26 +67,25 @@ class ExpMinusOne(Distribution):
         once, twice = torch.where(finite, once, 0.0), torch.where(finite, twice, 0.0)
         return torch.where(finite, torch.exp(2 * once) * torch.expm1(twice - 2 * once), torch.inf)
 
+    def entropy(self) -> Tensor:
+        """Differential entropy: the base's plus its mean."""
+        return self.base.entropy() + self.base.mean
+
     def log_prob(self, value: Tensor) -> Tensor:
         """Log density; minus infinity at and below -1."""
-        inside = value > -1
-        y = torch.log1p(torch.where(inside, value, 0.0))
-        return torch.where(inside, self.base.log_prob(y) - y, -torch.inf)
+        return self._follow(lambda y: self.base.log_prob(y) - y, value, -torch.inf)
 
     def cdf(self, value: Tensor) -> Tensor:
         """Distribution function."""
-        inside = value > -1
-        return torch.where(inside, self.base.cdf(torch.log1p(torch.where(inside, value, 0.0))), 0.0)
+        return self._follow(self.base.cdf, value, 0.0)
 
     def log_cdf(self, value: Tensor) -> Tensor:
         """Log of the distribution function, a number however far in the left tail."""
-        inside = value > -1
-        return torch.where(inside, log_cdf(self.base, torch.log1p(torch.where(inside, value, 0.0))), -torch.inf)
+        return self._follow(lambda y: log_cdf(self.base, y), value, -torch.inf)
 
     def log_sf(self, value: Tensor) -> Tensor:
         """Log of P(X > value), a number however far in the right tail."""
-        inside = value > -1
-        return torch.where(inside, log_sf(self.base, torch.log1p(torch.where(inside, value, 0.0))), 0.0)
+        return self._follow(lambda y: log_sf(self.base, y), value, 0.0)
 
     def icdf(self, value: Tensor) -> Tensor:
         """Quantile at left-tail mass `value`."""
@@ -99,6 +99,12 @@ class ExpMinusOne(Distribution):
     def rsample(self, sample_shape: _size = torch.Size()) -> Tensor:
         """Draws with gradients."""
         return torch.expm1(self.base.rsample(torch.Size(sample_shape)))
+
+    def _follow(self, function: Callable[[Tensor], Tensor], value: Tensor, below: float) -> Tensor:
+        """A function of the log return; at and below -1 the value given for there, NaN at NaN."""
+        inside = value > -1
+        result = function(torch.log1p(torch.where(inside, value, 0.0)))
+        return torch.where(inside, result, torch.where(value.isnan(), torch.nan, below))
 
 
 @register_tail_mean(ExpMinusOne)

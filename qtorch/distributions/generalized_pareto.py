@@ -48,9 +48,10 @@ class GeneralizedPareto(Univariate):
 
     def _log_prob(self, x: Double) -> Double:
         loc, scale, xi = self._doubles()
-        inside = (x >= loc) & (1 + xi * (x - loc) / scale > 0)
+        inside = (x >= loc) & (x < torch.inf) & (1 + xi * (x - loc) / scale > 0)
         hazard = torch.where(inside, self._hazard(x), 0.0)
-        return torch.where(inside, -torch.log(scale) - (1 + xi) * hazard, -torch.inf)
+        density = torch.where(inside, -torch.log(scale) - (1 + xi) * hazard, -torch.inf)
+        return torch.where(x.isnan(), x, density)
 
     def entropy(self) -> Tensor:
         """Differential entropy: log scale + xi + 1."""
@@ -60,14 +61,17 @@ class GeneralizedPareto(Univariate):
         return -torch.expm1(-self._hazard(x))
 
     def _log_cdf(self, x: Double) -> Double:
-        return torch.log(self._cdf(x))
+        mass = self._cdf(x)
+        outside = mass == 0
+        return torch.where(outside, -torch.inf, torch.log(torch.where(outside, 1.0, mass)))
 
     def _log_sf(self, x: Double) -> Double:
-        return -self._hazard(x)
+        return torch.where(x == torch.inf, -torch.inf, -self._hazard(x))
 
     def _icdf(self, p: Double) -> Double:
         loc, scale, xi = self._doubles()
-        return loc + scale * excess(-torch.log1p(-p), xi)
+        x = loc + scale * excess(-torch.log1p(-p), xi)
+        return torch.where((p >= 0) & (p <= 1), x, torch.nan)
 
     def _mean(self) -> Double:
         loc, scale, xi = self._doubles()
@@ -85,11 +89,12 @@ class GeneralizedPareto(Univariate):
         return loc * -torch.expm1(-hazard) + scale * (excess(hazard, xi - 1) - z * torch.exp(-hazard))
 
     def _hazard(self, x: Double) -> Double:
-        """-log P(X > x): log(1 + xi z) / xi; 0 below the lower end, infinite beyond the upper."""
+        """-log P(X > x): log(1 + xi z) / xi; 0 below the lower end, infinite beyond the upper, NaN at NaN."""
         loc, scale, xi = self._doubles()
         z = ((x - loc) / scale).clamp(0, 1e300)  # at infinity xi z would have no log
         u = xi * z
-        return torch.where(u > -1, z * log1p_ratio(torch.where(u > -1, u, 0.0)), torch.inf)
+        hazard = torch.where(u > -1, z * log1p_ratio(torch.where(u > -1, u, 0.0)), torch.inf)
+        return torch.where(x.isnan(), x, hazard)
 
 
 def excess(hazard: Double, xi: Double) -> Double:

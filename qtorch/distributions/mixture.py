@@ -98,7 +98,7 @@ class Mixture(Distribution):
 
     def icdf(self, value: Tensor) -> Tensor:
         """Quantile at left-tail mass `value` in [0, 1], found in float64; NaN outside."""
-        p = value.double()
+        p = value.to(self.weights.device, torch.float64)
         with torch.no_grad():
             inside = torch.where((p > 0) & (p < 1), p, 0.5)
             ends = self.components.icdf(inside.unsqueeze(-1)).double()

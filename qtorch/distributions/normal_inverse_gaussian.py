@@ -15,6 +15,7 @@ from qtorch.distributions.univariate import Double, Univariate
 
 _NODES, _WEIGHTS = legendre(64)
 _FALL = 40.0  # the integrals end where the density has fallen by exp(-40)
+_FAR = 1e10  # the energy from which a tail is its asymptote
 _PIECE = 1 << 9  # elements at once, each with all nodes
 
 
@@ -160,8 +161,9 @@ class NormalInverseGaussian(Univariate):
         _, _, loc, scale = self._doubles()
         z, a, b, left = self._standard(x)
         mass = torch.exp(_log_tail(z, a, b))
-        nearer = mass * _tail_mean(z, a, b)
-        whole = torch.where(left, 0.0, -b / torch.sqrt((a - b) * (a + b)))
+        mean, some = b / self._gamma(), mass > 0
+        nearer = torch.where(some, mass * _tail_mean(torch.where(some, z, mean), a, b), 0.0)
+        whole = torch.where(left, 0.0, -mean)
         return torch.where(left, loc * mass, loc * (1 - mass)) + scale * (whole + nearer)
 
     def _mean(self) -> Double:
@@ -175,18 +177,27 @@ class NormalInverseGaussian(Univariate):
 
 def _energy(z: Double, q: Double, a: Double, b: Double, gamma: Double) -> Double:
     """The energy a q - b z - gamma, 0 at the mean, without cancellation; q = sqrt(1 + z^2)."""
-    return (a * z - b * q) ** 2 / (a * q - b * z + gamma)
+    slope = a * z - b * q
+    return slope * (slope / (a * q - b * z + gamma))  # a square would overflow for huge z
 
 
 def _log_density(z: Double, a: Double, b: Double) -> Double:
+    end = z.abs() == torch.inf
+    z = torch.where(end, 0.0, z)
     q = torch.hypot(z, torch.ones_like(z))
     energy = _energy(z, q, a, b, torch.sqrt((a - b) * (a + b)))
-    return torch.log(a * scaled_k1(a * q) / (math.pi * q)) - energy
+    log_density = torch.log(a) + torch.log(scaled_k1(a * q)) - torch.log(math.pi * q) - energy
+    return torch.where(end, -torch.inf, log_density)
 
 
 def _log_tail(z: Double, a: Double, b: Double) -> Double:
     """Log of P(Z <= z), for z at or left of the mean."""
-    return in_pieces(_log_tail_of_piece, z, a, b, size=_PIECE)
+    gamma = torch.sqrt((a - b) * (a + b))
+    far = (_energy(z, torch.hypot(z, torch.ones_like(z)), a, b, gamma) > _FAR) | (z == -torch.inf)
+    # There the density falls exponentially, and a log of this size has no digit of the rest.
+    beyond = _log_density(z, a, b) - torch.log(a + b)
+    near = in_pieces(_log_tail_of_piece, torch.where(far, b / gamma, z), a, b, size=_PIECE)
+    return torch.where(far, beyond, near)
 
 
 def _tail_mean(z: Double, a: Double, b: Double) -> Double:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from qtorch.distributions.loops import in_pieces
 from qtorch.distributions.student_t_quantile import quantile
-from qtorch.distributions.student_t_tail import log_density, log_normaliser, log_tail, log_tail_slope
+from qtorch.distributions.student_t_tail import half_log1p, log_density, log_normaliser, log_tail, log_tail_slope
 
 Double = Float64[Tensor, "..."]
 
@@ -30,14 +30,14 @@ def t_log_prob(x: Tensor, df: Tensor) -> Tensor:
 def t_log_cdf(x: Tensor, df: Tensor) -> Double:
     """Log of the distribution function, a number however far in the tail."""
     x, nu = _doubles(x, df)
-    tail = _LogTail.apply(torch.where(x < 0, -x, x), nu)
+    tail = _log_tail(torch.where(x < 0, -x, x), nu)
     return torch.where(x < 0, tail, torch.log1p(-torch.exp(tail)))
 
 
 def t_cdf(x: Tensor, df: Tensor) -> Double:
     """Distribution function: relative error of the smaller tail 4e-13 for df .5 to 1e4 against mpmath."""
     x, nu = _doubles(x, df)
-    tail = torch.exp(_LogTail.apply(torch.where(x < 0, -x, x), nu))
+    tail = torch.exp(_log_tail(torch.where(x < 0, -x, x), nu))
     return torch.where(x < 0, tail, 1 - tail)
 
 
@@ -47,13 +47,17 @@ def t_icdf(probability: Tensor, df: Tensor) -> Double:
 
 
 def t_partial_mean(x: Tensor, df: Tensor) -> Double:
-    """E[T 1{T <= x}] for df > 1: -f(x) (df + x^2) / (df - 1).
+    """E[T 1{T <= x}]: -f(x) (df + x^2) / (df - 1), minus infinity for df <= 1.
 
     References:
         McNeil, Frey and Embrechts (2015), Quantitative Risk Management, equation 2.25, which divides it by the mass.
     """
     x, nu = _doubles(x, df)
-    return -torch.exp(log_density(x, nu)) * (nu + x * x) / (nu - 1)
+    exists = nu > 1
+    nu = torch.where(exists, nu, 2.0)
+    # One exponential of f(x) (1 + x^2 / nu), because at infinity the product would be 0 times infinity.
+    mean = -nu / (nu - 1) * torch.exp(log_normaliser(nu) - (nu - 1) * half_log1p(x, nu))
+    return torch.where(exists, mean, -torch.inf)
 
 
 def t_mean_abs(df: Tensor) -> Double:
@@ -68,8 +72,14 @@ def t_entropy(df: Tensor) -> Double:
     return 0.5 * (nu + 1) * (torch.digamma((nu + 1) / 2) - torch.digamma(nu / 2)) - log_normaliser(nu)
 
 
+def _log_tail(x: Double, nu: Double) -> Double:
+    """Log of P(T > x) for x >= 0; minus infinity, with gradients of 0, at infinity."""
+    end = x == torch.inf
+    return torch.where(end, -torch.inf, _LogTail.apply(torch.where(end, 1.0, x), nu))
+
+
 class _LogTail(torch.autograd.Function):
-    """log P(T > x) for x >= 0."""
+    """log P(T > x) for finite x >= 0."""
 
     generate_vmap_rule = True
 

@@ -72,6 +72,7 @@ def partial_mean(distribution: Distribution, value: Tensor) -> Tensor:
 
 def by_quadrature(distribution: Distribution, p: Tensor) -> Tensor:
     """(1/p) int_0^p icdf(u) du by Gauss-Legendre quadrature."""
+    p = p.to(distribution.icdf(p).device)  # a number may lie on the CPU whatever the law's device, but nodes may not
     return lower_mean(distribution.icdf, p, len(distribution.batch_shape))
 
 

@@ -121,7 +121,9 @@ class Univariate(Distribution, ABC):
         return tuple(getattr(self, name).double() for name in self.arg_constraints)
 
     def _cast(self, function: Callable[[Double], Double], value: Tensor) -> Tensor:
-        return function(value.double()).to(torch.promote_types(self._dtype, value.dtype))
+        # A number may lie on the CPU whatever the law's device, but not everything that follows takes it from there.
+        x = value.double() if value.ndim else value.to(self._device, torch.float64)
+        return function(x).to(torch.promote_types(self._dtype, value.dtype))
 
     @abstractmethod
     def _log_prob(self, x: Double) -> Double:
@@ -162,6 +164,7 @@ class Univariate(Distribution, ABC):
 
 @register_tail_mean(Univariate)  # type: ignore[type-abstract]
 def _tail_mean(distribution: Univariate, p: Tensor) -> Tensor:
+    p = p.to(distribution._device)
     return (distribution._partial_mean(distribution._icdf(p)) / p).to(distribution._dtype)
 
 
