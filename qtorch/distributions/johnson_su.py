@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 from torch.distributions import constraints
 
+from qtorch.distributions.cumulative import ndtr
 from qtorch.distributions.univariate import Double, Univariate
 
 _HALF_LOG_2PI = 0.5 * math.log(2 * math.pi)
@@ -65,7 +66,7 @@ class JohnsonSU(Univariate):
         return torch.log(delta / scale) - torch.log(torch.hypot(y, torch.ones_like(y))) - 0.5 * z * z - _HALF_LOG_2PI
 
     def _cdf(self, x: Double) -> Double:
-        return torch.special.ndtr(self._score(x))
+        return ndtr(self._score(x))
 
     def _log_cdf(self, x: Double) -> Double:
         return torch.special.log_ndtr(self._score(x))
@@ -90,9 +91,9 @@ class JohnsonSU(Univariate):
         """From E[exp(Z / delta); Z <= z] = exp(1 / (2 delta^2)) Phi(z - 1 / delta)."""
         gamma, delta, loc, scale = self._doubles()
         z, ratio = self._score(x), gamma / delta
-        up = torch.exp(-ratio) * torch.special.ndtr(z - 1 / delta)
-        down = torch.exp(ratio) * torch.special.ndtr(z + 1 / delta)
-        return loc * torch.special.ndtr(z) + 0.5 * scale * torch.exp(0.5 / delta**2) * (up - down)
+        up = torch.exp(-ratio) * ndtr(z - 1 / delta)
+        down = torch.exp(ratio) * ndtr(z + 1 / delta)
+        return loc * ndtr(z) + 0.5 * scale * torch.exp(0.5 / delta**2) * (up - down)
 
     def _score(self, x: Double) -> Double:
         """The z that x comes from."""

@@ -128,7 +128,9 @@ class Mixture(Distribution):
     def _weighted(self, log_values: Tensor) -> Tensor:
         """Log of sum w exp(log_values)."""
         weights = self.weights.clamp(min=torch.finfo(self.weights.dtype).tiny)  # a weight of 0 has no log, nor gradient
-        return torch.logsumexp(torch.log(weights) + log_values, dim=-1)
+        nothing = (log_values == -torch.inf).all(-1, keepdim=True)  # nor has a sum of nothing
+        total = torch.logsumexp(torch.log(weights) + torch.where(nothing, 0.0, log_values), dim=-1)
+        return torch.where(nothing.squeeze(-1), -torch.inf, total)
 
 
 @register_tail_mean(Mixture)

@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float64
 from torch import Tensor
 
+from qtorch.distributions.gamma_gaps import digamma_gap
 from qtorch.distributions.loops import in_pieces
 from qtorch.distributions.student_t_quantile import quantile
 from qtorch.distributions.student_t_tail import half_log1p, log_density, log_normaliser, log_tail, log_tail_slope
@@ -69,7 +70,7 @@ def t_mean_abs(df: Tensor) -> Double:
 def t_entropy(df: Tensor) -> Double:
     """Differential entropy."""
     nu = df.double()
-    return 0.5 * (nu + 1) * (torch.digamma((nu + 1) / 2) - torch.digamma(nu / 2)) - log_normaliser(nu)
+    return 0.5 * (nu + 1) * digamma_gap(0.5 * nu, torch.full_like(nu, 0.5)) - log_normaliser(nu)
 
 
 def _log_tail(x: Double, nu: Double) -> Double:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution, Normal
 
+from qtorch.distributions.cumulative import ndtr
 from qtorch.distributions.quadrature import lower_mean
 
 _D = TypeVar("_D", bound=Distribution)
@@ -64,7 +65,7 @@ def partial_mean(distribution: Distribution, value: Tensor) -> Tensor:
     if isinstance(distribution, Normal):
         z = (value - distribution.loc) / distribution.scale
         density = torch.exp(-0.5 * z * z) / math.sqrt(2 * math.pi)
-        return distribution.loc * torch.special.ndtr(z) - distribution.scale * density
+        return distribution.loc * ndtr(z) - distribution.scale * density
     mass = distribution.cdf(value).double()
     inside = mass.clamp(1e-300, 1 - 2**-53)
     return torch.where(mass > 0, mass * tail_mean(distribution, inside), 0.0)

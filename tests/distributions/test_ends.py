@@ -14,6 +14,7 @@ from qtorch.distributions import (
     GeneralizedPareto,
     HansenSkewedT,
     JohnsonSU,
+    Mixture,
     NormalInverseGaussian,
     StudentT,
     log_cdf,
@@ -108,3 +109,28 @@ def test_risk_lies_on_the_laws_device(make):
         assert value_at_risk(law, 0.99).device.type == "cuda"
         if not isinstance(law, Laplace | ExpMinusOne):  # quadrature reads nodes that were made outside
             assert expected_shortfall(law, 0.975).device.type == "cuda"
+
+
+def test_normal_scores_keep_their_digits_in_the_far_left_tail():
+    masses = torch.tensor([1e-300, 1e-20, 1e-10, 0.3], dtype=torch.float64)
+    law = JohnsonSU(*double(0.2, 1.5, 0.0, 1.0))
+    torch.testing.assert_close(law.cdf(law.icdf(masses)), masses, rtol=1e-12, atol=0)
+    # Far out the mean beyond a quantile is little more than the quantile itself.
+    ratio = (tail_mean(law, masses) / law.icdf(masses))[:3]
+    assert ((ratio > 1) & (ratio < 1.2)).all()
+
+
+@pytest.mark.parametrize("df", [1e6, 1e10, 1e15])
+def test_students_entropy_tends_to_the_normals(df):
+    # The next term of the expansion in 1 / df is below 1e-12.
+    entropy = StudentT(torch.tensor(df, dtype=torch.float64)).entropy().item()
+    assert entropy == pytest.approx(0.5 * math.log(2 * math.pi * math.e) + 1 / df, abs=1e-12)
+
+
+def test_where_no_part_of_a_mixture_has_mass_gradients_are_zero():
+    weights, xi = (value.requires_grad_() for value in double([0.5, 0.5], [-0.5, -0.5]))
+    law = Mixture(weights, GeneralizedPareto(double([0.0, 10.0])[0], 1.0, xi))
+    log_density = law.log_prob(torch.tensor([-1.0, 1.0], dtype=torch.float64))
+    assert log_density[0] == -torch.inf
+    gradients = torch.autograd.grad(torch.where(log_density.isinf(), 0.0, log_density).sum(), (weights, xi))
+    assert all(gradient.isfinite().all() for gradient in gradients)
