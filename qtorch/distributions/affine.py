@@ -7,6 +7,7 @@ from torch import Tensor
 from torch.distributions import Distribution, constraints
 from torch.types import _size
 
+from qtorch.distributions.cumulative import cdf, icdf
 from qtorch.distributions.log_tails import log_cdf, log_sf, log_tails
 from qtorch.distributions.moment_generating import log_moment_generating
 from qtorch.distributions.tails import partial_mean, register_tail_mean, tail_mean
@@ -85,7 +86,7 @@ class Affine(Distribution):
 
     def cdf(self, value: Tensor) -> Tensor:
         """Distribution function."""
-        return self.base.cdf(self._standard(value))
+        return cdf(self.base, self._standard(value))
 
     def log_cdf(self, value: Tensor) -> Tensor:
         """Log of the distribution function, a number however far in the left tail."""
@@ -106,11 +107,11 @@ class Affine(Distribution):
     def partial_mean(self, value: Tensor) -> Tensor:
         """E[X 1{X <= value}], the lower partial expectation."""
         z = self._standard(value)
-        return self.loc * self.base.cdf(z) + self.scale * partial_mean(self.base, z)
+        return self.loc * cdf(self.base, z) + self.scale * partial_mean(self.base, z)
 
     def icdf(self, value: Tensor) -> Tensor:
         """Quantile at left-tail mass `value`."""
-        return self.loc + self.scale * self.base.icdf(value)
+        return self.loc + self.scale * icdf(self.base, value)
 
     def sample(self, sample_shape: _size = torch.Size()) -> Tensor:
         """Draws without gradients."""

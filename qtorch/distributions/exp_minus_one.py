@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.distributions import Distribution, Normal, constraints
 from torch.types import _size
 
+from qtorch.distributions.cumulative import cdf, icdf
 from qtorch.distributions.indexing import take
 from qtorch.distributions.log_tails import log_cdf, log_sf
 from qtorch.distributions.moment_generating import log_moment_generating
@@ -77,7 +78,7 @@ class ExpMinusOne(Distribution):
 
     def cdf(self, value: Tensor) -> Tensor:
         """Distribution function."""
-        return self._follow(self.base.cdf, value, 0.0)
+        return self._follow(lambda y: cdf(self.base, y), value, 0.0)
 
     def log_cdf(self, value: Tensor) -> Tensor:
         """Log of the distribution function, a number however far in the left tail."""
@@ -89,7 +90,7 @@ class ExpMinusOne(Distribution):
 
     def icdf(self, value: Tensor) -> Tensor:
         """Quantile at left-tail mass `value`."""
-        return torch.expm1(self.base.icdf(value))
+        return torch.expm1(icdf(self.base, value))
 
     def sample(self, sample_shape: _size = torch.Size()) -> Tensor:
         """Draws without gradients."""

@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.distributions import Distribution, constraints
 from torch.types import _size
 
+from qtorch.distributions.cumulative import cdf, icdf
 from qtorch.distributions.indexing import keep_last, take
 from qtorch.distributions.inversion import invert
 from qtorch.distributions.log_tails import log_cdf, log_sf, log_tails
@@ -81,7 +82,7 @@ class Mixture(Distribution):
 
     def cdf(self, value: Tensor) -> Tensor:
         """Distribution function."""
-        return (self.weights * self.components.cdf(value.unsqueeze(-1))).sum(-1)
+        return (self.weights * cdf(self.components, value.unsqueeze(-1))).sum(-1)
 
     def log_cdf(self, value: Tensor) -> Tensor:
         """Log of the distribution function, a number however far in the left tail."""
@@ -101,7 +102,7 @@ class Mixture(Distribution):
         p = value.to(self.weights.device, torch.float64)
         with torch.no_grad():
             inside = torch.where((p > 0) & (p < 1), p, 0.5)
-            ends = self.components.icdf(inside.unsqueeze(-1)).double()
+            ends = icdf(self.components, inside.unsqueeze(-1)).double()
         x = invert(
             self.log_tails,
             self.log_prob,

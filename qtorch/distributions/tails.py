@@ -67,8 +67,8 @@ def partial_mean(distribution: Distribution, value: Tensor) -> Tensor:
         density = torch.exp(-0.5 * z * z) / math.sqrt(2 * math.pi)
         return distribution.loc * ndtr(z) - distribution.scale * density
     mass = distribution.cdf(value).double()
-    inside = mass.clamp(1e-300, 1 - 2**-53)
-    return torch.where(mass > 0, mass * tail_mean(distribution, inside), 0.0)
+    inside = mass.nan_to_num(0.5).clamp(1e-300, 1 - 2**-53)
+    return torch.where(mass == 0, 0.0, mass * tail_mean(distribution, inside))
 
 
 def by_quadrature(distribution: Distribution, p: Tensor) -> Tensor:

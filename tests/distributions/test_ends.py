@@ -134,3 +134,19 @@ def test_where_no_part_of_a_mixture_has_mass_gradients_are_zero():
     assert log_density[0] == -torch.inf
     gradients = torch.autograd.grad(torch.where(log_density.isinf(), 0.0, log_density).sum(), (weights, xi))
     assert all(gradient.isfinite().all() for gradient in gradients)
+
+
+def test_laws_of_normals_have_quantiles_in_the_far_left_tail():
+    normals = Normal(*double([0.0, 0.0], [1.0, 2.0]))
+    mass = torch.tensor(1e-20, dtype=torch.float64)
+    for law in (
+        Mixture(double([0.5, 0.5])[0], normals),
+        Affine(normals, 0.0, 2.0),
+        ExpMinusOne(Affine(normals, 0.0, 0.1)),
+    ):
+        torch.testing.assert_close(law.cdf(law.icdf(mass)), mass.expand(law.batch_shape), rtol=1e-10, atol=0)
+
+
+def test_the_partial_mean_of_a_missing_value_is_missing():
+    law = ExpMinusOne(StudentT(*double(4.0, 0.0, 0.01)))
+    assert partial_mean(law, torch.tensor([torch.nan, 0.0], dtype=torch.float64)).isnan().tolist() == [True, False]
