@@ -48,17 +48,14 @@ def t_icdf(probability: Tensor, df: Tensor) -> Double:
 
 
 def t_partial_mean(x: Tensor, df: Tensor) -> Double:
-    """E[T 1{T <= x}]: -f(x) (df + x^2) / (df - 1), minus infinity for df <= 1.
+    """E[T 1{T <= x}] for df > 1, below an antiderivative of x f(x): -f(x) (df + x^2) / (df - 1).
 
     References:
         McNeil, Frey and Embrechts (2015), Quantitative Risk Management, equation 2.25, which divides it by the mass.
     """
     x, nu = _doubles(x, df)
-    exists = nu > 1
-    nu = torch.where(exists, nu, 2.0)
     # One exponential of f(x) (1 + x^2 / nu), because at infinity the product would be 0 times infinity.
-    mean = -nu / (nu - 1) * torch.exp(log_normaliser(nu) - (nu - 1) * half_log1p(x, nu))
-    return torch.where(exists, mean, -torch.inf)
+    return -nu / (nu - 1) * torch.exp(log_normaliser(nu) - (nu - 1) * half_log1p(x, nu))
 
 
 def t_mean_abs(df: Tensor) -> Double:

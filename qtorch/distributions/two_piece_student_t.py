@@ -91,9 +91,7 @@ class TwoPieceStudentT(Univariate):
         scale = torch.where(below, left, right)
         # Both halves have mean 0 beyond infinity, so that what is right of x is minus what is left of it.
         nearer = 2 * scale**2 / (left + right) * t_partial_mean(y / scale, df)
-        exists = df > 1
-        whole = torch.where(exists, t_mean_abs(torch.where(exists, df, 2.0)) * (right - left), 0.0)
-        return torch.where(below, nearer, whole + nearer)
+        return torch.where(below, nearer, t_mean_abs(df) * (right - left) + nearer)
 
     def _mean(self) -> Double:
         df, loc, left, right = self._pieces()
@@ -107,6 +105,7 @@ class TwoPieceStudentT(Univariate):
 
 @register_tail_mean(TwoPieceStudentT)  # type: ignore[type-abstract]
 def _tail_mean(distribution: TwoPieceStudentT, p: Tensor) -> Tensor:
-    _, loc, *_ = distribution._pieces()
+    df, loc, *_ = distribution._pieces()
     p = p.to(loc.device)
-    return (loc + distribution._partial_mean_from_mode(distribution._icdf(p)) / p).to(distribution._dtype)
+    mean = loc + distribution._partial_mean_from_mode(distribution._icdf(p)) / p
+    return torch.where(df > 1, mean, -torch.inf).to(distribution._dtype)
