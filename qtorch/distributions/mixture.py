@@ -13,6 +13,8 @@ from qtorch.distributions.indexing import keep_last, take
 from qtorch.distributions.inversion import invert
 from qtorch.distributions.log_tails import log_cdf, log_sf, log_tails
 from qtorch.distributions.moment_generating import log_moment_generating
+from qtorch.distributions.quadrature import entropy
+from qtorch.distributions.reparameterized import reparameterized
 from qtorch.distributions.tails import partial_mean, register_tail_mean
 
 Double = Float64[Tensor, "..."]
@@ -43,7 +45,6 @@ class Mixture(Distribution):
 
     arg_constraints = {}
     support = constraints.real
-    has_rsample = False
 
     def __init__(self, weights: Tensor, components: Distribution, *, validate_args: bool | None = None) -> None:
         if not components.batch_shape or components.event_shape:
@@ -64,6 +65,11 @@ class Mixture(Distribution):
         """The distribution expanded to a batch shape."""
         shape = torch.Size(batch_shape) + self.weights.shape[-1:]
         return Mixture(self.weights.expand(shape), self.components.expand(shape), validate_args=False)
+
+    @property
+    def has_rsample(self) -> bool:  # type: ignore[override]
+        """As the components."""
+        return self.components.has_rsample
 
     @property
     def mean(self) -> Tensor:
@@ -101,16 +107,16 @@ class Mixture(Distribution):
         """Quantile at left-tail mass `value` in [0, 1], found in float64; NaN outside."""
         p = value.to(self.weights.device, torch.float64)
         with torch.no_grad():
-            inside = torch.where((p > 0) & (p < 1), p, 0.5)
-            ends = icdf(self.components, inside.unsqueeze(-1)).double()
-        x = invert(
-            self.log_tails,
-            self.log_prob,
-            p,
-            ends.amin(-1),
-            ends.amax(-1),
-        )
+            each = icdf(self.components, p.unsqueeze(-1)).double()
+            low, high = each.amin(-1), each.amax(-1)
+            inside = (p > 0) & (p < 1)
+        x = invert(self.log_tails, self.log_prob, p, torch.where(inside, low, 0.0), torch.where(inside, high, 0.0))
+        x = torch.where(p == 0, low, torch.where(p == 1, high, x))
         return x.to(torch.promote_types(self.weights.dtype, value.dtype))
+
+    def entropy(self) -> Tensor:
+        """Differential entropy, by quadrature of -log f(icdf(u)), to 1e-8."""
+        return entropy(self.log_prob, self.icdf, self.mean).to(self.weights.dtype)
 
     def log_moment_generating(self, t: Tensor) -> Tensor:
         """Log of E[exp(t X)], of components that have one."""
@@ -121,10 +127,14 @@ class Mixture(Distribution):
         return (self.weights * partial_mean(self.components, value.unsqueeze(-1))).sum(-1)
 
     def sample(self, sample_shape: _size = torch.Size()) -> Tensor:
-        """Draws from torch's generator."""
+        """Draws from torch's generator; every component is drawn, so that memory is K times that of the draws."""
         shape = torch.Size(sample_shape)
         chosen = torch.distributions.Categorical(self.weights).sample(shape).unsqueeze(-1)
         return self.components.sample(shape).gather(-1, chosen).squeeze(-1)
+
+    def rsample(self, sample_shape: _size = torch.Size()) -> Tensor:
+        """Draws with gradients in weights and components, by the implicit function theorem."""
+        return reparameterized(self, self.sample(sample_shape))
 
     def _weighted(self, log_values: Tensor) -> Tensor:
         """Log of sum w exp(log_values)."""

@@ -11,6 +11,7 @@ from qtorch.distributions.bessel import scaled_k1
 from qtorch.distributions.inversion import invert
 from qtorch.distributions.loops import in_pieces
 from qtorch.distributions.quadrature import along, legendre
+from qtorch.distributions.reparameterized import reparameterized
 from qtorch.distributions.univariate import Double, Univariate
 
 _NODES, _WEIGHTS = legendre(64)
@@ -45,8 +46,7 @@ class NormalInverseGaussian(Univariate):
         Barndorff-Nielsen (1997), Normal inverse Gaussian distributions and stochastic volatility modelling,
         Scandinavian Journal of Statistics 24, equation 2.2.
         Michael, Schucany and Haas (1976), Generating random variates using transformations with multiple roots, The
-        American Statistician 30. Figurnov, Mohamed and Mnih (2018), Implicit reparameterization gradients, NeurIPS,
-        equation 6.
+        American Statistician 30.
 
     Example:
         >>> d = NormalInverseGaussian(1.5, -0.2, 0.0, torch.tensor(0.01))
@@ -106,10 +106,7 @@ class NormalInverseGaussian(Univariate):
             uniform = torch.rand(shape, dtype=torch.float64, device=self._device)
             v = torch.where(uniform * (1 + gamma * small) <= 1, small, 1 / (gamma * gamma * small))
             x = loc + scale * (b * v + torch.sqrt(v) * normal)
-        if torch.is_grad_enabled():
-            mass, density = self._cdf(x), torch.exp(self._log_prob(x)).detach()
-            x = x - (mass - mass.detach()) / density
-        return x.to(self._dtype)
+        return reparameterized(self, x).to(self._dtype)
 
     def _gamma(self) -> Double:
         a, b, *_ = self._doubles()

@@ -40,6 +40,14 @@ def lower_mean(function: Callable[[Double], Double], p: Double, ndim: int, power
     return (along(WEIGHTS, p, ndim) * power * v ** (power - 1) * function(p * v**power)).sum(0)
 
 
+def entropy(log_prob: Callable[[Double], Double], icdf: Callable[[Double], Double], like: Tensor) -> Double:
+    """-int_0^1 log f(icdf(u)) du, of laws of the shape and device of a tensor, to 1e-8."""
+    half = torch.full((), 0.5, dtype=torch.float64, device=like.device)
+    left = lower_mean(lambda mass: log_prob(icdf(mass.clamp(min=1e-16))), half, like.ndim)
+    right = lower_mean(lambda mass: log_prob(icdf(1 - mass.clamp(min=1e-16))), half, like.ndim)
+    return -0.5 * (left + right)
+
+
 def between(
     function: Callable[[Double], Double], low: Double, high: Double, ndim: int, split: float | Double = 0.5
 ) -> Double:

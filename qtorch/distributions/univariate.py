@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.distributions import Distribution, constraints
 from torch.types import _size
 
-from qtorch.distributions.quadrature import lower_mean
+from qtorch.distributions.quadrature import entropy
 from qtorch.distributions.tails import register_tail_mean
 
 Double = Float64[Tensor, "..."]
@@ -67,11 +67,7 @@ class Univariate(Distribution, ABC):
 
     def entropy(self) -> Tensor:
         """Differential entropy; where there is no closed form by quadrature of -log f(icdf(u)), to 1e-8."""
-        half = torch.full((), 0.5, dtype=torch.float64, device=self._device)
-        ndim = len(self.batch_shape)
-        left = lower_mean(lambda mass: self._log_prob(self._icdf(mass.clamp(min=1e-16))), half, ndim)
-        right = lower_mean(lambda mass: self._log_prob(self._icdf(1 - mass.clamp(min=1e-16))), half, ndim)
-        return (-0.5 * (left + right)).to(self._dtype)
+        return entropy(self._log_prob, self._icdf, self._first).to(self._dtype)
 
     def cdf(self, value: Tensor) -> Tensor:
         """Distribution function at `value`, which broadcasts against the batch shape."""

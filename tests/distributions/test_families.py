@@ -149,7 +149,9 @@ def test_it_is_scipys(name):
         assert law.entropy().item() == pytest.approx(reference.entropy(), rel=1e-8)
 
 
-@pytest.mark.parametrize("name", ["skewed", "hansen", "johnson", "nig", "spliced", "spliced_below", "spline"])
+@pytest.mark.parametrize(
+    "name", ["skewed", "hansen", "johnson", "mixture", "nig", "spliced", "spliced_below", "spline"]
+)
 def test_entropy_is_the_mean_of_minus_the_log_density(name):
     law = law_of(name)
     u = (torch.arange(50_000, dtype=torch.float64) + 0.5) / 50_000
@@ -194,6 +196,19 @@ def test_float32_in_float32_out_at_float64s_accuracy(name):
     torch.testing.assert_close(x.double(), exact.icdf(p.double()), rtol=1e-6, atol=1e-7)
     torch.testing.assert_close(small.log_prob(x).double(), exact.log_prob(x.double()), rtol=2e-6, atol=2e-6)
     assert small.mean.dtype == small.rsample((2,)).dtype == tail_mean(small, 0.01).dtype == torch.float32
+
+
+@pytest.mark.parametrize("name", ["student", "mixture", "nig", "pareto", "spliced", "spline", "affine"])
+def test_gradients_of_draws_are_those_of_quantiles(name):
+    make, parameters, _ = LAWS[name]
+    parameters = [value.clone().requires_grad_() for value in parameters]
+    law = make(*parameters)
+    x = law.rsample((20,))
+    u = law.cdf(x.detach()).detach()
+    weight = torch.linspace(1, 2, 20, dtype=torch.float64)
+    got = torch.autograd.grad((weight * x).sum(), parameters)
+    expected = torch.autograd.grad((weight * make(*parameters).icdf(u)).sum(), parameters)
+    torch.testing.assert_close(got, expected, rtol=1e-8, atol=1e-9)
 
 
 def test_far_tails_are_numbers():
@@ -242,6 +257,8 @@ def test_quantiles_of_far_apart_components_and_at_the_ends():
     torch.testing.assert_close(law.cdf(law.icdf(p)), p, rtol=3e-12, atol=0)  # the spacing of x at 1e3
     assert law.icdf(torch.tensor([0.0, 1.0]).double()).tolist() == [-math.inf, math.inf]
     assert law.icdf(torch.tensor(1.5).double()).isnan()
+    bounded = Mixture(*double([0.5, 0.5]), GeneralizedPareto(*double([-1.0, 2.0], [1.0, 1.0], [0.1, -0.5])))
+    assert bounded.icdf(torch.tensor([0.0, 1.0]).double()).tolist() == [-1, math.inf]
 
 
 def test_weights_of_an_empirical_law_count_as_repetitions():

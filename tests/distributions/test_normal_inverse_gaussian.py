@@ -43,17 +43,6 @@ def test_sums_stay_in_the_family():
     assert log_moment_generating(one, 40.0).item() == math.inf
 
 
-def test_gradients_of_draws_are_those_of_quantiles():
-    parameters = [value.requires_grad_() for value in double(*PARAMETERS)]
-    law = NormalInverseGaussian(*parameters)
-    x = law.rsample((50,))
-    u = law.cdf(x.detach()).detach()
-    weight = torch.linspace(1, 2, 50, dtype=torch.float64)
-    got = torch.autograd.grad((weight * x).sum(), parameters)
-    expected = torch.autograd.grad((weight * NormalInverseGaussian(*parameters).icdf(u)).sum(), parameters)
-    torch.testing.assert_close(got, expected, rtol=1e-9, atol=1e-9)
-
-
 def test_asymmetry_must_stay_below_steepness():
     with pytest.raises(ValueError, match=r"\|b\| below a; 1 of 2 are not, the first has a=1\.0, b=-1\.5"):
         NormalInverseGaussian(1.0, torch.tensor([0.5, -1.5]))
