@@ -24,3 +24,8 @@ def icdf(distribution: Distribution, p: Tensor) -> Tensor:
 def ndtr(x: Tensor) -> Tensor:
     """The standard normal distribution function; torch's ndtr, 1 + erf, has no digit left where this is below 1e-16."""
     return 0.5 * torch.erfc(x * -math.sqrt(0.5))
+
+
+def log_ndtr(x: Tensor) -> Tensor:
+    """Its log; on the right from the other tail, of which torch's log_ndtr has no digit left at 9."""
+    return torch.where(x > 1, torch.log1p(-ndtr(-x.clamp(min=1))), torch.special.log_ndtr(x.clamp(max=1)))

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.distributions import constraints
 
-from qtorch.distributions.cumulative import ndtr
+from qtorch.distributions.cumulative import log_ndtr, ndtr
 from qtorch.distributions.univariate import Double, Univariate
 
 _HALF_LOG_2PI = 0.5 * math.log(2 * math.pi)
@@ -69,10 +69,10 @@ class JohnsonSU(Univariate):
         return ndtr(self._score(x))
 
     def _log_cdf(self, x: Double) -> Double:
-        return torch.special.log_ndtr(self._score(x))
+        return log_ndtr(self._score(x))
 
     def _log_sf(self, x: Double) -> Double:
-        return torch.special.log_ndtr(-self._score(x))
+        return log_ndtr(-self._score(x))
 
     def _icdf(self, p: Double) -> Double:
         gamma, delta, loc, scale = self._doubles()

@@ -4,6 +4,8 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution, Normal
 
+from qtorch.distributions.cumulative import log_ndtr
+
 
 def log_cdf(distribution: Distribution, value: Tensor) -> Tensor:
     """Log of P(X <= value): the law's own where it has one, so that far tails are numbers; else the log of its cdf."""
@@ -11,7 +13,7 @@ def log_cdf(distribution: Distribution, value: Tensor) -> Tensor:
     if own is not None:
         return own(value)
     if isinstance(distribution, Normal):
-        return torch.special.log_ndtr((value - distribution.loc) / distribution.scale)
+        return log_ndtr((value - distribution.loc) / distribution.scale)
     return torch.log(distribution.cdf(value))
 
 
@@ -27,5 +29,5 @@ def log_sf(distribution: Distribution, value: Tensor) -> Tensor:
     if own is not None:
         return own(value)
     if isinstance(distribution, Normal):
-        return torch.special.log_ndtr((distribution.loc - value) / distribution.scale)
+        return log_ndtr((distribution.loc - value) / distribution.scale)
     return torch.log1p(-distribution.cdf(value))

@@ -2,8 +2,10 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
+from scipy import stats
 from torch._subclasses import FakeTensorMode
 from torch.distributions import Laplace, Normal
 
@@ -150,3 +152,14 @@ def test_laws_of_normals_have_quantiles_in_the_far_left_tail():
 def test_the_partial_mean_of_a_missing_value_is_missing():
     law = ExpMinusOne(StudentT(*double(4.0, 0.0, 0.01)))
     assert partial_mean(law, torch.tensor([torch.nan, 0.0], dtype=torch.float64)).isnan().tolist() == [True, False]
+
+
+def test_logs_of_normal_distribution_functions_keep_the_digits_of_either_tail():
+    x = torch.tensor([-30.0, -9.0, -1.0, 0.5, 1.0, 1.5, 6.0, 8.0, 12.0], dtype=torch.float64, requires_grad=True)
+    normal = Normal(torch.zeros((), dtype=torch.float64), 1.0)
+    log_mass = log_cdf(normal, x)
+    np.testing.assert_allclose(log_mass.detach(), stats.norm.logcdf(x.detach()), rtol=1e-13)
+    np.testing.assert_allclose(log_sf(normal, x).detach(), stats.norm.logsf(x.detach()), rtol=1e-13)
+    (slope,) = torch.autograd.grad(log_mass.sum(), x)
+    expected = stats.norm.pdf(x.detach()) / stats.norm.cdf(x.detach())
+    np.testing.assert_allclose(slope[1:], expected[1:], rtol=1e-12)
