@@ -50,9 +50,10 @@ def invert(
         error, step = newton(x)
         low, high = torch.where(error < 0, x, low), torch.where(error < 0, high, x)
         new = x + step
-        new = torch.where((new > low) & (new < high), new, low + 0.5 * (high - low))
-        close = (error.abs() <= 1e-14) | ((new - x).abs() <= 4e-16 * x.abs()) | (error == 0)
-        return i + 1, torch.where(close, x, new), low, high, close
+        inside = (new > low) & (new < high)
+        close = (error.abs() <= 1e-14) | (step.abs() <= 4e-16 * x.abs())
+        new = torch.where(inside, new, torch.where(close, x, low + 0.5 * (high - low)))
+        return i + 1, new, low, high, close
 
     with torch.no_grad():
         low, high, x = torch.broadcast_tensors(low, high, 0.5 * (low + high) + 0 * safe)

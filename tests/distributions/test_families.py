@@ -254,7 +254,7 @@ def test_a_component_without_weight_changes_nothing():
 def test_quantiles_of_far_apart_components_and_at_the_ends():
     law = mixture(*double([0.5, 0.5], [30.0, 30.0], [-1e3, 1e3], [1.0, 1e-3]))
     p = torch.tensor([1e-9, 0.25, 0.4999, 0.5001, 0.75, 1 - 1e-9], dtype=torch.float64)
-    torch.testing.assert_close(law.cdf(law.icdf(p)), p, rtol=3e-12, atol=0)  # the spacing of x at 1e3
+    torch.testing.assert_close(law.cdf(law.icdf(p)), p, rtol=1e-12, atol=0)
     assert law.icdf(torch.tensor([0.0, 1.0]).double()).tolist() == [-math.inf, math.inf]
     assert law.icdf(torch.tensor(1.5).double()).isnan()
     bounded = Mixture(*double([0.5, 0.5]), GeneralizedPareto(*double([-1.0, 2.0], [1.0, 1.0], [0.1, -0.5])))
