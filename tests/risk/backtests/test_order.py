@@ -61,8 +61,8 @@ def test_times_are_censored_at_both_ends():
 
 def test_simulated_durations_have_their_size_and_find_clusters():
     generator = torch.Generator().manual_seed(0)
-    exceeded = torch.rand(500, 600, generator=generator) < 0.025
-    assert share_rejected(duration(exceeded, 0.975, generator=generator).p_value) == pytest.approx(0.05, abs=0.03)
+    exceeded = torch.rand(500, 1500, generator=generator) < 0.025
+    assert share_rejected(duration(exceeded, 0.975, generator=generator).p_value) == pytest.approx(0.05, abs=0.025)
     clustered = exceeded | exceeded.roll(2, 0)
     assert share_rejected(duration(clustered, 0.95, generator=generator).p_value) > 0.6
 
@@ -92,7 +92,7 @@ def test_dynamic_quantile_on_a_panel_with_holes_is_the_loop_over_series():
 
 
 def test_dynamic_quantile_finds_a_var_that_comes_too_late():
-    f = forecasts(1000, 150, 0.95, seed=2)
+    f = forecasts(1000, 300, 0.95, seed=2)
     assert share_rejected(dynamic_quantile(f.returns, f.value_at_risk, 0.95).p_value) < 0.1
     late = 1.645 * f.scale.mean() * torch.ones_like(f.scale)
     assert share_rejected(dynamic_quantile(f.returns, late, 0.95).p_value) > 0.8
