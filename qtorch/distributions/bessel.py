@@ -8,43 +8,30 @@ from torch import Tensor
 
 def scaled_k0(x: Tensor) -> Tensor:
     """exp(x) K_0(x) for x > 0, differentiable any number of times."""
-    return _ScaledK0.apply(x)
+    return _ScaledK.apply(x, 0)
 
 
 def scaled_k1(x: Tensor) -> Tensor:
     """exp(x) K_1(x) for x > 0, differentiable any number of times."""
-    return _ScaledK1.apply(x)
+    return _ScaledK.apply(x, 1)
 
 
-class _ScaledK0(torch.autograd.Function):
+class _ScaledK(torch.autograd.Function):
+    """exp(x) K_n(x) for n of 0 or 1."""
+
     generate_vmap_rule = True
 
     @staticmethod
-    def forward(x: Tensor) -> Tensor:
-        return torch.special.scaled_modified_bessel_k0(x)
+    def forward(x: Tensor, n: int) -> Tensor:
+        return torch.special.scaled_modified_bessel_k1(x) if n else torch.special.scaled_modified_bessel_k0(x)
 
     @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor], output: Tensor) -> None:
-        ctx.save_for_backward(*inputs)
+    def setup_context(ctx: Any, inputs: tuple[Tensor, int], output: Tensor) -> None:
+        x, ctx.n = inputs
+        ctx.save_for_backward(x)
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> Tensor:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
         (x,) = ctx.saved_tensors
-        return grad * (scaled_k0(x) - scaled_k1(x))
-
-
-class _ScaledK1(torch.autograd.Function):
-    generate_vmap_rule = True
-
-    @staticmethod
-    def forward(x: Tensor) -> Tensor:
-        return torch.special.scaled_modified_bessel_k1(x)
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor], output: Tensor) -> None:
-        ctx.save_for_backward(*inputs)
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> Tensor:
-        (x,) = ctx.saved_tensors
-        return grad * (scaled_k1(x) * (1 - 1 / x) - scaled_k0(x))
+        slope = scaled_k1(x) * (1 - 1 / x) - scaled_k0(x) if ctx.n else scaled_k0(x) - scaled_k1(x)
+        return grad * slope, None

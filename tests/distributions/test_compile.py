@@ -15,7 +15,7 @@ NAMES = (*LAWS, *MORE)
 QUICK = ("student", "johnson", "nig", "pareto", "spline", "exp_minus_one", "empirical")
 
 
-def compare(backend: str, *names: str) -> None:
+def assert_compiled_is_eager(backend: str, *names: str) -> None:
     command = [sys.executable, "-m", "tests.distributions.compiled", backend, *names]
     done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
     assert done.returncode == 0, done.stderr[-4000:]
@@ -26,16 +26,16 @@ def compare(backend: str, *names: str) -> None:
 
 
 def test_no_graph_breaks():
-    compare("eager", *QUICK)
+    assert_compiled_is_eager("eager", *QUICK)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", sorted(set(NAMES) - set(QUICK)))
 def test_no_graph_breaks_in_other_laws(name):
-    compare("eager", name)
+    assert_compiled_is_eager("eager", name)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_inductors_kernels_are_right(name):
-    compare("inductor", name)
+    assert_compiled_is_eager("inductor", name)
