@@ -10,8 +10,8 @@ from torch.types import _size
 from qtorch.distributions.cumulative import cdf, icdf
 from qtorch.distributions.log_tails import log_cdf, log_sf, log_tails
 from qtorch.distributions.moment_generating import log_moment_generating
+from qtorch.distributions.parameters import broadcast, tensor_of
 from qtorch.distributions.tails import partial_mean, register_tail_mean, tail_mean
-from qtorch.distributions.univariate import broadcast, tensor_of
 
 
 class Affine(Distribution):

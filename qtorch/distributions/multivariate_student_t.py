@@ -14,8 +14,8 @@ from torch.types import _size
 from qtorch.distributions import low_rank
 from qtorch.distributions.gamma_gaps import digamma_gap, log_gamma_gap
 from qtorch.distributions.indexing import take
+from qtorch.distributions.parameters import check
 from qtorch.distributions.student_t import StudentT
-from qtorch.distributions.univariate import check
 
 Double = Float64[Tensor, "..."]
 _LOG_2PI = math.log(2 * math.pi)

@@ -11,11 +11,12 @@ from torch.types import _size
 from qtorch.distributions.cumulative import cdf, icdf
 from qtorch.distributions.indexing import take
 from qtorch.distributions.log_tails import log_cdf, log_sf
+from qtorch.distributions.parameters import broadcast, tensor_of
 from qtorch.distributions.pareto_tail import ParetoTail
 from qtorch.distributions.quadrature import between, lower_mean
 from qtorch.distributions.tails import partial_mean
 from qtorch.distributions.two_piece_student_t import TwoPieceStudentT
-from qtorch.distributions.univariate import Double, Univariate, broadcast, tensor_of
+from qtorch.distributions.univariate import Double, Univariate
 
 
 class SplicedTails(Univariate):
