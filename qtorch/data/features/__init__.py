@@ -1,8 +1,9 @@
 """Causal features: transforms ``panel -> [T, N, F]`` with a mask, which compose, and declare their look-back."""
 
-from qtorch.data.features.dates import DayOfWeek, GapDays, MonthEnd, NextGapDays
+from qtorch.data.features.dates import DayOfWeek, GapDays, MonthEnd, NextGapDays, ToEvent
 from qtorch.data.features.feature import CrossSection, Feature, FeatureBlock, OwnSessions
 from qtorch.data.features.inputs import Features, default_features
+from qtorch.data.features.labels import Label
 from qtorch.data.features.market import MarketState, Rank, ZScore
 from qtorch.data.features.series import Absolute, Ewma, Field, Log, Return, Rolling, Scaled, Volatility, WithIndicator
 from qtorch.data.features.volatility import (
@@ -26,6 +27,7 @@ __all__ = [
     "Features",
     "Field",
     "GapDays",
+    "Label",
     "Log",
     "MarketState",
     "MonthEnd",
@@ -37,6 +39,7 @@ __all__ = [
     "Return",
     "Rolling",
     "Scaled",
+    "ToEvent",
     "Volatility",
     "VolatilityLevel",
     "VolatilityRatio",

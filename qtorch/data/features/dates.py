@@ -59,3 +59,44 @@ class MonthEnd(Feature):
             for day in (sessions.day, sessions.next_day)
         )
         return np.where(inside, month != following, np.nan)[:, :, None]
+
+
+@dataclass(frozen=True)
+class ToEvent(Feature):
+    """Calendar days to the next of some events whose dates are known ahead, as a log: 0 is the next day.
+
+    For meetings of central banks, elections, an index's rebalancing, scheduled earnings. At the close of its own day an
+    event is over, and the next one counts; after the last one the next is `most` days away.
+
+    Attributes:
+        name: of the event.
+        dates: when it takes place, all of them that a forecaster may know: an event announced at short notice tells the
+            past what it could not know.
+        most: days beyond which an event is no nearer than another.
+
+    Raises:
+        ValueError: there is no date, or `most` is below 2.
+
+    Example:
+        >>> ToEvent("fomc", ("2022-11-02", "2022-12-14")).names
+        ('days_to_fomc',)
+    """
+
+    name: str = "event"
+    dates: tuple[str, ...] = ()
+    most: int = 30
+
+    def __post_init__(self) -> None:
+        days = np.sort(np.array(self.dates, dtype="M8[D]"))
+        object.__setattr__(self, "dates", tuple(str(day) for day in days))
+        if not self.dates or self.most < 2:
+            raise ValueError(f"ToEvent {self.name!r} needs dates, and most of 2 days or more, not {self.most}.")
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return (f"days_to_{self.name}",)
+
+    def own(self, sessions: OwnSessions) -> np.ndarray:
+        events = np.append(np.array(self.dates, dtype="M8[D]").astype(float), np.inf)
+        following = events[events.searchsorted(np.nan_to_num(sessions.day), side="right")]
+        return np.log(np.clip(following - sessions.day, 1, self.most))[:, :, None]

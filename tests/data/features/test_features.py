@@ -15,6 +15,7 @@ from qtorch.data.features import (
     Feature,
     Field,
     GapDays,
+    Label,
     Log,
     MarketState,
     MonthEnd,
@@ -25,6 +26,7 @@ from qtorch.data.features import (
     Return,
     Rolling,
     Scaled,
+    ToEvent,
     Volatility,
     VolatilityLevel,
     VolatilityRatio,
@@ -56,6 +58,8 @@ ALL = [
     NextGapDays(),
     DayOfWeek(),
     MonthEnd(),
+    ToEvent("fomc", ("2019-01-30", "2018-11-08", "2018-12-19")),
+    Label("exchange", ("XNYS", "XTKS")),
     WithIndicator(RangeRatio()),
     Rank(Return()),
     ZScore(Rolling(Return(), 5, "mean")),
@@ -119,7 +123,7 @@ def test_the_future_changes_nothing_before_it(feature, frame):
     a, b = (feature(Panel.from_frame(f, jump=99.0)) for f in (frame, changed))
     row = Panel.from_frame(frame).row(cut) + 1
     torch.testing.assert_close(a.values[:row], b.values[:row], rtol=0, atol=0, equal_nan=True)
-    if not isinstance(feature, GapDays | NextGapDays | DayOfWeek | MonthEnd):
+    if not isinstance(feature, GapDays | NextGapDays | DayOfWeek | MonthEnd | ToEvent | Label):  # which no price moves
         assert not torch.equal(a.values[row:].nan_to_num(), b.values[row:].nan_to_num())
 
 
@@ -357,3 +361,37 @@ def test_a_field_that_the_panel_lacks_is_named(panel):
 
     with pytest.raises(DataError, match="no field 'bid'; this panel has open, high"):
         Field("bid")(panel)
+
+
+def test_a_label_is_one_in_its_own_column_and_nothing_for_assets_unknown(panel):
+    known = panel.assets[:2]
+    sector = Label.of_assets("sector", dict(zip(known, ("tech", "oil"), strict=True)) | {"elsewhere": "tech"})
+    assert sector.names == ("sector=oil", "sector=tech")
+    values = sector(panel).values
+    for n, asset in enumerate(panel.assets):
+        mine = values[:, n][values[:, n].isfinite().all(-1)]
+        expected = {known[0]: [0.0, 1.0], known[1]: [1.0, 0.0]}.get(asset, [0.0, 0.0])
+        assert len(mine)
+        assert (mine == torch.tensor(expected, dtype=torch.float64)).all()
+    venue = Label.exchange(panel)(panel).values
+    assert (venue.nan_to_num().sum(-1) == panel.mask[:].double() * venue.isfinite().all(-1)).all()
+
+
+def test_labels_refuse_what_is_ambiguous():
+    with pytest.raises(ValueError, match="names an asset twice"):
+        Label("sector", ("tech",), (("AAPL", "tech"), ("AAPL", "oil")))
+    with pytest.raises(ValueError, match="each once"):
+        Label("sector", ())
+    with pytest.raises(ValueError, match="needs dates"):
+        ToEvent("fomc")
+
+
+def test_days_to_an_event_count_down_and_start_anew_after_it(panel):
+    at = len(panel.dates) // 2
+    event = panel.dates[at]
+    days = ToEvent("event", (f"{event:%Y-%m-%d}",), most=20)(panel).values[:, :, 0]
+    for n in range(len(panel.assets)):
+        for t in (at - 1, at):
+            if panel.mask[t, n] and days[t, n].isfinite():
+                ahead = (event - panel.dates[t]).days
+                assert days[t, n] == pytest.approx(np.log(ahead if ahead > 0 else 20))
