@@ -1,0 +1,40 @@
+"""RiskMetrics: normal returns with an exponentially weighted volatility."""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch.distributions import Normal
+
+from qtorch.data.panel import Panel
+from qtorch.data.window import WindowSpec
+from qtorch.data.windows import WindowSource
+from qtorch.forecast import Forecast
+from qtorch.models.baselines.request import Dates, Request
+
+
+@dataclass(frozen=True)
+class RiskMetrics:
+    """Normal returns with an EWMA volatility, scaled by the square root of the horizon.
+
+    Attributes:
+        spec: horizons, and in its features the decay (.94).
+        min_history: returns that an asset needs.
+        stale: after this many sessions of its exchange without a price an asset has no forecast.
+
+    References:
+        J.P. Morgan (1996), RiskMetrics Technical Document, section 5.2.
+    """
+
+    spec: WindowSpec = WindowSpec()
+    min_history: int = 60
+    stale: int = 5
+
+    def forecast(self, panel: Panel, dates: Dates, *, source: WindowSource | None = None) -> Forecast:
+        """Forecasts every asset of a panel at some of its dates; `source` as of `Forecaster.forecast`."""
+        request = Request.of(panel, dates, self.spec, source, self.min_history, self.stale)
+        valid = request.valid
+        root = torch.tensor([math.sqrt(h) for h in self.spec.horizons], device=valid.device)
+        scale = torch.where(valid, request.source.table.scale[request.position], 1.0)
+        sigma = scale[:, None, :] * root[:, None]
+        return request.answer(Normal(torch.zeros_like(sigma), sigma), self.spec.horizons)
