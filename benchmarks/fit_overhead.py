@@ -20,23 +20,20 @@ import torch
 import qtorch
 from qtorch.data import DataModule, Panel, Window, WindowSpec, load_sample
 from qtorch.training import fit
+from qtorch.training.optimisation import adamw
 
 
 def bare(model: qtorch.Forecaster, batches: list[Window], epochs: int) -> None:
     """The training steps and nothing else."""
     model.train()
-    optimizer = torch.optim.AdamW(
-        model.parameters(), lr=model.learning_rate, weight_decay=model.weight_decay, betas=(0.9, 0.98)
-    )
     steps = epochs * len(batches)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, model.learning_rate, total_steps=steps, pct_start=0.2)
+    optimizer, rate = adamw(model, model.schedule, model.weight_decay, steps)
     for step in range(steps):
-        total, weight = model.negative_log_likelihood(batches[step % len(batches)])
         optimizer.zero_grad()
-        (total / weight.clamp(min=1)).backward()
+        model.mean_loss(batches[step % len(batches)]).backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
-        schedule.step()
+        rate.step()
 
 
 def main() -> None:

@@ -1,17 +1,20 @@
 """Fits a forecaster: early stopping on validation windows, the best state kept."""
 
 import logging
-import tempfile
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import lightning
-import torch
-from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
+from lightning import Trainer
+from lightning.pytorch.callbacks import Callback
 
 from qtorch.data.datamodule import DataModule
+from qtorch.training.averaging import Averaging
+from qtorch.training.best import KeepBest, Patience
+from qtorch.training.checkpoints import EpochSeeds, Plain, RunCheckpoints
 from qtorch.training.forecaster import Forecaster
 
 
@@ -21,51 +24,111 @@ def fit(
     *,
     max_epochs: int = 8,
     patience: int = 3,
+    monitor: str = "val_loss",
+    averaging: float | None = None,
+    checkpoints: str | Path | None = None,
+    seed: int | None = None,
+    compile: bool = False,
     accelerator: str = "auto",
+    devices: Any = 1,
+    strategy: str = "auto",
     precision: Any = "32-true",
     progress: bool = False,
 ) -> float:
     """Trains a model in place and leaves it in its best state, in evaluation mode.
 
-    A short cut for a `lightning.Trainer` with gradient clipping at norm 1, `EarlyStopping` and a `ModelCheckpoint`
-    on ``val_loss``; for anything else, use a Trainer.
+    A short cut for a `lightning.Trainer` with gradient clipping at norm 1, early stopping and the best state kept; for
+    anything else, use a Trainer. The same seeds of model, data and training give the same weights; torch's generator is
+    left in a state that depends on the seed.
 
     Args:
         model: the model.
-        data: its windows, of the model's `spec`.
-        max_epochs: at most; the learning rate's cycle spans them.
-        patience: epochs without a better validation loss before training stops.
+        data: its windows, of the model's `spec` and layout.
+        max_epochs: at most; the learning rate's schedule spans them.
+        patience: epochs without a better validation score before training stops.
+        monitor: the score that decides: ``val_loss``, the objective, or ``val_`` and the name of one of its scores.
+        averaging: decay of a moving average of the weights, which is then validated and kept; None takes the weights
+            as they are.
+        checkpoints: a folder for the run's state after each epoch. A run that was killed goes on from there when it is
+            called again with the same arguments and a fresh model, and comes out as if it had not been.
+        seed: of dropout and noise; None draws one from torch's generator.
+        compile: compile the network, in place.
         accelerator: as of Lightning; ``"auto"`` takes a GPU where there is one.
+        devices: as of Lightning.
+        strategy: as of Lightning; ``"ddp"`` trains on several devices, each with batches of its own.
         precision: as of Lightning; ``"bf16-mixed"`` suits a GPU.
         progress: show a progress bar.
 
     Returns:
-        The best validation loss, nats per target.
+        The best validation score.
 
     Raises:
-        ValueError: the windows of the data are not those that the model is fed.
+        ValueError: the model can't be trained on the data, the score is not one of the objective's, or the folder holds
+            the checkpoint of another run.
+        FloatingPointError: a loss is not finite.
     """
-    if data.spec != model.spec:
-        raise ValueError(f"the data have windows {data.spec}, but the model is fed {model.spec}.")
-    with tempfile.TemporaryDirectory() as folder, _quiet():
-        best = ModelCheckpoint(folder, monitor="val_loss", save_weights_only=True)
+    model.check(data)
+    scores = ["val_loss", *(f"val_{score.name}" for _, score in model.objective.terms)]
+    if monitor not in scores:
+        raise ValueError(f"monitor {monitor!r} is not a validation score of this model; it has {', '.join(scores)}.")
+    best, saved = KeepBest(monitor), None
+    # In this order: the weights are kept while the averaged ones are in place, and a checkpoint knows of both.
+    callbacks: list[Callback] = [EpochSeeds(seed), best, Patience(monitor, patience=patience)]
+    callbacks += [] if averaging is None else [Averaging(averaging)]
+    callbacks += [_Compiled()] if compile else []
+    if checkpoints is not None:
+        about: dict[str, Plain] = {
+            "max_epochs": max_epochs,
+            "patience": patience,
+            "monitor": monitor,
+            "averaging": averaging,
+            "devices": str(devices),
+            "precision": str(precision),
+        }
+        saved = RunCheckpoints(Path(checkpoints).absolute(), about | _about(model, data))
+        callbacks.append(saved)
+    with _quiet():
         trainer = lightning.Trainer(
             accelerator=accelerator,
-            devices=1,
+            devices=devices,
+            strategy=strategy,
             precision=precision,
             max_epochs=max_epochs,
             gradient_clip_val=1.0,
-            callbacks=[best, EarlyStopping("val_loss", patience=patience)],
+            callbacks=callbacks,
+            enable_checkpointing=saved is not None,
             logger=False,
             enable_progress_bar=progress,
             enable_model_summary=False,
             num_sanity_val_steps=0,
         )
         model.train()  # Lightning keeps the mode that it finds; a model that has forecast is in evaluation mode
-        trainer.fit(model, datamodule=data)
-        model.load_state_dict(torch.load(best.best_model_path, weights_only=True)["state_dict"])
+        trainer.fit(model, datamodule=data, ckpt_path=None if saved is None else saved.last, weights_only=True)
     model.eval()
-    return float(best.best_model_score)  # type: ignore[arg-type]
+    return float(trainer.callback_metrics["best"])
+
+
+def _about(model: Forecaster, data: DataModule) -> dict[str, Plain]:
+    """What the outcome of a training depends on, in a few plain values."""
+    return {
+        "objective": repr(model.objective),
+        "schedule": repr(model.schedule),
+        "weight_decay": model.weight_decay,
+        "parameters": sum(parameter.numel() for parameter in model.parameters()),
+        "batch_size": data.batch_size,
+        "batches_per_epoch": data.batches_per_epoch,
+        "data_seed": data.seed,
+        "every_position": data.every_position,
+        "training_windows": len(data.training.entries),
+        "validation_windows": len(data.validation.entries),
+    }
+
+
+class _Compiled(Callback):
+    """Compiles the network, not the LightningModule; here, because a process that is spawned gets it uncompiled."""
+
+    def on_fit_start(self, trainer: Trainer, pl_module: Any) -> None:
+        pl_module.network.compile()
 
 
 @contextmanager

@@ -4,55 +4,44 @@ from collections.abc import Iterable
 from typing import Any
 
 import lightning
-import numpy as np
 import pandas as pd
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor, nn
+from torch.distributions import Distribution
 
-from qtorch.data.errors import DataError, listing
+from qtorch.data.datamodule import DataModule
+from qtorch.data.errors import listing
 from qtorch.data.panel import Panel
+from qtorch.data.panel_windows import PanelWindowSource
+from qtorch.data.sampling import Source
 from qtorch.data.window import Window, WindowSpec
-from qtorch.data.windows import WindowSource
 from qtorch.distributions import Affine
 from qtorch.forecast import Forecast
-
-
-class Network(nn.Module):
-    """An encoder and a head's parameters: what is exported or compiled, and knows no Lightning."""
-
-    head: Any  # a module with parameters_of(hidden) and distribution(*parameters)
-
-    def __init__(self, encoder: nn.Module, head: nn.Module) -> None:
-        super().__init__()
-        self.encoder, self.head = encoder, head
-
-    def forward(
-        self, inputs: Float[Tensor, "B C F"], mask: Bool[Tensor, "B C"], every_position: bool = False
-    ) -> tuple[Float[Tensor, "B *C H"], ...]:
-        """The head's parameter tensors from the window's last session, or from each of its sessions."""
-        hidden = self.encoder(inputs, mask)
-        return self.head.parameters_of(hidden if every_position else hidden[:, -1])
+from qtorch.training.forecasting import forecast
+from qtorch.training.network import Network
+from qtorch.training.objectives import LogScore, Objective
+from qtorch.training.optimisation import Schedule, adamw
 
 
 class Forecaster(lightning.LightningModule):
     """Maps windows to distributions of returns: an encoder, a head, and how to train them.
 
-    Trained by maximum likelihood over the observed targets. Returns are divided by each window's causal scale, so a
-    model pooled over all assets sees them alike; the distribution is mapped back by an affine transform.
+    Returns are divided by each window's causal scale, so a model pooled over all assets sees them alike, and losses
+    are of returns in that unit; the distribution is mapped back by an affine transform. A horizon of h sessions has
+    weight 1/h in the loss, because h consecutive targets overlap and say little more than one.
 
     Args:
-        encoder: a module `(inputs [B, C, F], mask [B, C]) -> hidden [B, C, D]`.
-        head: a module with `parameters_of(hidden)` and `distribution(*parameters)`.
+        encoder: maps windows to hidden states, in asset or in panel layout; see `qtorch.training.Network`.
+        head: maps hidden states to distributions; see there too.
         spec: the windows it is fed.
-        learning_rate: the highest of AdamW's one-cycle schedule.
-        weight_decay: AdamW's.
+        learning_rate: the peak of the default schedule.
+        weight_decay: AdamW's, on matrices that are no embeddings.
+        schedule: of the learning rate, instead of `learning_rate`.
+        objective: what training minimises; `LogScore` by default, which is maximum likelihood.
 
     Raises:
-        ValueError: the encoder or head does not fit the windows.
-
-    References:
-        Loshchilov and Hutter (2019) for AdamW; Smith and Topin (2018) for the schedule.
+        ValueError: the encoder or head does not fit the windows, or there are two learning rates.
     """
 
     def __init__(
@@ -61,8 +50,10 @@ class Forecaster(lightning.LightningModule):
         head: nn.Module,
         spec: WindowSpec | None = None,
         *,
-        learning_rate: float = 3e-3,
+        learning_rate: float | None = None,
         weight_decay: float = 0.01,
+        schedule: Schedule | None = None,
+        objective: Objective | None = None,
     ) -> None:
         super().__init__()
         self.network = Network(encoder, head)
@@ -76,58 +67,117 @@ class Forecaster(lightning.LightningModule):
         ):
             if has is not None and has != needs:
                 raise ValueError(f"the {name} are {has}, but the windows have {needs}. Make both from one WindowSpec.")
-        self.learning_rate, self.weight_decay = learning_rate, weight_decay
-        self._validation = [0.0, 0.0]
+        if self.network.layout not in ("asset", "panel"):
+            raise ValueError(f"an encoder's layout is asset or panel, not {self.network.layout!r}.")
+        if learning_rate is not None and schedule is not None:
+            raise ValueError("the schedule has a learning rate of its own. Give one of schedule and learning_rate.")
+        default = Schedule() if learning_rate is None else Schedule(learning_rate)
+        self.schedule = default if schedule is None else schedule
+        self.weight_decay = weight_decay
+        self.objective = LogScore() if objective is None else objective
+        self._validation: dict[str, Tensor] = {}
+
+    def check(self, data: DataModule) -> None:
+        """Refuses windows that this model can't be trained on.
+
+        Raises:
+            ValueError: they are of another spec or layout, or ask for a forecast from every position of an encoder
+                that has none.
+        """
+        if data.spec != self.spec:
+            raise ValueError(f"the data have windows {data.spec}, but the model is fed {self.spec}.")
+        has = "panel" if isinstance(data.source, PanelWindowSource) else "asset"
+        encoder, wants = type(self.network.encoder).__name__, self.network.layout
+        if has != wants:
+            kind = "PanelWindowSource" if wants == "panel" else "WindowSource"
+            raise ValueError(
+                f"{encoder} is fed windows in {wants} layout, but the data are in {has} layout. "
+                f"Give DataModule(panel, source={kind}(panel, spec), ...)."
+            )
+        if data.every_position and not self.network.causal:
+            raise ValueError(
+                f"{encoder} is not causal: it forecasts from a window's last position alone, and can't be trained on "
+                "every position. Give DataModule(..., every_position=False)."
+            )
 
     def forward(self, window: Window) -> Affine:
-        """The distribution of simple returns, batch shape `[B, H]` or, as the window's target, `[B, C, H]`."""
-        every_position = window.target.ndim == 3
-        parameters = self.network(window.inputs, window.mask, every_position)
-        return Affine(self.network.head.distribution(*parameters), 0.0, window.scale.unsqueeze(-1))
+        """The distribution of simple returns, with the window's target's shape for a batch shape."""
+        return Affine(self._standardised(window), 0.0, window.scale.unsqueeze(self._horizon_axis))
 
-    def negative_log_likelihood(self, window: Window) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
-        """The weighted sum over the observed targets, in nats, of returns in units of the scale; and the weights' sum.
+    def losses(self, window: Window, objective: Objective | None = None) -> tuple[dict[str, Tensor], Tensor]:
+        """An objective (`loss`) and every score in it for each target, and the targets' weights.
 
-        A horizon of h sessions has weight 1/h, because h consecutive targets overlap and say little more than one.
+        Args:
+            window: a batch.
+            objective: the model's own by default.
+
+        Returns:
+            Losses by name and weights, all of the shape of the window's target. Losses are 0 where a target is masked;
+            so are weights, which are one over the horizon elsewhere.
         """
-        scale = window.scale.unsqueeze(-1)
-        log_prob = self(window).log_prob(window.target) + torch.log(scale)
-        weight = window.target_mask / torch.tensor(self.spec.horizons, device=log_prob.device)
-        return -(weight * torch.where(window.target_mask, log_prob, 0.0)).sum(), weight.sum()
+        objective = self.objective if objective is None else objective
+        distribution = self._standardised(window)
+        outcomes = window.target / window.scale.unsqueeze(self._horizon_axis)
+        with torch.autocast(outcomes.device.type, enabled=False):
+            scores = {
+                score.name: (weight, score(distribution, outcomes, window.target_mask))
+                for weight, score in objective.terms
+            }
+        loss = torch.stack([weight * value for weight, value in scores.values()]).sum(0)
+        horizons = torch.tensor(self.spec.horizons, dtype=torch.float32, device=outcomes.device)
+        horizons = horizons if self._horizon_axis == -1 else horizons.unsqueeze(-1)
+        return {"loss": loss} | {name: value for name, (_, value) in scores.items()}, window.target_mask / horizons
+
+    def mean_loss(self, window: Window) -> Float[Tensor, ""]:
+        """The weighted mean of the objective over the window's observed targets."""
+        return _mean(*self.losses(window))
 
     def training_step(self, window: Window, index: int) -> Tensor:
-        """Mean negative log-likelihood over the observed targets."""
-        total, weight = self.negative_log_likelihood(window)
-        loss = total / weight.clamp(min=1)
+        """The weighted mean of the objective over the batch's observed targets.
+
+        Raises:
+            FloatingPointError: it is not finite.
+        """
+        losses, weight = self.losses(window)
+        loss = _mean(losses, weight)
+        self._refuse_non_finite("training", losses["loss"], window)
         self.log("train_loss", loss, prog_bar=True, batch_size=len(window))
         return loss
 
+    def on_fit_start(self) -> None:
+        """Refuses data that the model can't be trained on."""
+        data = getattr(self.trainer, "datamodule", None)
+        if isinstance(data, DataModule):
+            self.check(data)
+
+    def on_validation_epoch_start(self) -> None:
+        """Begins the sums of the epoch."""
+        self._validation = {}
+
     def validation_step(self, window: Window, index: int) -> None:
-        """Adds to the epoch's mean over all observed targets."""
-        total, weight = self.negative_log_likelihood(window)
-        self._validation = [self._validation[0] + total.item(), self._validation[1] + weight.item()]
+        """Adds to the epoch's means over all observed targets.
+
+        Raises:
+            FloatingPointError: the objective is not finite.
+        """
+        losses, weight = self.losses(window)
+        self._refuse_non_finite("validation", losses["loss"], window)
+        for name, value in (*losses.items(), ("weight", torch.ones_like(weight))):
+            self._validation[name] = self._validation.get(name, 0.0) + (weight * value).double().sum()
 
     def on_validation_epoch_end(self) -> None:
-        """Logs the mean of the epoch, over all processes."""
-        sums = torch.tensor(self._validation, dtype=torch.float64, device=self.device)
-        total, weight = self.trainer.strategy.reduce(sums, reduce_op="sum")
-        self._validation = [0.0, 0.0]
-        self.log("val_loss", (total / weight.clamp(min=1.0)).float(), prog_bar=True)
+        """Logs the means of the epoch over all processes: ``val_loss``, and ``val_`` and the name of each score."""
+        sums = self.trainer.strategy.reduce(torch.stack(list(self._validation.values())), reduce_op="sum")
+        means = dict(zip(self._validation, sums / sums[-1].clamp(min=1.0), strict=True))
+        for name in means.keys() - {"weight"}:
+            self.log(f"val_{name}", means[name].float(), prog_bar=name == "loss")
 
     def configure_optimizers(self) -> Any:
-        """AdamW with a one-cycle schedule over the planned number of steps."""
-        optimizer = torch.optim.AdamW(
-            self.parameters(), lr=self.learning_rate, weight_decay=self.weight_decay, betas=(0.9, 0.98)
-        )
-        schedule = torch.optim.lr_scheduler.OneCycleLR(
-            optimizer,
-            max_lr=self.learning_rate,
-            total_steps=int(self.trainer.estimated_stepping_batches),
-            pct_start=0.2,
-        )
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+        """AdamW with warm-up and a cosine over the planned number of steps."""
+        steps = int(self.trainer.estimated_stepping_batches)
+        optimizer, rate = adamw(self, self.schedule, self.weight_decay, steps)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": rate, "interval": "step"}}
 
-    @torch.no_grad()
     def forecast(
         self,
         panel: Panel,
@@ -136,7 +186,7 @@ class Forecaster(lightning.LightningModule):
         min_history: int = 60,
         stale: int = 5,
         batch_size: int = 1024,
-        source: WindowSource | None = None,
+        source: Source | None = None,
     ) -> Forecast:
         """Forecasts every asset of a panel at some of its dates, from what the panel's rows at them know.
 
@@ -147,38 +197,47 @@ class Forecaster(lightning.LightningModule):
             dates: as-of dates, one or many.
             min_history: returns that an asset needs; with fewer it has no forecast.
             stale: after this many sessions of its exchange without a price an asset has no forecast.
-            batch_size: windows evaluated at once.
-            source: the panel's windows, if they have been made already.
+            batch_size: windows of one asset evaluated at once.
+            source: the panel's windows in either layout, if they have been made already.
 
         Raises:
             DataError: a date is not among the panel's, or no asset can be forecast at any.
+            ValueError: the source is of another panel or other windows.
         """
-        dates = pd.DatetimeIndex(np.atleast_1d(np.asarray(dates, dtype="M8[us]")))
-        rows = np.array([panel.row(date) for date in dates])
-        source = WindowSource(panel, self.spec) if source is None else source
-        entries, valid = source.at(rows, min_history, stale)
-        if not valid.any():
-            raise DataError(
-                f"nothing to forecast at {listing(f'{date:%Y-%m-%d}' for date in dates)}: no asset has {min_history} "
-                f"returns and a price within its last {stale} sessions. Give more history, or lower min_history."
-            )
-        training = self.network.training
-        self.network.eval()
-        batches = []
-        for part in entries[valid].split(batch_size):
-            window = source.gather(part).to(self.device)
-            batches.append((*self.network(window.inputs, window.mask), window.scale.unsqueeze(-1)))
-        self.network.train(training)
-        D, N = valid.shape
-        spread = []
-        for values in zip(*batches, strict=True):
-            joined = torch.cat(values).to(valid.device)
-            dense = joined[:1].expand(D, N, -1).clone()  # a placeholder where there is no forecast
-            dense[valid] = joined
-            spread.append(dense.movedim(-1, 1))
-        *parameters, scale = spread
-        distribution = Affine(
-            self.network.head.distribution(*parameters), 0.0, scale.expand(D, len(self.spec.horizons), N)
+        return forecast(self.network, self.spec, panel, dates, min_history, stale, batch_size=batch_size, source=source)
+
+    @property
+    def _horizon_axis(self) -> int:
+        """Of targets: before the assets in panel layout, else the last."""
+        return -1 if self.network.layout == "asset" else -2
+
+    def _standardised(self, window: Window) -> Distribution:
+        """The distribution of returns in units of the scale, with the window's target's shape for a batch shape."""
+        every_position = window.target.ndim == window.inputs.ndim
+        parameters = self.network(window.inputs, window.mask, every_position)
+        if self.network.layout == "panel":
+            last = window.target.ndim - 1  # the horizons' axis, whatever stands behind it
+            parameters = tuple(parameter.movedim(last, last - 1) for parameter in parameters)
+        return self.network.head.distribution(*parameters)
+
+    def _refuse_non_finite(self, stage: str, loss: Tensor, window: Window) -> None:
+        """Raises an error that names the batch, because a step on such a loss makes every weight NaN."""
+        bad = ~torch.isfinite(loss)
+        if not bad.any():
+            return
+        if self.network.layout == "panel":
+            columns = bad.flatten(end_dim=-2).any(0).nonzero().flatten()
+        else:
+            columns = window.asset_index[bad.flatten(1).any(1)].unique()
+        names = getattr(getattr(getattr(self.trainer, "datamodule", None), "source", None), "panel", None)
+        assets = [str(int(n)) if names is None else names.assets[int(n)] for n in columns]
+        every = "all" if bad.sum() == window.target_mask.sum() else "some"
+        raise FloatingPointError(
+            f"the {stage} loss is not finite at epoch {self.current_epoch}, step {self.global_step}: {int(bad.sum())} "
+            f"targets, {every} of the batch, of the assets {listing(assets)}. If all are, the weights are not finite: "
+            "lower the learning rate. Else look at these assets' prices and inputs, and at the head's bounds."
         )
-        at = torch.as_tensor(rows, device=panel.state.device)
-        return Forecast(distribution, valid, panel.state[at], dates, panel.assets, self.spec.horizons)
+
+
+def _mean(losses: dict[str, Tensor], weight: Tensor) -> Float[Tensor, ""]:
+    return ((weight * losses["loss"]).sum() / weight.sum().clamp(min=1)).float()

@@ -1,0 +1,104 @@
+"""From a network and a panel to a forecast at some dates."""
+
+from collections.abc import Iterable
+
+import numpy as np
+import pandas as pd
+import torch
+from jaxtyping import Int64
+from torch import Tensor
+
+from qtorch.data.errors import DataError, listing
+from qtorch.data.panel import Panel
+from qtorch.data.panel_windows import PanelWindowSource
+from qtorch.data.sampling import Source
+from qtorch.data.window import WindowSpec
+from qtorch.data.windows import WindowSource
+from qtorch.distributions import Affine
+from qtorch.forecast import Forecast
+from qtorch.training.network import Network
+
+Dates = Iterable[str | pd.Timestamp] | str | pd.Timestamp
+
+
+@torch.no_grad()
+def forecast(
+    network: Network,
+    spec: WindowSpec,
+    panel: Panel,
+    dates: Dates,
+    min_history: int,
+    stale: int,
+    *,
+    batch_size: int,
+    source: Source | None = None,
+) -> Forecast:
+    """Forecasts every asset of a panel at some of its dates; arguments as of `Forecaster.forecast`.
+
+    An asset is forecast from the window that ends at its own last session up to the date, in panel layout too, where
+    that window holds what all assets had done by then.
+    """
+    dates = pd.DatetimeIndex(np.atleast_1d(np.asarray(dates, dtype="M8[us]")))
+    rows = np.array([panel.row(date) for date in dates])
+    if source is not None and (source.panel is not panel or source.spec != spec):
+        raise ValueError("the source holds the windows of another panel or spec. Give the model's, or leave it out.")
+    if isinstance(source, WindowSource):
+        own = source
+    else:
+        own = WindowSource(panel, spec, None if source is None else source.table)
+    entries, valid = own.at(rows, min_history, stale)
+    if not valid.any():
+        raise DataError(
+            f"nothing to forecast at {listing(f'{date:%Y-%m-%d}' for date in dates)}: no asset has {min_history} "
+            f"returns and a price within its last {stale} sessions. Give more history, or lower min_history."
+        )
+    training = network.training
+    network.eval()
+    try:
+        if network.layout == "asset":
+            chosen = _of_assets(network, own, entries[valid], batch_size)
+        else:
+            across = source if isinstance(source, PanelWindowSource) else PanelWindowSource(panel, spec, own.table)
+            chosen = _of_panels(network, across, *own.places(entries[valid]), batch_size)
+    finally:
+        network.train(training)
+    D, N = valid.shape
+    spread = []
+    for values in chosen:
+        values = values.to(valid.device)
+        dense = values[:1].expand(D, N, *values.shape[1:]).clone()  # a placeholder where there is no forecast
+        dense[valid] = values
+        spread.append(dense.movedim(2, 1))
+    *parameters, scale = spread
+    distribution = Affine(network.head.distribution(*parameters), 0.0, scale.expand(D, len(spec.horizons), N))
+    at = torch.as_tensor(rows, device=panel.state.device)
+    return Forecast(distribution, valid, panel.state[at], dates, panel.assets, spec.horizons)
+
+
+def _of_assets(
+    network: Network, source: WindowSource, entries: Int64[Tensor, " K"], batch_size: int
+) -> tuple[Tensor, ...]:
+    """The head's parameters `[K, H, ...]` and the scales `[K, 1]` of some windows in asset layout."""
+    device = next(network.parameters()).device
+    batches = []
+    for part in entries.split(batch_size):
+        window = source.gather(part).to(device)
+        batches.append((*network(window.inputs, window.mask), window.scale.unsqueeze(-1)))
+    return tuple(torch.cat(values) for values in zip(*batches, strict=True))
+
+
+def _of_panels(
+    network: Network, source: PanelWindowSource, rows: Tensor, columns: Tensor, batch_size: int
+) -> tuple[Tensor, ...]:
+    """The same of some cells of the panel, from the windows in panel layout that end at their rows.
+
+    Hidden states are 0 at masked cells, so that a forecast is taken only where the asset has a session.
+    """
+    device = next(network.parameters()).device
+    ends, place = rows.unique(return_inverse=True)
+    batches = []
+    for part in ends.split(max(1, batch_size // len(source.panel.assets))):
+        window = source.gather(part).to(device)
+        batches.append((*network(window.inputs, window.mask), window.scale.unsqueeze(-1)))
+    cells = place.to(device), columns.long().to(device)
+    return tuple(torch.cat(values)[cells] for values in zip(*batches, strict=True))

@@ -1,0 +1,181 @@
+"""What training minimises: scores of forecast distributions, alone or in a weighted sum."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.distributions import Distribution
+
+from qtorch.distributions import tail_mean
+from qtorch.distributions.checks import require
+from qtorch.risk.measures.tail import checked_level
+from qtorch.risk.scores import crps, fz0, log_score, pinball
+
+LEVELS = (0.99, 0.975, 0.95)
+
+
+class Objective(ABC):
+    """A loss of a forecast distribution and an outcome, lowest in expectation for the true distribution.
+
+    Objectives add up and take positive weights: `LogScore() + 0.5 * FZ0()`.
+    """
+
+    name: str
+
+    def __call__(self, distribution: Distribution, outcomes: Tensor, mask: Tensor) -> Tensor:
+        """The loss of each outcome.
+
+        Args:
+            distribution: forecast, batch shape `[...]`.
+            outcomes: `[...]`, in the unit of the forecast; in training that is the window's scale.
+            mask: `[...]`, which outcomes count.
+
+        Returns:
+            Losses `[...]`; 0 outside the mask, NaN where the forecast is.
+        """
+        return torch.where(mask, self._losses(distribution, outcomes, mask), 0.0)
+
+    @abstractmethod
+    def _losses(self, distribution: Distribution, outcomes: Tensor, mask: Tensor) -> Tensor:
+        """The same, with anything outside the mask."""
+
+    @property
+    def terms(self) -> tuple[tuple[float, "Objective"], ...]:
+        """The scores it is made of, with their weights."""
+        return ((1.0, self),)
+
+    def __add__(self, other: "Objective") -> "Mix":
+        terms = (*self.terms, *other.terms)
+        return Mix([objective for _, objective in terms], [weight for weight, _ in terms])
+
+    def __rmul__(self, weight: float) -> "Mix":
+        return Mix([objective for _, objective in self.terms], [weight * own for own, _ in self.terms])
+
+
+@dataclass(frozen=True)
+class LogScore(Objective):
+    """Minus the log density, in nats: maximum likelihood."""
+
+    name = "log_score"
+
+    def _losses(self, distribution: Distribution, outcomes: Tensor, mask: Tensor) -> Tensor:
+        return log_score(distribution, outcomes, mask)
+
+
+@dataclass(frozen=True)
+class CRPS(Objective):
+    """The continuous ranked probability score, in units of the scale: less moved by outliers than the log score."""
+
+    name = "crps"
+
+    def _losses(self, distribution: Distribution, outcomes: Tensor, mask: Tensor) -> Tensor:
+        return crps(distribution, outcomes, mask)
+
+
+@dataclass(frozen=True)
+class Pinball(Objective):
+    """The mean tick loss of values at risk, in units of the scale.
+
+    Attributes:
+        levels: confidences.
+    """
+
+    levels: Sequence[float] = LEVELS
+    name = "pinball"
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "levels", _levels(self.levels))
+
+    def _losses(self, distribution: Distribution, outcomes: Tensor, mask: Tensor) -> Tensor:
+        quantiles = [_quantile(distribution, 1 - level, outcomes) for level in self.levels]
+        losses = [pinball(outcomes, -q, level, mask) for q, level in zip(quantiles, self.levels, strict=True)]
+        return torch.stack(losses).mean(0)
+
+
+@dataclass(frozen=True)
+class FZ0(Objective):
+    """The mean joint loss of values at risk and expected shortfalls, which trains the left tail and nothing else.
+
+    Its derivative in the value at risk is that of the tick loss over p times the expected shortfall. The body of the
+    distribution gets its gradient through the tail alone, so that it is best added to another score.
+
+    Attributes:
+        levels: confidences.
+
+    References:
+        Patton, Ziegel and Chen (2019), Journal of Econometrics 211, equation 6.
+    """
+
+    levels: Sequence[float] = LEVELS
+    name = "fz0"
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "levels", _levels(self.levels))
+
+    def _losses(self, distribution: Distribution, outcomes: Tensor, mask: Tensor) -> Tensor:
+        losses = []
+        for level in self.levels:
+            var = -_quantile(distribution, 1 - level, outcomes)
+            es = -tail_mean(distribution, 1 - level)
+            losses.append(fz0(outcomes, var, es, level, mask))
+        return torch.stack(losses).mean(0)
+
+
+@dataclass(frozen=True)
+class Mix(Objective):
+    """A weighted sum of scores.
+
+    Attributes:
+        objectives: the scores; no two of one name.
+        weights: positive, one each; all 1 by default.
+
+    Raises:
+        ValueError: a weight is not positive, there is not one each, or two scores have one name.
+
+    Example:
+        >>> mix = LogScore() + 0.5 * FZ0((0.975,))
+        >>> mix == Mix([LogScore(), FZ0((0.975,))], [1.0, 0.5])
+        True
+    """
+
+    objectives: Sequence[Objective]
+    weights: Sequence[float] | None = None
+    name = "mix"
+
+    def __post_init__(self) -> None:
+        given = [1.0] * len(self.objectives) if self.weights is None else [float(weight) for weight in self.weights]
+        require(
+            len(given) == len(self.objectives) > 0 and all(0 < weight < float("inf") for weight in given),
+            "weights",
+            self.weights,
+            f"give a positive number for each of the {len(self.objectives)} objectives",
+        )
+        flat = [
+            (outer * inner, score)
+            for outer, objective in zip(given, self.objectives, strict=True)
+            for inner, score in objective.terms
+        ]
+        names = [score.name for _, score in flat]
+        require(len(set(names)) == len(names), "objectives", names, "give each score once, with all its levels in it")
+        object.__setattr__(self, "objectives", tuple(score for _, score in flat))
+        object.__setattr__(self, "weights", tuple(weight for weight, _ in flat))
+
+    @property
+    def terms(self) -> tuple[tuple[float, Objective], ...]:
+        """The scores it is made of, with their weights."""
+        return tuple(zip(self.weights or (), self.objectives, strict=True))
+
+    def _losses(self, distribution: Distribution, outcomes: Tensor, mask: Tensor) -> Tensor:
+        losses = [weight * score(distribution, outcomes, mask) for weight, score in self.terms]
+        return torch.stack(losses).sum(0)
+
+
+def _levels(levels: Sequence[float]) -> tuple[float, ...]:
+    require(len(levels) > 0, "levels", levels, "give at least one confidence, such as 0.99")
+    return tuple(checked_level(float(level)) for level in levels)
+
+
+def _quantile(distribution: Distribution, probability: float, like: Tensor) -> Tensor:
+    return distribution.icdf(torch.tensor(probability, dtype=torch.float64, device=like.device))
