@@ -1,6 +1,20 @@
 """Encoders, which map windows to hidden states, and baselines, which forecast without training."""
 
 from qtorch.models.baselines import HistoricalSimulation, RiskMetrics
-from qtorch.models.transformer import Transformer
+from qtorch.models.inverted_transformer import InvertedTransformer
+from qtorch.models.panel_transformer import PanelTransformer
+from qtorch.models.patch_transformer import PatchTransformer
+from qtorch.models.recurrent import Recurrent
+from qtorch.models.transformer import SessionCache, TemporalTransformer, Transformer
 
-__all__ = ["HistoricalSimulation", "RiskMetrics", "Transformer"]
+__all__ = [
+    "HistoricalSimulation",
+    "InvertedTransformer",
+    "PanelTransformer",
+    "PatchTransformer",
+    "Recurrent",
+    "RiskMetrics",
+    "SessionCache",
+    "TemporalTransformer",
+    "Transformer",
+]

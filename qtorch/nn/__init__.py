@@ -1,6 +1,29 @@
 """Layers that respect masks, and modules as plain text."""
 
-from qtorch.nn.attention import CausalBlock, causal_mask, rotary
+from qtorch.nn.attention import Block, usable_keys
+from qtorch.nn.clock import days_since_start
+from qtorch.nn.compaction import take, usable_first
+from qtorch.nn.induced import CrossBlock, InducedBlock
+from qtorch.nn.instance_norm import instance_norm
+from qtorch.nn.noise import noisy
+from qtorch.nn.rotary import rotary_angles, rotate
 from qtorch.nn.specs import Spec, build, describe
+from qtorch.nn.steps import last_steps
 
-__all__ = ["CausalBlock", "Spec", "build", "causal_mask", "describe", "rotary"]
+__all__ = [
+    "Block",
+    "CrossBlock",
+    "InducedBlock",
+    "Spec",
+    "build",
+    "days_since_start",
+    "describe",
+    "instance_norm",
+    "last_steps",
+    "noisy",
+    "rotary_angles",
+    "rotate",
+    "take",
+    "usable_first",
+    "usable_keys",
+]

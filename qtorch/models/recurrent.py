@@ -1,0 +1,71 @@
+"""A recurrent net over an asset's own sessions."""
+
+from typing import ClassVar
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+from qtorch.nn import noisy, take, usable_first
+
+CELLS = {"gru": nn.GRU, "lstm": nn.LSTM}
+
+
+class Recurrent(nn.Module):
+    """Encodes each session of a window by a GRU or LSTM that has read it and the usable sessions before it.
+
+    A masked step leaves the state as it is, and its own output is 0. The usable sessions are moved to the front of the
+    window before torch's fused loop runs over it, so that the masked ones come after all that counts.
+
+    Under autocast the loop stays in the parameters' precision: a state's rounding errors add up, and not every CPU
+    trains a bfloat16 LSTM. torch.compile leaves the loop out of its graphs, since unrolled over a window it takes
+    minutes to compile; so ``fullgraph=True`` is refused. torch.export keeps it as one operation.
+
+    Args:
+        in_features: inputs `F`.
+        width: hidden width `D`.
+        depth: layers.
+        cell: ``"gru"`` or ``"lstm"``.
+        dropout: probability, in training, between layers and after the last.
+        input_noise: standard deviation of Gaussian noise added to the inputs in training, as of `TemporalTransformer`.
+
+    Raises:
+        ValueError: the cell is not known.
+
+    References:
+        Cho et al. (2014), Learning Phrase Representations using RNN Encoder-Decoder; Hochreiter and Schmidhuber (1997).
+    """
+
+    layout: ClassVar[str] = "asset"
+    causal: ClassVar[bool] = True
+
+    def __init__(
+        self,
+        in_features: int,
+        width: int = 48,
+        depth: int = 1,
+        cell: str = "gru",
+        dropout: float = 0.1,
+        input_noise: float = 0.3,
+    ) -> None:
+        super().__init__()
+        if cell not in CELLS:
+            raise ValueError(f"cell must be one of {', '.join(CELLS)}, not {cell!r}.")
+        self.in_features, self.width, self.depth, self.cell = in_features, width, depth, cell
+        self.dropout, self.input_noise = dropout, input_noise
+        between = dropout if depth > 1 else 0.0
+        self.layers = CELLS[cell](in_features, width, depth, batch_first=True, dropout=between)
+
+    @property
+    def out_features(self) -> int:
+        """The hidden width `D`."""
+        return self.width
+
+    def forward(self, inputs: Float[Tensor, "B C F"], mask: Bool[Tensor, "B C"]) -> Float[Tensor, "B C D"]:
+        """Hidden states of every position, 0 where masked."""
+        order, place = usable_first(mask)
+        inputs = take(torch.where(mask.unsqueeze(-1), inputs, 0.0), order)
+        with torch.autocast(inputs.device.type, enabled=False):
+            states, _ = self.layers(noisy(inputs, self.input_noise, self.training))
+        states = nn.functional.dropout(take(states, place), self.dropout, self.training)
+        return torch.where(mask.unsqueeze(-1), states, 0.0)
