@@ -61,7 +61,14 @@ def build(path: str) -> dict[str, float]:
     base, start = peak_gib(), time.perf_counter()
     panel = Panel.from_parquet(path)
     seconds = time.perf_counter() - start
-    tensors = (panel.values, panel.state, panel.session_day, panel.exchange_is_session, panel.exchange_next_day)
+    tensors = (
+        panel.values,
+        panel.state,
+        panel.session_day,
+        panel.exchange_is_session,
+        panel.exchange_next_day,
+        panel.exchange_close,
+    )
     size = sum(tensor.numel() * tensor.element_size() for tensor in tensors) / 2**30
     return {"seconds": seconds, "peak": peak_gib() - base, "tensors": size, "observed": int(panel.mask.sum())}
 

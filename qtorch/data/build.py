@@ -10,7 +10,7 @@ import torch
 
 from qtorch.data import clean
 from qtorch.data.adjust import UNADJUSTED, adjust
-from qtorch.data.calendars import Sessions, at_clock, code_of, dates_of, day_number, sessions
+from qtorch.data.calendars import NO_SESSION, Sessions, at_clock, code_of, dates_of, day_number, sessions
 from qtorch.data.cells import Cells
 from qtorch.data.clean import finding
 from qtorch.data.errors import DataError, name_rows
@@ -80,6 +80,7 @@ def build(rows: Rows, rules: Rules, sink: MemorySink | DiskSink, advance: Callab
         "exchange_codes": tuple(calendars),
         "exchange_is_session": is_session[kept],
         "exchange_next_day": torch.from_numpy(np.stack([grid.next_day for grid in grids], axis=1))[kept],
+        "exchange_close": torch.from_numpy(np.stack([grid.latest for grid in grids], axis=1))[kept],
         "delisted": None if delisted is None else {asset: str(date) for asset, date in delisted.items()},
         "findings": pd.concat(findings, ignore_index=True),
     }
@@ -95,6 +96,7 @@ class _Grid:
     is_session_day: np.ndarray
     has_session: np.ndarray  # by row
     next_day: np.ndarray  # by row
+    latest: np.ndarray  # the instant of the last close known, in minutes; by row
 
     @classmethod
     def of(cls, calendar: Sessions, as_of: pd.DatetimeIndex, days: np.ndarray) -> "_Grid":
@@ -105,6 +107,8 @@ class _Grid:
         has_session = np.zeros(len(as_of), dtype=bool)
         has_session[known[known < len(as_of)]] = True
         upcoming = calendar.closes.searchsorted(as_of, side="right")  # the first session not yet known
+        minutes = (calendar.closes.asi8 // 60_000_000).astype(np.int32)
+        latest = np.where(upcoming > 0, minutes[np.maximum(upcoming, 1) - 1], NO_SESSION)
         beyond = upcoming >= len(calendar.days)
         next_day = day_number(calendar.days)[np.minimum(upcoming, len(calendar.days) - 1)]
         if beyond.any():  # the calendar ends with the data: the next weekday is the best that is known
@@ -118,6 +122,7 @@ class _Grid:
             every.isin(calendar.days),
             has_session,
             next_day.astype(np.int32),
+            latest,
         )
 
 

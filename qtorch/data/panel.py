@@ -24,7 +24,7 @@ from qtorch.data.store import TensorFolder
 if TYPE_CHECKING:
     from qtorch.data.quality import Quality
 
-_TENSORS = ("values", "state", "session_day", "exchange_is_session", "exchange_next_day")
+_TENSORS = ("values", "state", "session_day", "exchange_is_session", "exchange_next_day", "exchange_close")
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,6 +50,8 @@ class Panel:
         exchange_codes: the `X` exchanges.
         exchange_is_session: whether a close of the exchange became known between `as_of[t-1]` and `as_of[t]`.
         exchange_next_day: the label of the exchange's next session after those known, in days since 1970.
+        exchange_close: the instant of the exchange's latest close that is known, in minutes since 1970 (UTC); the least
+            int32 before its first.
         delisted: the dates of delistings that are known, by asset; None where nothing is known of them.
         findings: what was noticed or set aside while building: kind, asset, date, row of the frame, detail.
     """
@@ -65,6 +67,7 @@ class Panel:
     exchange_codes: tuple[str, ...]
     exchange_is_session: Bool[Tensor, "T X"]
     exchange_next_day: Int32[Tensor, "T X"]
+    exchange_close: Int32[Tensor, "T X"]
     delisted: Mapping[str, str] | None
     findings: pd.DataFrame
 

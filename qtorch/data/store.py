@@ -17,7 +17,7 @@ from torch import Tensor
 
 from qtorch.data.errors import DataError
 
-_FORMAT = 2  # of the files: what they hold and mean
+_FORMAT = 3  # of the files: what they hold and mean
 _PIECE = 1 << 26  # bytes written at once
 _maps: "weakref.WeakSet[mmap.mmap]" = weakref.WeakSet()
 

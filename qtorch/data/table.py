@@ -195,7 +195,9 @@ def _fill(
         if folder is not None:
             release()
     across = {
-        part: part.across([grids[base] for base in part.bases]) for part in columns if isinstance(part, CrossSection)
+        part: part.across([grids[base] for base in part.bases], panel)
+        for part in columns
+        if isinstance(part, CrossSection)
     }
     for n in range(0, shape[1], BLOCK):
         block = slice(n, min(n + BLOCK, shape[1]))
@@ -238,7 +240,7 @@ def _fingerprint(panel: Panel) -> str:
     digest = hashlib.blake2b(repr((panel.assets, panel.fields, panel.exchanges)).encode(), digest_size=32)
     digest.update(panel.dates.asi8.tobytes())
     digest.update(panel.as_of.asi8.tobytes())
-    for tensor in (panel.exchange_is_session, panel.exchange_next_day):
+    for tensor in (panel.exchange_is_session, panel.exchange_next_day, panel.exchange_close):
         digest.update(tensor.cpu().numpy().tobytes())
     for n in range(0, len(panel.assets), BLOCK):
         block = slice(n, n + BLOCK)

@@ -4,7 +4,7 @@ from qtorch.data.features.dates import DayOfWeek, GapDays, MonthEnd, NextGapDays
 from qtorch.data.features.feature import CrossSection, Feature, FeatureBlock, OwnSessions
 from qtorch.data.features.inputs import Features, default_features
 from qtorch.data.features.labels import Label
-from qtorch.data.features.market import MarketState, Rank, ZScore
+from qtorch.data.features.market import LaterCloses, MarketState, Rank, ZScore
 from qtorch.data.features.series import Absolute, Ewma, Field, Log, Return, Rolling, Scaled, Volatility, WithIndicator
 from qtorch.data.features.volatility import (
     RangeRatio,
@@ -28,6 +28,7 @@ __all__ = [
     "Field",
     "GapDays",
     "Label",
+    "LaterCloses",
     "Log",
     "MarketState",
     "MonthEnd",

@@ -213,11 +213,12 @@ class CrossSection(Feature):
         """Features of one column each."""
 
     @abstractmethod
-    def across(self, base: list[np.ndarray]) -> np.ndarray:
+    def across(self, base: list[np.ndarray], panel: Panel) -> np.ndarray:
         """The values on a grid.
 
         Args:
             base: of each base the values `[T, N]`, NaN where an asset is not observed.
+            panel: the market, for what its exchanges tell.
 
         Returns:
             float `[T, N, F]`, or `[T, 1, F]` where the assets share a value.
@@ -233,7 +234,7 @@ class CrossSection(Feature):
     def __call__(self, panel: Panel) -> FeatureBlock:
         """The feature on all rows of a panel, NaN and masked where an asset is not observed or its look-back runs."""
         base = [feature(panel).values.squeeze(-1).cpu().numpy() for feature in self.bases]
-        values = torch.from_numpy(np.array(self.across(base), dtype=np.float64))
+        values = torch.from_numpy(np.array(self.across(base, panel), dtype=np.float64))
         seen = torch.from_numpy(~np.isnan(np.stack(base)).any(0)).unsqueeze(-1)
         values = torch.where(seen, values.expand(*seen.shape[:2], -1), torch.nan)
         return _block(values.to(panel.values.device), self.names)

@@ -4,12 +4,15 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from qtorch.data.calendars import NO_SESSION
 from qtorch.data.features.feature import CrossSection, Feature, one_column
 from qtorch.data.features.series import FLOOR, Return, Scaled, Volatility, check_decay
 from qtorch.data.features.volatility import log_ratio
 from qtorch.data.features.windowed import ewma
+from qtorch.data.panel import Panel
 
 _ROWS = 256  # dates sorted at once
+_APART = 60  # minutes between closes that are not one
 
 
 @dataclass(frozen=True)
@@ -36,7 +39,7 @@ class Rank(CrossSection):
         """The feature."""
         return (self.of,)
 
-    def across(self, base: list[np.ndarray]) -> np.ndarray:
+    def across(self, base: list[np.ndarray], panel: Panel) -> np.ndarray:
         """The ranks."""
         from scipy.stats import rankdata
 
@@ -76,7 +79,7 @@ class ZScore(CrossSection):
         """The feature."""
         return (self.of,)
 
-    def across(self, base: list[np.ndarray]) -> np.ndarray:
+    def across(self, base: list[np.ndarray], panel: Panel) -> np.ndarray:
         """The scores."""
         (x,) = base
         there = ~np.isnan(x)
@@ -118,7 +121,7 @@ class MarketState(CrossSection):
         """Scaled returns and volatilities, from an asset's first return on."""
         return (Scaled(self.decay, min_sessions=0), Volatility(self.decay, min_sessions=0))
 
-    def across(self, base: list[np.ndarray]) -> np.ndarray:
+    def across(self, base: list[np.ndarray], panel: Panel) -> np.ndarray:
         """The state, `[T, 1, F]`."""
         mean, size, level = (np.empty(len(base[0])) for _ in range(3))
         traded = np.empty(len(mean), dtype=bool)
@@ -147,6 +150,59 @@ class MarketState(CrossSection):
             np.clip(0.5 * np.log(np.maximum(reference, 1e-6)), -3, 1),
         ]
         return np.stack(columns, axis=-1)[:, None, :]
+
+
+@dataclass(frozen=True)
+class LaterCloses(CrossSection):
+    """What markets did that closed after the asset's own on the row: New York's day, as Tokyo will find it at its open.
+
+    With z the returns in units of their volatility: the mean of z over all assets of exchanges that closed an hour or
+    more after the asset's; the mean over those that closed last of all, and its absolute value. 0 for an asset of the
+    last exchange to close, and where none was open.
+
+    Attributes:
+        decay: of the volatility.
+
+    References:
+        Becker, Finnerty and Gupta (1990), The intertemporal relation between the U.S. and Japanese stock markets,
+        Journal of Finance 45.
+    """
+
+    decay: float = 0.94
+
+    def __post_init__(self) -> None:
+        check_decay(self.decay)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return ("later_mean", "latest_mean", "abs_latest_mean")
+
+    @property
+    def bases(self) -> tuple[Feature, ...]:
+        """Scaled returns, from an asset's first on."""
+        return (Scaled(self.decay, min_sessions=0),)
+
+    def across(self, base: list[np.ndarray], panel: Panel) -> np.ndarray:
+        """The means, by exchange."""
+        z, exchange = base[0], np.array(panel.exchange_index)
+        there = ~np.isnan(z)
+        close = panel.exchange_close.cpu().numpy().astype(np.int64)
+        X = close.shape[1]
+        total, count = np.zeros(close.shape), np.zeros(close.shape)
+        for x in range(X):
+            total[:, x] = np.where(there[:, exchange == x], z[:, exchange == x], 0).sum(1, dtype=np.float64)
+            count[:, x] = there[:, exchange == x].sum(1)
+        close = np.where(count > 0, close, NO_SESSION)  # of exchanges on which nothing traded
+        out = np.zeros((*z.shape, 3))
+        for x in range(X):
+            later = close >= close[:, x : x + 1] + _APART
+            latest = later & (close > close.max(1, keepdims=True) - _APART)
+            mean, last = (
+                np.where(which, total, 0).sum(1) / np.maximum(np.where(which, count, 0).sum(1), 1)
+                for which in (later, latest)
+            )
+            out[:, exchange == x] = np.stack([mean, last, np.abs(last)], axis=-1)[:, None, :]
+        return out
 
 
 def _check(of: Feature, user: str, min_assets: int) -> None:

@@ -16,6 +16,7 @@ from qtorch.data.features import (
     Field,
     GapDays,
     Label,
+    LaterCloses,
     Log,
     MarketState,
     MonthEnd,
@@ -64,6 +65,7 @@ ALL = [
     Rank(Return()),
     ZScore(Rolling(Return(), 5, "mean")),
     MarketState(),
+    LaterCloses(),
 ]
 NAMED = pytest.mark.parametrize("feature", ALL, ids=lambda feature: "-".join(feature.names[:1]))
 
@@ -395,3 +397,29 @@ def test_days_to_an_event_count_down_and_start_anew_after_it(panel):
             if panel.mask[t, n] and days[t, n].isfinite():
                 ahead = (event - panel.dates[t]).days
                 assert days[t, n] == pytest.approx(np.log(ahead if ahead > 0 else 20))
+
+
+def test_later_closes_are_those_of_markets_still_open_at_an_assets_own(frame, panel):
+    values = LaterCloses()(panel).values
+    z = Scaled(min_sessions=0)(panel).values[:, :, 0]
+    tokyo, frankfurt, york = (panel.assets.index(name) for name in ("TTT", "EEE", "AAA"))
+    us = [panel.assets.index(name) for name in ("AAA", "BBB")]
+    rows = panel.mask[:, [tokyo, frankfurt, york]].all(1).nonzero().flatten()
+    rows = rows[values[rows, tokyo, 0].isfinite()]
+    assert len(rows) > 100
+    last = z[rows][:, us].nanmean(1)
+    torch.testing.assert_close(values[rows, tokyo, 1], last, atol=1e-6, rtol=0)
+    torch.testing.assert_close(values[rows, tokyo, 2], last.abs(), atol=1e-6, rtol=0)
+    torch.testing.assert_close(values[rows, frankfurt, 0], last, atol=1e-6, rtol=0)
+    torch.testing.assert_close(values[rows, tokyo, 0], z[rows][:, [*us, frankfurt]].nanmean(1), atol=1e-6, rtol=0)
+    assert (values[rows, york] == 0).all()
+
+
+def test_at_londons_close_nothing_has_closed_after_london(frame):
+    london = Panel.from_frame(frame, as_of="16:30 Europe/London")
+    values, z = LaterCloses()(london).values, Scaled(min_sessions=0)(london).values[:, :, 0]
+    tokyo, york = london.assets.index("TTT"), london.assets.index("AAA")
+    both = london.mask[:, [tokyo, york]].all(1) & values[:, tokyo, 0].isfinite()
+    assert both.sum() > 100
+    assert (values[both, tokyo, 2] == z[both, london.assets.index("EEE")].abs().nan_to_num()).double().mean() > 0.9
+    assert (values[both, york, 0] != 0).all()  # its close on this row is yesterday's
