@@ -1,6 +1,6 @@
 """Encoders, which map windows to hidden states, and baselines, which forecast without training."""
 
-from qtorch.models.baselines import HistoricalSimulation, RiskMetrics
+from qtorch.models.baselines import HAR, Ewma, FilteredHistoricalSimulation, Garch, HistoricalSimulation, RiskMetrics
 from qtorch.models.inverted_transformer import InvertedTransformer
 from qtorch.models.panel_transformer import PanelTransformer
 from qtorch.models.patch_transformer import PatchTransformer
@@ -8,6 +8,10 @@ from qtorch.models.recurrent import Recurrent
 from qtorch.models.transformer import SessionCache, TemporalTransformer, Transformer
 
 __all__ = [
+    "HAR",
+    "Ewma",
+    "FilteredHistoricalSimulation",
+    "Garch",
     "HistoricalSimulation",
     "InvertedTransformer",
     "PanelTransformer",

@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.distributions import Distribution
 
 from qtorch.data.features import OwnSessions
+from qtorch.data.features.series import FLOOR
 from qtorch.data.panel import Panel
 from qtorch.data.window import WindowSpec
 from qtorch.data.windows import WindowSource
@@ -76,10 +77,23 @@ class Request:
         return torch.where(self.valid, self.position - self.source.table.start, 0)
 
     @cached_property
+    def sessions(self) -> OwnSessions:
+        """Each asset's own sessions, counted as in `last`."""
+        return OwnSessions(self.panel)
+
+    def own(self, values: np.ndarray) -> Float64[Tensor, "L N"]:
+        """Values `[N, L]` at own sessions with the sessions in front, on the panel's device."""
+        return torch.from_numpy(values).to(self.valid.device).T.contiguous()
+
+    @cached_property
     def returns(self) -> Float64[Tensor, "L N"]:
         """Each asset's own simple returns from its first on, NaN after its last."""
-        own = OwnSessions(self.panel).returns
-        return torch.from_numpy(own).to(self.valid.device).T.contiguous()
+        return self.own(self.sessions.returns)
+
+    @property
+    def floor(self) -> float:
+        """The least variance of a return: a price that never moves must not make a law without a width."""
+        return FLOOR**2
 
     def answer(self, distribution: Distribution, horizons: tuple[int, ...]) -> Forecast:
         """The forecast that a distribution of batch shape `[D, H, N]` is."""
