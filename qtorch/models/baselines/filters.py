@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float64, Int64
@@ -48,6 +48,7 @@ class Filtered:
         return torch.where(place >= 0, chosen, torch.nan)
 
 
+@runtime_checkable
 class Filter(Protocol):
     """What filters the returns of a request."""
 
