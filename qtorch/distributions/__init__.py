@@ -7,6 +7,7 @@ from qtorch.distributions.generalized_pareto import GeneralizedPareto
 from qtorch.distributions.hansen_skewed_t import HansenSkewedT
 from qtorch.distributions.indexing import take
 from qtorch.distributions.johnson_su import JohnsonSU
+from qtorch.distributions.joining import concatenate, stack
 from qtorch.distributions.jump_student_t import JumpStudentT
 from qtorch.distributions.log_tails import log_cdf, log_sf, log_tails
 from qtorch.distributions.mixture import Mixture
@@ -34,12 +35,14 @@ __all__ = [
     "SkewedStudentT",
     "SplicedTails",
     "StudentT",
+    "concatenate",
     "log_cdf",
     "log_moment_generating",
     "log_sf",
     "log_tails",
     "partial_mean",
     "register_tail_mean",
+    "stack",
     "tail_mean",
     "take",
 ]

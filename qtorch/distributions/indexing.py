@@ -44,5 +44,5 @@ def _affine(distribution: Affine, index: Any) -> Affine:
 
 @take.register
 def _empirical(distribution: Empirical, index: Any) -> Empirical:
-    weights = distribution.weights
+    weights, index = distribution.weights, keep_last(index)
     return Empirical(distribution.values[index], None if weights is None else weights[index])

@@ -1,0 +1,139 @@
+"""Several batches of distributions as one."""
+
+from collections.abc import Callable, Sequence
+from functools import singledispatch
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.distributions import Distribution
+
+from qtorch.distributions.affine import Affine
+from qtorch.distributions.empirical import Empirical
+from qtorch.distributions.exp_minus_one import ExpMinusOne
+from qtorch.distributions.jump_student_t import JumpStudentT
+from qtorch.distributions.mixture import Mixture
+from qtorch.distributions.quantile_spline import QuantileSpline
+from qtorch.distributions.spliced_tails import SplicedTails
+
+Join = Callable[[list[Tensor]], Tensor]
+
+
+def stack(distributions: Sequence[Distribution]) -> Distribution:
+    """Distributions of one class and batch shape `[...]` as one of batch shape `[..., K]`: a mixture's components.
+
+    Args:
+        distributions: `K` of them, without event dimension. Classes whose parameters, named in `arg_constraints`, are
+            tensors of the batch shape can be joined as they are; others register their own way with `joined.register`.
+
+    Raises:
+        ValueError: they are none, of several classes or of several shapes.
+
+    Example:
+        >>> from torch.distributions import Normal
+        >>> parts = stack([Normal(torch.zeros(3), 1.0), Normal(torch.ones(3), 2.0)])
+        >>> parts.batch_shape, Mixture(torch.tensor([0.5, 0.5]), parts).mean
+        (torch.Size([3, 2]), tensor([0.5000, 0.5000, 0.5000]))
+    """
+    shape = _checked(distributions)[0].batch_shape
+    if any(distribution.batch_shape != shape for distribution in distributions):
+        raise ValueError(
+            f"laws of one batch shape are stacked, not of {[tuple(d.batch_shape) for d in distributions]}."
+        )
+    return joined(distributions[0], distributions, lambda tensors: torch.stack(tensors, dim=len(shape)))
+
+
+def concatenate(distributions: Sequence[Distribution]) -> Distribution:
+    """Distributions of one class as one, one after the other along the first dimension of the batch.
+
+    Args:
+        distributions: of batch shapes that differ in the first dimension alone, without event dimension.
+
+    Raises:
+        ValueError: they are none, of several classes or of shapes that do not fit.
+    """
+    shapes = [tuple(distribution.batch_shape) for distribution in _checked(distributions)]
+    if not shapes[0] or any(shape[1:] != shapes[0][1:] for shape in shapes):
+        raise ValueError(f"laws are concatenated along the first dimension of the batch; theirs are {shapes}.")
+    return joined(distributions[0], distributions, torch.cat)
+
+
+@singledispatch
+def joined(first: Distribution, distributions: Sequence[Distribution], join: Join) -> Distribution:
+    """The distribution whose parameters are those of several, joined.
+
+    Args:
+        first: the first of them, which decides how.
+        distributions: of the class of the first.
+        join: makes one tensor of several whose leading dimensions are those of their laws' batches.
+    """
+    parameters: dict[str, Any] = {name: _joined(distributions, name, join) for name in first.arg_constraints}
+    return type(first)(**parameters, validate_args=False)
+
+
+@joined.register
+def _affine(first: Affine, distributions: Sequence[Any], join: Join) -> Affine:
+    base = _bases(distributions, "base", join)
+    return Affine(base, _joined(distributions, "loc", join), _joined(distributions, "scale", join))
+
+
+@joined.register
+def _empirical(first: Empirical, distributions: Sequence[Any], join: Join) -> Empirical:
+    sizes = {distribution.values.shape[-1] for distribution in distributions}
+    weighted = {distribution.weights is not None for distribution in distributions}
+    if len(sizes) > 1 or len(weighted) > 1:
+        raise ValueError(f"empirical laws are joined if all have as many values, and weights or none; not {sizes}.")
+    values = join([distribution.values for distribution in distributions])
+    return Empirical(values, join([d.weights for d in distributions]) if weighted == {True} else None)
+
+
+@joined.register
+def _exp_minus_one(first: ExpMinusOne, distributions: Sequence[Any], join: Join) -> ExpMinusOne:
+    return ExpMinusOne(_bases(distributions, "base", join))
+
+
+@joined.register
+def _mixture(first: Mixture, distributions: Sequence[Any], join: Join) -> Mixture:
+    """The dimension of the components stays last, as `stack` of their batches puts the new one before it."""
+    weights = join([distribution.weights for distribution in distributions])
+    parts = [distribution.components for distribution in distributions]
+    _checked(parts)
+    return Mixture(weights, joined(parts[0], parts, join), validate_args=False)
+
+
+@joined.register
+def _jump_student_t(first: JumpStudentT, distributions: Sequence[Any], join: Join) -> JumpStudentT:
+    if any(distribution.parameters != first.parameters for distribution in distributions):
+        raise ValueError("JumpStudentT is one law for its whole batch; several can't be joined.")
+    return first.expand(join([torch.empty(d.batch_shape, device="meta") for d in distributions]).shape)
+
+
+@joined.register
+def _spliced_tails(first: SplicedTails, distributions: Sequence[Any], join: Join) -> SplicedTails:
+    parameters = {name: _joined(distributions, name, join) for name in first.arg_constraints}
+    return SplicedTails(_bases(distributions, "body", join), **parameters, validate_args=False)
+
+
+@joined.register
+def _quantile_spline(first: QuantileSpline, distributions: Sequence[Any], join: Join) -> QuantileSpline:
+    points = {name: join([getattr(d, name) for d in distributions]) for name in first.arg_constraints}
+    return QuantileSpline(**points, base=_bases(distributions, "base", join), validate_args=False)
+
+
+def _joined(distributions: Sequence[Distribution], name: str, join: Join) -> Tensor:
+    """A parameter of them all; one may have it where another has not, as tails may have a scale of their own."""
+    if not all(name in distribution.arg_constraints for distribution in distributions):
+        raise ValueError(f"not all of the laws to join have a {name}.")
+    return join([getattr(distribution, name).expand(distribution.batch_shape) for distribution in distributions])
+
+
+def _bases(distributions: Sequence[Any], name: str, join: Join) -> Distribution:
+    bases = [getattr(distribution, name) for distribution in distributions]
+    return joined(_checked(bases)[0], bases, join)
+
+
+def _checked(distributions: Sequence[Distribution]) -> Sequence[Distribution]:
+    kinds = {type(distribution).__name__ for distribution in distributions}
+    if len(kinds) != 1 or any(distribution.event_shape for distribution in distributions):
+        raise ValueError(f"univariate laws of one class are joined, not {sorted(kinds)}.")
+    return distributions
