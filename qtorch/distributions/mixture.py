@@ -139,6 +139,7 @@ class Mixture(Distribution):
     def _weighted(self, log_values: Tensor) -> Tensor:
         """Log of sum w exp(log_values)."""
         weights = self.weights.clamp(min=torch.finfo(self.weights.dtype).tiny)  # a weight of 0 has no log, nor gradient
+        weights = weights.to(log_values.dtype)  # a log in float32 is off by what Newton's method would then chase
         nothing = (log_values == -torch.inf).all(-1, keepdim=True)  # nor has a sum of nothing
         total = torch.logsumexp(torch.log(weights) + torch.where(nothing, 0.0, log_values), dim=-1)
         return torch.where(nothing.squeeze(-1), -torch.inf, total)
