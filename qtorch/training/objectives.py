@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
+from jaxtyping import Float64
 from torch import Tensor
 from torch.distributions import Distribution
 
@@ -89,7 +90,7 @@ class Pinball(Objective):
         object.__setattr__(self, "levels", _levels(self.levels))
 
     def _losses(self, distribution: Distribution, outcomes: Tensor, mask: Tensor) -> Tensor:
-        quantiles = [_quantile(distribution, 1 - level, outcomes) for level in self.levels]
+        quantiles = distribution.icdf(_masses(self.levels, outcomes))
         losses = [pinball(outcomes, -q, level, mask) for q, level in zip(quantiles, self.levels, strict=True)]
         return torch.stack(losses).mean(0)
 
@@ -115,11 +116,9 @@ class FZ0(Objective):
         object.__setattr__(self, "levels", _levels(self.levels))
 
     def _losses(self, distribution: Distribution, outcomes: Tensor, mask: Tensor) -> Tensor:
-        losses = []
-        for level in self.levels:
-            var = -_quantile(distribution, 1 - level, outcomes)
-            es = -tail_mean(distribution, 1 - level)
-            losses.append(fz0(outcomes, var, es, level, mask))
+        masses = _masses(self.levels, outcomes)
+        quantiles, means = distribution.icdf(masses), tail_mean(distribution, masses)
+        losses = [fz0(outcomes, -q, -e, level, mask) for q, e, level in zip(quantiles, means, self.levels, strict=True)]
         return torch.stack(losses).mean(0)
 
 
@@ -177,5 +176,7 @@ def _levels(levels: Sequence[float]) -> tuple[float, ...]:
     return tuple(checked_level(float(level)) for level in levels)
 
 
-def _quantile(distribution: Distribution, probability: float, like: Tensor) -> Tensor:
-    return distribution.icdf(torch.tensor(probability, dtype=torch.float64, device=like.device))
+def _masses(levels: Sequence[float], outcomes: Tensor) -> Float64[Tensor, "levels ..."]:
+    """Left-tail masses in front of the outcomes' axes: all levels in one call, whose cost is mostly its own."""
+    masses = torch.tensor([1 - level for level in levels], dtype=torch.float64, device=outcomes.device)
+    return masses.reshape(-1, *(1,) * outcomes.ndim)

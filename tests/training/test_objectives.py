@@ -62,9 +62,9 @@ def test_a_forecast_that_is_nan_is_not_hidden(objective):
 
 @shapes
 def test_the_true_scale_minimises_the_mean(objective):
-    y = StudentT(5.0, 0.0, 1.0).expand((60_000,)).sample().double()
+    y = StudentT(5.0, 0.0, 1.0).expand((20_000,)).sample().double()
     mask = torch.ones_like(y, dtype=torch.bool)
-    scales = torch.tensor([0.7, 0.85, 1.0, 1.2, 1.45], dtype=torch.float64)
+    scales = torch.tensor([0.6, 0.8, 1.0, 1.25, 1.6], dtype=torch.float64)
     means = [objective(StudentT(5.0, 0.0, scale).expand(y.shape), y, mask).mean() for scale in scales]
     assert int(torch.stack(means).argmin()) == 2
 
