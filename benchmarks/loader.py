@@ -17,50 +17,16 @@ import logging
 import os
 import resource
 import statistics
-import subprocess
 import sys
 import time
 import warnings
 from itertools import islice
-from pathlib import Path
 from typing import Any
 
 from loader_peers import LOADERS, Batches, Loader, Task
+from worker import Worker, interpreter
 
 WARM_UP = 3  # batches
-
-
-class Worker:
-    """A loader in a process of its own: it says how its set-up went, then runs for as long as it is told to."""
-
-    def __init__(self, name: str, python: str, threads: int) -> None:
-        counts = {f"{library}_NUM_THREADS": str(threads) for library in ("OMP", "MKL", "NUMBA")}
-        self._process = subprocess.Popen(
-            [python, str(Path(__file__).resolve()), "--worker", name],
-            env=os.environ | counts,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        self.facts = self._answer()
-
-    def run(self, seconds: float, cpu: bool) -> float:
-        """Windows per second, of the clock or of processor time."""
-        assert self._process.stdin is not None
-        print(json.dumps([seconds, cpu]), file=self._process.stdin, flush=True)
-        return float(self._answer())
-
-    def stop(self) -> float:
-        """Ends the process; its peak memory in MB."""
-        return float(self._process.communicate("\n")[0])
-
-    def _answer(self) -> Any:
-        assert self._process.stdout is not None
-        line = self._process.stdout.readline()
-        if not line:
-            raise RuntimeError(self._process.communicate()[1])
-        return json.loads(line)
 
 
 def work(name: str) -> None:
@@ -108,13 +74,6 @@ def check(loader: Loader, task: Task, batch: dict[str, Any]) -> dict[str, Any]:
     return {"masks": mask is not None, "observed": None if mask is None else float(mask.float().mean())}
 
 
-def interpreter(needs: str, pythons: list[str]) -> str | None:
-    """The first interpreter that can import a module."""
-    package = needs.partition(".")[0]
-    code = f"import importlib.util, sys; sys.exit(importlib.util.find_spec({package!r}) is None)"
-    return next((python for python in pythons if subprocess.run([python, "-c", code]).returncode == 0), None)
-
-
 def table(names: list[str], pythons: list[str], rounds: int, seconds: float, threads: int, cpu: bool) -> str:
     """Runs the loaders in turn and lays the results out in Markdown, fastest first."""
     workers: dict[str, Worker] = {}
@@ -123,7 +82,7 @@ def table(names: list[str], pythons: list[str], rounds: int, seconds: float, thr
         if python is None:
             print(f"{name}: no interpreter has {LOADERS[name].needs.partition('.')[0]}; see --python", file=sys.stderr)
             continue
-        workers[name] = Worker(name, python, threads)
+        workers[name] = Worker(__file__, name, python, threads)
         print(f"{name}: set up in {workers[name].facts['setup']:.1f} s", file=sys.stderr)
     rates = [{name: worker.run(seconds, cpu) for name, worker in workers.items()} for _ in range(rounds)]
     lines = [

@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from qtorch.nn import Block, instance_norm, last_steps, noisy, usable_keys
+from qtorch.nn import Block, Dropout, instance_norm, last_steps, noisy, usable_keys
 
 
 class InvertedTransformer(nn.Module):
@@ -68,6 +68,7 @@ class InvertedTransformer(nn.Module):
         self.embed_level = nn.Linear(2 * channels, width, bias=False) if standardise else None
         self.blocks = nn.ModuleList(Block(width, heads, expansion, dropout) for _ in range(depth))
         self.norm = nn.LayerNorm(width)
+        self.drop = Dropout(dropout)
         self.join = None if layout == "panel" else nn.Linear(in_features * width, width)
 
     @property
@@ -101,7 +102,7 @@ class InvertedTransformer(nn.Module):
             tokens = tokens + level
         seen = mask.any(1)
         allowed, _ = usable_keys(seen)
-        tokens = nn.functional.dropout(tokens, self.dropout, self.training)
+        tokens = self.drop(tokens)
         for block in self.blocks:
             tokens = block(tokens, allowed)
         return self.norm(tokens), seen

@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from qtorch.nn import Block, instance_norm, last_steps, noisy, usable_keys
+from qtorch.nn import Block, Dropout, instance_norm, last_steps, noisy, usable_keys
 
 
 class PatchTransformer(nn.Module):
@@ -76,6 +76,7 @@ class PatchTransformer(nn.Module):
         self.place = nn.Parameter(0.02 * torch.randn(patches, width))
         self.blocks = nn.ModuleList(Block(width, heads, expansion, dropout) for _ in range(depth))
         self.norm = nn.LayerNorm(width)
+        self.drop = Dropout(dropout)
         self.flatten = nn.Linear(in_features * patches * width, self.out_features)
         self.level = nn.Linear(2 * in_features, self.out_features, bias=False) if standardise else None
 
@@ -97,7 +98,7 @@ class PatchTransformer(nn.Module):
         seen = usable.any(-1)
         allowed, _ = usable_keys(seen)
         allowed = allowed.repeat_interleave(F, dim=0)
-        tokens = nn.functional.dropout(tokens, self.dropout, self.training)
+        tokens = self.drop(tokens)
         for block in self.blocks:
             tokens = block(tokens, allowed)
         tokens = torch.where(seen[:, None, :, None], self.norm(tokens).unflatten(0, (B, F)), 0.0)

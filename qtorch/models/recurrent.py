@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from qtorch.nn import noisy, take, usable_first
+from qtorch.nn import Dropout, noisy, take, usable_first
 
 CELLS = {"gru": nn.GRU, "lstm": nn.LSTM}
 
@@ -55,6 +55,7 @@ class Recurrent(nn.Module):
         self.dropout, self.input_noise = dropout, input_noise
         between = dropout if depth > 1 else 0.0
         self.layers = CELLS[cell](in_features, width, depth, batch_first=True, dropout=between)
+        self.drop = Dropout(dropout)
 
     @property
     def out_features(self) -> int:
@@ -67,5 +68,4 @@ class Recurrent(nn.Module):
         inputs = take(torch.where(mask.unsqueeze(-1), inputs, 0.0), order)
         with torch.autocast(inputs.device.type, enabled=False):
             states, _ = self.layers(noisy(inputs, self.input_noise, self.training))
-        states = nn.functional.dropout(take(states, place), self.dropout, self.training)
-        return torch.where(mask.unsqueeze(-1), states, 0.0)
+        return torch.where(mask.unsqueeze(-1), self.drop(take(states, place)), 0.0)

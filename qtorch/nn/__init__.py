@@ -3,6 +3,7 @@
 from qtorch.nn.attention import Block, usable_keys
 from qtorch.nn.clock import days_since_start
 from qtorch.nn.compaction import take, usable_first
+from qtorch.nn.dropout import Dropout
 from qtorch.nn.induced import CrossBlock, InducedBlock
 from qtorch.nn.instance_norm import instance_norm
 from qtorch.nn.noise import noisy
@@ -13,6 +14,7 @@ from qtorch.nn.steps import last_steps
 __all__ = [
     "Block",
     "CrossBlock",
+    "Dropout",
     "InducedBlock",
     "Spec",
     "build",

@@ -4,6 +4,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from qtorch.nn.dropout import Dropout
 from qtorch.nn.rotary import Angles, rotate
 
 
@@ -37,11 +38,12 @@ class Block(nn.Module):
         super().__init__()
         if width % heads:
             raise ValueError(f"width {width} must be a multiple of the heads, {heads}.")
-        self.heads, self.dropout, self.drop_weights = heads, dropout, drop_weights
+        self.heads, self.weight_dropout = heads, dropout if drop_weights else 0.0
         self.attention_norm = nn.LayerNorm(width)
         self.qkv = nn.Linear(width, 3 * width, bias=False)
         self.out = nn.Linear(width, width, bias=False)
         self.feedforward = feedforward(width, expansion, dropout)
+        self.drop = Dropout(0.0 if drop_weights else dropout)
 
     def forward(
         self,
@@ -60,9 +62,10 @@ class Block(nn.Module):
             angles: of rotary positions.
             causal: each position may attend to itself and those before it; without `allowed`.
         """
-        qk, v = self._project(hidden)
-        q, k = (qk if angles is None else rotate(qk, angles)).unbind(0)
-        weight_dropout = self.dropout if self.training and self.drop_weights else 0.0
+        q, k, v = self._project(hidden)
+        if angles is not None:
+            q, k = rotate(q, angles), rotate(k, angles)
+        weight_dropout = self.weight_dropout if self.training else 0.0
         mixed = nn.functional.scaled_dot_product_attention(
             q, k, v, attn_mask=allowed, dropout_p=weight_dropout, is_causal=causal
         )
@@ -85,8 +88,7 @@ class Block(nn.Module):
             angles: of all `K = M + k` positions.
             allowed: which new position may attend to which of all.
         """
-        qk, v = self._project(hidden)
-        q, k = qk.unbind(0)
+        q, k, v = self._project(hidden)
         keys, values = torch.cat([keys, k], dim=-2), torch.cat([values, v], dim=-2)
         cos, sin = angles
         new = q.shape[-2]
@@ -94,20 +96,17 @@ class Block(nn.Module):
         mixed = nn.functional.scaled_dot_product_attention(q, rotate(keys, angles), values, attn_mask=allowed)
         return self._add(hidden, mixed, None), keys, values
 
-    def _project(self, hidden: Tensor) -> tuple[Tensor, Tensor]:
-        """Queries and keys `[2, B, heads, C, width]`, and values."""
-        qkv = self.qkv(self.attention_norm(hidden)).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
-        return qkv[:2], qkv[2]
+    def _project(self, hidden: Tensor) -> list[Tensor]:
+        """Queries, keys and values, `[B, heads, C, width]` each."""
+        qkv = self.qkv(self.attention_norm(hidden)).chunk(3, dim=-1)  # in backward one concatenation
+        return [part.unflatten(-1, (self.heads, -1)).transpose(1, 2) for part in qkv]
 
     def _add(self, hidden: Tensor, mixed: Tensor, some: Tensor | None) -> Tensor:
         mixed = mixed.transpose(1, 2).flatten(2)
         if some is not None:
             mixed = torch.where(some, mixed, 0.0)
-        hidden = hidden + self._drop(self.out(mixed))
-        return hidden + self._drop(self.feedforward(hidden))
-
-    def _drop(self, added: Tensor) -> Tensor:
-        return nn.functional.dropout(added, self.dropout, self.training and not self.drop_weights)
+        hidden = self.drop(self.out(mixed), onto=hidden)
+        return self.drop(self.feedforward(hidden), onto=hidden)
 
 
 def feedforward(width: int, expansion: int, dropout: float) -> nn.Sequential:
@@ -116,6 +115,6 @@ def feedforward(width: int, expansion: int, dropout: float) -> nn.Sequential:
         nn.LayerNorm(width),
         nn.Linear(width, expansion * width),
         nn.GELU(),
-        nn.Dropout(dropout),
+        Dropout(dropout),
         nn.Linear(expansion * width, width),
     )

@@ -5,6 +5,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from qtorch.nn.attention import feedforward
+from qtorch.nn.dropout import Dropout
 
 
 class CrossBlock(nn.Module):
@@ -12,12 +13,13 @@ class CrossBlock(nn.Module):
 
     def __init__(self, width: int, heads: int, expansion: int, dropout: float) -> None:
         super().__init__()
-        self.heads, self.dropout = heads, dropout
+        self.heads = heads
         self.query_norm, self.key_norm = nn.LayerNorm(width), nn.LayerNorm(width)
         self.query = nn.Linear(width, width, bias=False)
         self.key_value = nn.Linear(width, 2 * width, bias=False)
         self.out = nn.Linear(width, width, bias=False)
         self.feedforward = feedforward(width, expansion, dropout)
+        self.drop = Dropout(dropout)
 
     def forward(
         self,
@@ -28,16 +30,13 @@ class CrossBlock(nn.Module):
     ) -> Float[Tensor, "B Q D"]:
         """States that have attended to others; masks as of `Block`."""
         q = self.query(self.query_norm(hidden)).unflatten(-1, (self.heads, -1)).transpose(1, 2)
-        kv = self.key_value(self.key_norm(others)).unflatten(-1, (2, self.heads, -1)).permute(2, 0, 3, 1, 4)
-        mixed = nn.functional.scaled_dot_product_attention(q, kv[0], kv[1], attn_mask=allowed)
+        k, v = self.key_value(self.key_norm(others)).unflatten(-1, (2, self.heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)
+        mixed = nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=allowed)
         mixed = mixed.transpose(1, 2).flatten(2)
         if some is not None:
             mixed = torch.where(some, mixed, 0.0)
-        hidden = hidden + self._drop(self.out(mixed))
-        return hidden + self._drop(self.feedforward(hidden))
-
-    def _drop(self, added: Tensor) -> Tensor:
-        return nn.functional.dropout(added, self.dropout, self.training)
+        hidden = self.drop(self.out(mixed), onto=hidden)
+        return self.drop(self.feedforward(hidden), onto=hidden)
 
 
 class InducedBlock(nn.Module):

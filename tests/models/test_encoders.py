@@ -90,20 +90,15 @@ def test_masked_values_get_no_gradient_and_others_a_finite_one(encoder):
 
 def test_more_padding_on_the_left_changes_nothing(encoder):
     inputs, mask = batch(encoder)
-    if not encoder.causal:
-        encoder.context = C + 9  # a longer context than the window's, so that padding is not cut off
-        encoder = wide(encoder)
+    if not encoder.causal:  # one with room for the padding
+        spec = describe(encoder)
+        encoder = build(spec | {"init_args": spec["init_args"] | {"context": C + 9}}).eval()
     hidden = encoder(inputs, mask)
     padding = torch.full((B, 9, *inputs.shape[2:]), torch.nan)
     longer = encoder(
         torch.cat([padding, inputs], 1), torch.cat([torch.zeros(B, 9, *mask.shape[2:], dtype=torch.bool), mask], 1)
     )
     torch.testing.assert_close(longer[:, -hidden.shape[1] :], hidden, rtol=0, atol=2e-6)
-
-
-def wide(encoder: nn.Module) -> nn.Module:
-    """The same kind of encoder for the context that it now says it has."""
-    return build(describe(encoder)).eval()
 
 
 @pytest.mark.parametrize("name", CAUSAL)
@@ -185,7 +180,8 @@ def test_assets_see_each_other_but_not_those_that_are_closed(name):
 
 
 def test_noise_and_dropout_are_there_in_training_alone(encoder):
-    noisy = build(describe(encoder) | {"init_args": describe(encoder)["init_args"] | {"input_noise": 0.3}})
+    spec = describe(encoder)
+    noisy = build(spec | {"init_args": spec["init_args"] | {"input_noise": 0.3, "dropout": 0.2}})
     noisy.load_state_dict(encoder.state_dict())
     inputs, mask = batch(encoder)
     hidden = encoder(inputs, mask)

@@ -1,0 +1,222 @@
+"""Training steps of qtorch's PatchTransformer beside other libraries' PatchTST at equal size, in samples per second.
+
+    python benchmarks/patch_transformer.py [names] [--python PATH ...] [--rounds 7] [--steps 4] [--threads 2] [--cpu]
+
+A step is forward pass, loss, backward pass and Adam on a batch of 64 windows of one series: 256 past steps, 4 % of them
+missing, 10 future ones; three blocks of width 128 with 8 heads and feed-forward layers of 256, patches of 16 steps 8
+apart, dropout .2. All forecast points and are trained on the mean absolute error but GluonTS, which forecasts Student-t
+laws from a wider last layer. Each runs in a process of its own, under the first interpreter that has its library (this
+one, then those of --python). Runs alternate, so that other work on the machine slows all alike; figures are medians
+over the rounds, and it is their ratios that count. On a machine with other work take `--threads 1 --cpu`, which counts
+processor time. ``qtorch, compiled`` compiles encoder and loss with torch.compile; its set-up takes a minute or more.
+"""
+
+import argparse
+import json
+import logging
+import os
+import statistics
+import sys
+import time
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from worker import Worker, interpreter
+
+BATCH, CONTEXT, HORIZON = 64, 256, 10
+WIDTH, DEPTH, HEADS, FEEDFORWARD, PATCH, STRIDE, DROPOUT = 128, 3, 8, 256, 16, 8, 0.2
+
+Trained = tuple[Any, Callable[..., Any]]  # a module, and its loss of past, past_mask, future, future_mask
+
+
+def ours() -> Trained:
+    """Forecasts in units of the window's own scale, mapped back, as reversible instance normalisation does."""
+    from qtorch.models import PatchTransformer
+    from qtorch.nn import instance_norm
+
+    model = PatchTransformer(
+        1,
+        context=CONTEXT,
+        width=WIDTH,
+        depth=DEPTH,
+        heads=HEADS,
+        expansion=FEEDFORWARD // WIDTH,
+        dropout=DROPOUT,
+        input_noise=0.0,
+        patch=PATCH,
+        stride=STRIDE,
+        out_features=HORIZON,
+    )
+
+    def loss(past: Any, past_mask: Any, future: Any, future_mask: Any) -> Any:
+        usable = past_mask.bool()
+        _, mean, deviation = instance_norm(past, usable)
+        forecast = model(past.unsqueeze(-1), usable)[:, 0] * deviation[:, None] + mean[:, None]
+        return ((forecast - future).abs() * future_mask).sum() / future_mask.sum()
+
+    return model, loss
+
+
+def compiled() -> Trained:
+    """The same in one graph."""
+    import torch
+
+    model, loss = ours()
+    return model, torch.compile(loss, fullgraph=True)
+
+
+def neuralforecast() -> Trained:
+    """Its network and its own loss function."""
+    from neuralforecast.models import PatchTST
+
+    model = PatchTST(
+        h=HORIZON,
+        input_size=CONTEXT,
+        encoder_layers=DEPTH,
+        n_heads=HEADS,
+        hidden_size=WIDTH,
+        linear_hidden_size=FEEDFORWARD,
+        dropout=DROPOUT,
+        fc_dropout=DROPOUT,
+        patch_len=PATCH,
+        stride=STRIDE,
+    )
+
+    def loss(past: Any, past_mask: Any, future: Any, future_mask: Any) -> Any:
+        window = {"insample_y": past.unsqueeze(-1), "insample_mask": past_mask.unsqueeze(-1)}
+        forecast = model(window | dict.fromkeys(("futr_exog", "hist_exog", "stat_exog")))
+        return model.loss(y=future.unsqueeze(-1), y_hat=model.loss.domain_map(forecast), mask=future_mask.unsqueeze(-1))
+
+    return model, loss
+
+
+def gluonts() -> Trained:
+    """The network that its estimator trains, and that network's loss."""
+    from gluonts.torch.model.patch_tst import PatchTSTEstimator
+
+    model = (
+        PatchTSTEstimator(
+            prediction_length=HORIZON,
+            context_length=CONTEXT,
+            patch_len=PATCH,
+            stride=STRIDE,
+            d_model=WIDTH,
+            nhead=HEADS,
+            dim_feedforward=FEEDFORWARD,
+            dropout=DROPOUT,
+            num_encoder_layers=DEPTH,
+            scaling="std",
+        )
+        .create_lightning_module()
+        .model
+    )
+
+    def loss(past: Any, past_mask: Any, future: Any, future_mask: Any) -> Any:
+        return model.loss(
+            past_target=past,
+            past_observed_values=past_mask,
+            future_target=future,
+            future_observed_values=future_mask,
+        ).mean()
+
+    return model, loss
+
+
+@dataclass(frozen=True)
+class Peer:
+    """One of those compared: its label, the module that it needs, and what makes it."""
+
+    label: str
+    needs: str
+    make: Callable[[], Trained]
+
+
+PEERS = {
+    "qtorch": Peer("qtorch", "qtorch", ours),
+    "compiled": Peer("qtorch, compiled", "qtorch", compiled),
+    "neuralforecast": Peer("NeuralForecast", "neuralforecast", neuralforecast),
+    "gluonts": Peer("GluonTS", "gluonts", gluonts),
+}
+
+
+def work(name: str) -> None:
+    """A worker's side: the number of parameters, then samples per second for every run asked for."""
+    answer = os.fdopen(os.dup(sys.stdout.fileno()), "w")
+    sys.stdout = sys.stderr  # some libraries print
+    warnings.filterwarnings("ignore")
+    logging.disable(logging.WARNING)
+    import torch
+
+    torch.manual_seed(0)
+    start = time.perf_counter()
+    model, loss = PEERS[name].make()
+    model.train()
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-4)
+    walk = 4 + 0.01 * torch.randn(BATCH, CONTEXT + HORIZON).cumsum(1)
+    mask = (torch.rand(walk.shape) >= 0.04).float()
+    past, future = (walk * mask).split((CONTEXT, HORIZON), 1)
+    past_mask, future_mask = mask.split((CONTEXT, HORIZON), 1)
+
+    def step() -> None:
+        optimizer.zero_grad()
+        loss(past, past_mask, future, future_mask).backward()
+        optimizer.step()
+
+    for _ in range(3):
+        step()
+    facts = {"setup": time.perf_counter() - start, "parameters": sum(p.numel() for p in model.parameters())}
+    print(json.dumps(facts), file=answer, flush=True)
+    while run := sys.stdin.readline().strip():
+        steps, cpu = json.loads(run)
+        clock = time.process_time if cpu else time.perf_counter
+        start = clock()
+        for _ in range(steps):
+            step()
+        print(BATCH * steps / (clock() - start), file=answer, flush=True)
+    print(0, file=answer, flush=True)
+    os._exit(0)  # some libraries leave threads behind
+
+
+def table(names: list[str], pythons: list[str], rounds: int, steps: int, threads: int, cpu: bool) -> str:
+    """Runs them by turns and lays the results out in Markdown."""
+    workers: dict[str, Worker] = {}
+    for name in names:
+        python = interpreter(PEERS[name].needs, pythons)
+        if python is None:
+            print(f"{name}: no interpreter has {PEERS[name].needs}; see --python", file=sys.stderr)
+            continue
+        workers[name] = Worker(__file__, name, python, threads)
+        print(f"{name}: set up in {workers[name].facts['setup']:.1f} s", file=sys.stderr)
+    rates = [{name: worker.run(steps, cpu) for name, worker in workers.items()} for _ in range(rounds)]
+    lines = [f"| PatchTST | samples/{'CPU s' if cpu else 's'} | of qtorch's | parameters |", "|---|--:|--:|--:|"]
+    for name, worker in workers.items():
+        samples = statistics.median(turn[name] for turn in rates)
+        share = statistics.median(turn[name] / turn["qtorch"] for turn in rates)
+        lines.append(f"| {PEERS[name].label} | {samples:,.0f} | {share:.2f} | {worker.facts['parameters']:,} |")
+        worker.stop()
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("names", nargs="*", help=f"of {', '.join(PEERS)}; all by default, and always qtorch")
+    parser.add_argument("--python", action="append", default=[], help="an interpreter that has other libraries")
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--steps", type=int, default=4, help="of training, a round")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--cpu", action="store_true", help="count processor time instead of the clock's")
+    parser.add_argument("--worker", help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.worker:
+        work(args.worker)
+    unknown = set(args.names) - set(PEERS)
+    if unknown:
+        parser.error(f"nothing is called {', '.join(sorted(unknown))}.")
+    names = [name for name in PEERS if name == "qtorch" or not args.names or name in args.names]
+    print(table(names, [sys.executable, *args.python], args.rounds, args.steps, args.threads, args.cpu))
+
+
+if __name__ == "__main__":
+    main()
