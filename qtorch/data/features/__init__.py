@@ -5,8 +5,20 @@ from qtorch.data.features.feature import CrossSection, Feature, FeatureBlock, Ow
 from qtorch.data.features.inputs import Features, default_features
 from qtorch.data.features.labels import Label
 from qtorch.data.features.market import LaterCloses, MarketState, Rank, ZScore
-from qtorch.data.features.series import Absolute, Ewma, Field, Log, Return, Rolling, Scaled, Volatility, WithIndicator
+from qtorch.data.features.series import (
+    Absolute,
+    Drift,
+    Ewma,
+    Field,
+    Log,
+    Return,
+    Rolling,
+    Scaled,
+    Volatility,
+    WithIndicator,
+)
 from qtorch.data.features.volatility import (
+    DownsideRatio,
     RangeRatio,
     RangeVariance,
     VolatilityLevel,
@@ -21,6 +33,8 @@ __all__ = [
     "Absolute",
     "CrossSection",
     "DayOfWeek",
+    "DownsideRatio",
+    "Drift",
     "Ewma",
     "Feature",
     "FeatureBlock",

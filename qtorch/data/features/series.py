@@ -150,6 +150,38 @@ class Ewma(Feature):
 
 
 @dataclass(frozen=True)
+class Drift(Feature):
+    """The exponentially weighted mean of scaled returns over its own standard deviation, were they independent.
+
+    mean sqrt((1 + decay) / (1 - decay)), within +-5: what has fallen for long varies more than what has risen.
+
+    Attributes:
+        decay: of the mean.
+        scale_decay: of the volatility in whose units returns are.
+        min_sessions: returns before the first usable value.
+
+    References:
+        Christie (1982), The stochastic behavior of common stock variances, Journal of Financial Economics 10, for the
+        leverage effect.
+    """
+
+    decay: float = 0.94
+    scale_decay: float = 0.94
+    min_sessions: int = 20
+
+    def __post_init__(self) -> None:
+        check_decay(self.decay, self.scale_decay)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return (f"drift_{self.decay:g}",)
+
+    def own(self, sessions: OwnSessions) -> np.ndarray:
+        mean = ewma(Scaled(self.scale_decay, min_sessions=0).own(sessions), self.decay)
+        return np.clip(mean * np.sqrt((1 + self.decay) / (1 - self.decay)), -5, 5)
+
+
+@dataclass(frozen=True)
 class Rolling(Feature):
     """A moment of another feature over the last own sessions; closed days are skipped.
 

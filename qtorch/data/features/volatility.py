@@ -35,6 +35,37 @@ class VolatilityRatio(Feature):
 
 
 @dataclass(frozen=True)
+class DownsideRatio(Feature):
+    """The log ratio of the EWMA volatility of losses, as if gains mirrored them, to that of all returns; bounded.
+
+    Half the log of the EWMA of 2 r^2 1{r < 0} over that of r^2, within +-log(10).
+
+    Attributes:
+        decay: of the numerator.
+        reference: decay of the denominator.
+        min_sessions: returns before the first usable value.
+
+    References:
+        Barndorff-Nielsen, Kinnebrock and Shephard (2010), Measuring downside risk: realised semivariance.
+    """
+
+    decay: float = 0.94
+    reference: float = 0.94
+    min_sessions: int = 20
+
+    def __post_init__(self) -> None:
+        check_decay(self.decay, self.reference)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return (f"downside_ratio_{self.decay:g}_{self.reference:g}",)
+
+    def own(self, sessions: OwnSessions) -> np.ndarray:
+        losses = 2 * np.minimum(sessions.returns, 0)[:, :, None] ** 2
+        return log_ratio(ewma(losses, self.decay), variance(sessions, self.reference)[:, :, None], FLOOR**2)
+
+
+@dataclass(frozen=True)
 class VolatilityLevel(Feature):
     """The log of an EWMA volatility over 1 %, bounded to [-5, 3].
 

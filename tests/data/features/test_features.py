@@ -11,6 +11,8 @@ from qtorch.data import Features, Panel, sessions
 from qtorch.data.features import (
     Absolute,
     DayOfWeek,
+    DownsideRatio,
+    Drift,
     Ewma,
     Feature,
     Field,
@@ -51,6 +53,8 @@ ALL = [
     *(Rolling(Return(), 10, moment) for moment in ("mean", "std", "skew", "kurtosis")),
     VolatilityRatio(),
     VolatilityLevel(),
+    Drift(),
+    DownsideRatio(0.8),
     *(RangeVariance(name) for name in ("parkinson", "garman_klass", "rogers_satchell")),
     RangeRatio("parkinson"),
     RangeRatio("realised"),
@@ -423,3 +427,14 @@ def test_at_londons_close_nothing_has_closed_after_london(frame):
     assert both.sum() > 100
     assert (values[both, tokyo, 2] == z[both, london.assets.index("EEE")].abs().nan_to_num()).double().mean() > 0.9
     assert (values[both, york, 0] != 0).all()  # its close on this row is yesterday's
+
+
+def test_drift_and_downside_are_the_plain_means_of_pandas(frame, panel):
+    returns = own(frame, "AAA")["close"].pct_change().dropna()
+    sigma = (returns**2).ewm(alpha=0.06).mean() ** 0.5
+    drift = (returns / sigma).ewm(alpha=0.2).mean() * np.sqrt(1.8 / 0.2)
+    got = column(Drift(0.8), panel, "AAA")
+    np.testing.assert_allclose(got, drift.clip(-5, 5)[got.index], atol=1e-9)
+    losses = (2 * returns.clip(upper=0) ** 2).ewm(alpha=0.2).mean()
+    got = column(DownsideRatio(0.8), panel, "AAA")
+    np.testing.assert_allclose(got, 0.5 * np.log((losses / sigma**2 + 0.01) / 1.01)[got.index], atol=1e-4)
