@@ -85,7 +85,7 @@ class FilteredHistoricalSimulation:
 
     def _returns(
         self, piece: Filtered, dates: slice, uniforms: Float64[Tensor, "H S"]
-    ) -> list[Float64[Tensor, "E N S"]]:
+    ) -> list[Float64[Tensor, "E N _"]]:
         """The returns of each horizon at some dates of a piece."""
         theta, residuals = piece.theta, piece.latest(dates, self.window)
         mu, omega, alpha, gamma, beta = (value.unsqueeze(-1) for value in theta[:5])

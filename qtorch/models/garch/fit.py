@@ -155,7 +155,7 @@ def fit(
     # Series of one length together, so that few places are padding.
     order = torch.nonzero(own).squeeze(-1)
     order = order[used[order].argsort(stable=True)]
-    for piece in order.split(max(1, _CELLS[device.type] // T)):
+    for piece in order.split(max(1, _CELLS[device.type] // T)) if len(order) else ():
         longest = int(used[piece].max())
         found = estimate(Sample.of(shown[:longest, piece], used[piece]), specification)
         for whole, part in zip(theta, found.parameters, strict=True):
@@ -182,5 +182,7 @@ def own_sessions(returns: Float64[Tensor, "T N"]) -> tuple[Float64[Tensor, "L N"
 def as_tensor(returns: Float64[Tensor, "T N"] | pd.DataFrame) -> tuple[Float64[Tensor, "T N"], tuple[str, ...]]:
     """Returns as float64, and the names of the series."""
     if isinstance(returns, pd.DataFrame):
-        return torch.from_numpy(returns.to_numpy(dtype=np.float64, na_value=np.nan)), tuple(map(str, returns.columns))
+        return torch.from_numpy(returns.to_numpy(dtype=np.float64, na_value=np.nan, copy=True)), tuple(
+            map(str, returns.columns)
+        )
     return returns, tuple(str(n) for n in range(returns.shape[1]))

@@ -4,8 +4,8 @@ import pytest
 import torch
 from scipy import stats
 
-from qtorch.data import Panel, WindowSpec
-from qtorch.models import HistoricalSimulation, RiskMetrics
+from qtorch.data import Panel
+from qtorch.models import HAR, FilteredHistoricalSimulation, Garch, HistoricalSimulation, RiskMetrics
 
 
 @pytest.fixture(scope="module")
@@ -42,11 +42,57 @@ def test_historical_simulation_is_the_empirical_tail(closes):
         assert forecast.value_at_risk(0.99)[-1, 1, n].item() == pytest.approx(-ten[3], abs=1e-7)
 
 
-def test_baselines_know_nothing_of_the_future(closes):
+MODELS = (
+    RiskMetrics(),
+    HistoricalSimulation(100),
+    FilteredHistoricalSimulation(window=200, paths=100),
+    FilteredHistoricalSimulation(Garch(window=300), window=200, paths=100),
+    Garch(o=1, window=300, refit_every=5),
+    HAR(window=300, refit_every=5),
+)
+names = [f"{type(model).__name__}{i}" for i, model in enumerate(MODELS)]
+
+
+@pytest.mark.parametrize("model", MODELS, ids=names)
+def test_baselines_know_nothing_of_the_future(closes, model):
     frame, panel = closes
     cut = panel.dates[-100]
     later = frame.assign(close=frame["close"].where(frame["date"] <= cut, frame["close"] * 1.5))
     other = Panel.from_frame(later)
-    for model in (RiskMetrics(), HistoricalSimulation(100, WindowSpec())):
-        a, b = (model.forecast(p, panel.dates[-110:-99]).value_at_risk(0.99) for p in (panel, other))
-        assert torch.equal(a, b)
+    dates = panel.dates[-103:-99]
+    a, b = (model.forecast(p, dates).value_at_risk(0.99) for p in (panel, other))
+    assert a.isfinite().all()
+    assert torch.equal(a, b)
+    # Nor does the market's end, which sets the lengths of all that is computed.
+    shorter = model.forecast(Panel.from_frame(frame[frame["date"] <= cut]), dates).value_at_risk(0.99)
+    torch.testing.assert_close(shorter, a, rtol=1e-6, atol=0)
+
+
+@pytest.mark.parametrize("model", MODELS, ids=names)
+def test_the_order_of_assets_and_dates_does_not_matter(closes, model):
+    _, panel = closes
+    dates = panel.dates[-4:]
+    straight = model.forecast(panel, dates).expected_shortfall(0.975)
+    turned = model.forecast(panel.select(panel.assets[::-1]), dates[::-1]).expected_shortfall(0.975)
+    torch.testing.assert_close(turned.flip(0, 2), straight, rtol=1e-5, atol=0)
+
+
+@pytest.mark.parametrize("model", MODELS, ids=names)
+def test_assets_with_few_returns_or_long_silence_have_no_forecast(closes, model):
+    frame, _ = closes
+    dates = np.sort(frame["date"].unique())
+    panel = Panel.from_frame(
+        frame[((frame["asset"] == "AAPL") & (frame["date"] < dates[-9])) | (frame["date"] >= dates[-40])]
+    )
+    forecast = model.forecast(panel, panel.dates[-1:])
+    assert not forecast.mask.any() or not forecast.mask[0, panel.assets.index("EURUSD")]
+    assert forecast.value_at_risk(0.99)[~forecast.mask[:, None].expand(-1, 2, -1)].isnan().all()
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("model", MODELS, ids=names)
+def test_a_panel_on_a_gpu_is_forecast_alike(closes, model):
+    _, panel = closes
+    dates = panel.dates[-4:]
+    here, there = (model.forecast(p, dates).value_at_risk(0.99) for p in (panel, panel.to("cuda")))
+    torch.testing.assert_close(there.cpu(), here, rtol=1e-4, atol=1e-7)
