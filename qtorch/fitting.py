@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import lightning
-from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from qtorch.data import DataModule, Panel, PanelWindowSource, WindowSource, WindowSpec
 from qtorch.data.features import Features
@@ -172,7 +171,7 @@ def run(
         progress=progress,
     )
     scores = evaluate(model, data.val_dataloader())
-    if rank_zero_only.rank == 0:
+    if model.global_rank == 0:
         dates = data.source.panel.dates
         about = {
             "as_of": f"{dates[-1]:%Y-%m-%d}",

@@ -104,6 +104,7 @@ def fit(
         )
         model.train()  # Lightning keeps the mode that it finds; a model that has forecast is in evaluation mode
         trainer.fit(model, datamodule=data, ckpt_path=None if saved is None else saved.last, weights_only=True)
+    data.trainer = None  # else it would keep the optimiser alive, and travel with it to other processes
     model.eval()
     return float(trainer.callback_metrics["best"])
 

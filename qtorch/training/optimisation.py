@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import nn
@@ -67,7 +68,7 @@ def adamw(
     optimizer = torch.optim.AdamW(
         [group for group in groups if group["params"]], lr=schedule.learning_rate, betas=(0.9, 0.98)
     )
-    rate = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: schedule.factor(step, steps))
+    rate = torch.optim.lr_scheduler.LambdaLR(optimizer, partial(schedule.factor, steps=steps))
     return optimizer, rate
 
 
