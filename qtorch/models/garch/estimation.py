@@ -146,8 +146,12 @@ def _metric(sample: Sample, specification: Specification, x: Coordinates) -> Flo
         rows = [torch.autograd.grad(theta[k].sum(), x, retain_graph=True)[0] for k in free]
     jacobian = torch.stack(rows, dim=1)  # [N, natural, free]
     plain = Parameters(*(value.detach() for value in theta))
-    by_session = scores(sample, plain, specification.errors)[free].flatten(1, 2).permute(2, 0, 1)
-    information = jacobian.mT @ (by_session @ by_session.mT) @ jacobian
+    by_session = scores(sample, plain, specification.errors)[free].flatten(1, 2)
+    information = x.new_empty(len(x), len(free), len(free))
+    for k, one in enumerate(by_session):
+        for j, other in enumerate(by_session[: k + 1]):
+            information[:, k, j] = information[:, j, k] = (one * other).sum(0)
+    information = jacobian.mT @ information @ jacobian
     diagonal = information.diagonal(dim1=-2, dim2=-1)
     diagonal += 1e-3 * diagonal + 1.0  # where a coordinate does nothing there is no information about it
     return torch.linalg.inv(information)

@@ -215,20 +215,22 @@ def scores(sample: Sample, theta: Parameters, errors: Errors) -> Float64[Tensor,
     variance = conditional_variance(sample.returns, sample.backcast, theta)
     terms = _terms(variance, theta, errors)
     e, negative, zero = variance.residual, variance.negative, torch.zeros_like(sample.backcast)
-    inputs = [
-        -2 * (theta.alpha * e + theta.gamma * negative),
-        torch.ones_like(e),
-        e * e,
-        negative * negative,
-        variance.path[:-1],
-    ]
-    starts = [zero, zero + 1, sample.backcast, sample.backcast / 2, sample.backcast]
-    paths = scan(torch.cat(inputs, dim=-1), theta.beta.repeat(5), torch.cat(starts))[:-1]
+    own = _inside(_variance_slope(terms, terms.z * terms.v), sample)
+    inputs = (
+        (-2 * (theta.alpha * e + theta.gamma * negative), zero),
+        (torch.ones_like(e), zero + 1),
+        (e * e, sample.backcast),
+        (negative * negative, sample.backcast / 2),
+        (variance.path[:-1], sample.backcast),
+    )
     out = e.new_zeros(7, *e.shape)
-    out[:5] = paths.unflatten(-1, (5, -1)).movedim(-2, 0) * _variance_slope(terms, terms.z * terms.v)
-    out[0] += terms.factor * terms.v * terms.root
-    out[5], out[6] = _shape_terms(terms, theta)
-    return out if sample.inside is None else out * sample.inside
+    for k, (series, first) in enumerate(inputs):
+        torch.mul(scan(series, theta.beta, first)[:-1], own, out=out[k])
+    out[0] += _inside(terms.factor * terms.v * terms.root, sample)
+    if errors != "normal":
+        for k, series in zip((5, 6), _shape_terms(terms, theta), strict=True):
+            out[k] = _inside(series, sample)
+    return out
 
 
 def _variance_slope(terms: Terms, zv: Folded) -> Folded:
