@@ -76,8 +76,8 @@ def fits(series: int, compared: int) -> None:
 def backtest(assets: int, dates: int) -> None:
     returns = simulate(2000 + dates + 1, assets, seed=1).numpy() / 100
     days = pd.bdate_range("2000-01-03", periods=len(returns) + 1)
-    growth = np.concatenate([np.ones((1, assets)), 1 + returns]).cumprod(0)
-    frame = pd.DataFrame(growth, index=days, columns=[f"A{n:04d}" for n in range(assets)])
+    closes = np.exp(np.concatenate([np.zeros((1, assets)), returns]).cumsum(0))
+    frame = pd.DataFrame(closes, index=days, columns=[f"A{n:04d}" for n in range(assets)])
     panel = Panel.from_frame(frame, exchange="24/5")
     refits = -(-dates // MODEL.refit_every)
     wall, cpu = time.perf_counter(), time.process_time()

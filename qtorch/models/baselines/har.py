@@ -18,9 +18,9 @@ from qtorch.models.baselines.refits import Refit, refits
 from qtorch.models.baselines.request import Dates, Request
 
 _WEEK, _MONTH = 5, 22
-_LIFT = (
-    0.05  # of the monthly average, added before a logarithm: squared returns come near zero, and their log is no news
-)
+# Of the monthly average, added before a logarithm. Squared returns come near zero, where their logarithm is large and
+# says nothing; ranges and realised variances don't.
+_LIFT, _LIFT_SQUARE = 0.001, 0.05
 _COMPLETE = 0.9  # share of the sessions that must have a proxy for it to be used
 _PROXIES = ("realised", "garman_klass", "parkinson", "squared_return")
 
@@ -33,10 +33,11 @@ class HAR:
 
         log mean(x_{t+1}, ..., x_{t+h}) = c + b_d log x_t + b_w log x^(5)_t + b_m log x^(22)_t + error,
 
-    by least squares for each asset on the last `window` sessions known at a refit (to every logarithm's argument .05
-    x^(22)_t is added). The forecast is the empirical law of the last `window` returns over h sessions, each divided by
-    the square root of h times its fitted variance, times tonight's: their common scale makes up for the bias of the
-    logarithm, and for nights that a range does not see. Returns over more sessions than one overlap.
+    by least squares for each asset on the last `window` sessions known at a refit (to every logarithm's argument
+    x^(22)_t / 1000 is added, x^(22)_t / 20 where x is a squared return). The forecast is the empirical law of the last
+    `window` returns over h sessions, each divided by the square root of h times its fitted variance, times tonight's:
+    their common scale makes up for the bias of the logarithm, and for nights that a range does not see. Returns over
+    more sessions than one overlap.
 
     An asset with fewer than `least` complete sessions takes the mean coefficients of the others at that refit, with a
     constant of its own; without others, .3, .3 and .3.
@@ -82,8 +83,8 @@ class HAR:
         growth = torch.log1p(request.returns.nan_to_num().clamp(min=-1 + 1e-12)).cumsum(0)
         values = torch.full((D, len(self.spec.horizons), N, self.window), torch.nan, device=request.valid.device)
         for refit in refits(request, self.refit_every):
-            chosen = _choose(proxies, refit, self.window)
-            regressors, lift = _regressors(chosen)
+            chosen, share = _choose(proxies, refit, self.window)
+            regressors, lift = _regressors(chosen, share)
             for h, horizon in enumerate(self.spec.horizons):
                 ahead = growth.roll(-horizon, 0) - growth  # what runs over the end is not known at any date
                 target = _ahead(chosen, horizon, lift)
@@ -132,11 +133,16 @@ class HAR:
         return torch.where(own.unsqueeze(-1), coefficients, borrowed)
 
 
-def _choose(proxies: list[Float64[Tensor, "L N"]], refit: Refit, window: int) -> Float64[Tensor, "L N"]:
-    """For each asset the first proxy that most of its last sessions have; its holes are filled by the last proxy."""
-    *preferred, chosen = proxies
-    complete = chosen.nan_to_num()
-    chosen = complete
+def _choose(
+    proxies: list[Float64[Tensor, "L N"]], refit: Refit, window: int
+) -> tuple[Float64[Tensor, "L N"], Float64[Tensor, " N"]]:
+    """For each asset the first proxy that most of its last sessions have; squared returns, the last, fill its holes.
+
+    Also the share of the monthly average that is added to it before a logarithm.
+    """
+    *preferred, squares = proxies
+    chosen = complete = squares.nan_to_num()
+    share = torch.full_like(chosen[0], _LIFT_SQUARE)
     known = refit.known.clamp(min=0).unsqueeze(0)
     before = known - window
     sessions = known - before.clamp(min=-1)
@@ -144,14 +150,18 @@ def _choose(proxies: list[Float64[Tensor, "L N"]], refit: Refit, window: int) ->
         so_far = proxy.isfinite().cumsum(0)
         count = so_far.gather(0, known) - torch.where(before >= 0, so_far.gather(0, before.clamp(min=0)), 0)
         filled = torch.where(proxy.isfinite(), proxy, complete)
-        chosen = torch.where(count >= _COMPLETE * sessions, filled, chosen)
-    return chosen
+        enough = count >= _COMPLETE * sessions
+        chosen = torch.where(enough, filled, chosen)
+        share = torch.where(enough.squeeze(0), _LIFT_SQUARE if proxy is squares else _LIFT, share)
+    return chosen, share
 
 
-def _regressors(variance: Float64[Tensor, "L N"]) -> tuple[Float64[Tensor, "L N 4"], Float64[Tensor, "L N"]]:
+def _regressors(
+    variance: Float64[Tensor, "L N"], share: Float64[Tensor, " N"]
+) -> tuple[Float64[Tensor, "L N 4"], Float64[Tensor, "L N"]]:
     """1 and the logs of the daily, weekly and monthly averages; and what is added before the logarithm."""
     month = _trailing_mean(variance, _MONTH)
-    lift = _LIFT * month + FLOOR**2
+    lift = share * month + FLOOR**2
     logs = [torch.log(average + lift) for average in (variance, _trailing_mean(variance, _WEEK), month)]
     return torch.stack([torch.ones_like(month), *logs], dim=-1), lift
 

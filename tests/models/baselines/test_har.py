@@ -25,11 +25,13 @@ def indices(index_frame) -> Panel:
     return Panel.from_frame(index_frame)
 
 
-def by_hand(close: np.ndarray, x: np.ndarray, refit: int, last: int, horizon: int, window: int) -> np.ndarray:
+def by_hand(
+    close: np.ndarray, x: np.ndarray, refit: int, last: int, horizon: int, window: int, share: float
+) -> np.ndarray:
     """The sample of the forecast, by loops; x and returns begin with the second close, as do `refit` and `last`."""
     month = np.array([x[max(0, t - 21) : t + 1].mean() for t in range(len(x))])
     week = np.array([x[max(0, t - 4) : t + 1].mean() for t in range(len(x))])
-    lift = 0.05 * month + 1e-12
+    lift = share * month + 1e-12
     X = np.stack([np.ones_like(x), np.log(x + lift), np.log(week + lift), np.log(month + lift)], axis=1)
     rows = list(range(max(21, refit - horizon - window + 1), refit - horizon + 1))
     y = [math.log(x[t + 1 : t + 1 + horizon].mean() + lift[t]) for t in rows]
@@ -45,12 +47,12 @@ def test_the_law_is_that_of_the_regression_by_hand(index_frame, indices, asset):
     of = index_frame[index_frame["asset"] == asset].dropna(subset=["close"])
     close = of["close"].to_numpy()
     if asset == "SP500":
-        x = garman_klass(*(of[name].to_numpy() for name in ("open", "high", "low", "close")))[1:]
+        share, x = 0.001, garman_klass(*(of[name].to_numpy() for name in ("open", "high", "low", "close")))
     else:
-        x = (close[1:] / close[:-1] - 1) ** 2
+        share, x = 0.05, np.append(np.nan, (close[1:] / close[:-1] - 1) ** 2)
     n = indices.assets.index(asset)
     for h, horizon in enumerate((1, 10)):
-        expected = by_hand(close, x, len(x) - 4, len(x) - 1, horizon, 400)
+        expected = by_hand(close, x[1:], len(x) - 5, len(x) - 2, horizon, 400, share)
         np.testing.assert_allclose(forecast.distribution.values[-1, h, n], expected, rtol=2e-4, atol=1e-6)
 
 
