@@ -14,6 +14,9 @@ CELLS = {"gru": nn.GRU, "lstm": nn.LSTM}
 class Recurrent(nn.Module):
     """Encodes each session of a window by a GRU or LSTM that has read it and the usable sessions before it.
 
+    A linear layer and a GELU stand before the cell. Each session's inputs also go past it, so that it may keep to what
+    came before; the sum of both, by layer norm, is the output.
+
     A masked step leaves the state as it is, and its own output is 0. The usable sessions are moved to the front of the
     window before torch's fused loop runs over it, so that the masked ones come after all that counts.
 
@@ -54,7 +57,10 @@ class Recurrent(nn.Module):
         self.in_features, self.width, self.depth, self.cell = in_features, width, depth, cell
         self.dropout, self.input_noise = dropout, input_noise
         between = dropout if depth > 1 else 0.0
-        self.layers = CELLS[cell](in_features, width, depth, batch_first=True, dropout=between)
+        self.embed = nn.Linear(in_features, width)
+        self.layers = CELLS[cell](width, width, depth, batch_first=True, dropout=between)
+        self.past = nn.Linear(in_features, width)
+        self.norm = nn.LayerNorm(width)
         self.drop = Dropout(dropout)
 
     @property

@@ -324,19 +324,20 @@ def test_distances_in_time_are_calendar_days():
 def test_a_recurrent_net_is_a_loop_that_skips_masked_steps(cell):
     encoder = models.Recurrent(F, width=8, cell=cell, **PLAIN).eval()
     inputs, mask = batch(encoder)
-    loop = {"gru": nn.GRUCell, "lstm": nn.LSTMCell}[cell](F, 8)
+    loop = {"gru": nn.GRUCell, "lstm": nn.LSTMCell}[cell](8, 8)
     loop.load_state_dict({name.removesuffix("_l0"): value for name, value in encoder.layers.state_dict().items()})
     state = torch.zeros(B, 8) if cell == "gru" else (torch.zeros(B, 8), torch.zeros(B, 8))
     expected = torch.zeros(B, C, 8)
     for c in range(C):
-        new = loop(inputs[:, c], state)
         keep = mask[:, c, None]
+        seen = torch.where(keep, inputs[:, c], 0.0)
+        new = loop(nn.functional.gelu(encoder.embed(seen)), state)
         if cell == "gru":
-            state = torch.where(keep, new, state)
-            expected[:, c] = torch.where(keep, state, 0.0)
+            state = output = torch.where(keep, new, state)
         else:
             state = tuple(torch.where(keep, a, b) for a, b in zip(new, state, strict=True))
-            expected[:, c] = torch.where(keep, state[0], 0.0)
+            output = state[0]
+        expected[:, c] = torch.where(keep, encoder.norm(output + encoder.past(seen)), 0.0)
     torch.testing.assert_close(encoder(inputs, mask), expected, rtol=0, atol=1e-6)
 
 
