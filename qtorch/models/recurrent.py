@@ -29,7 +29,7 @@ class Recurrent(nn.Module):
         width: hidden width `D`.
         depth: layers.
         cell: ``"gru"`` or ``"lstm"``.
-        dropout: probability, in training, between layers and after the last.
+        dropout: probability, in training, of the states between layers and after the last.
         input_noise: standard deviation of Gaussian noise added to the inputs in training, as of `TemporalTransformer`.
 
     Raises:
@@ -72,6 +72,8 @@ class Recurrent(nn.Module):
         """Hidden states of every position, 0 where masked."""
         order, place = usable_first(mask)
         inputs = take(torch.where(mask.unsqueeze(-1), inputs, 0.0), order)
+        inputs = noisy(inputs, self.input_noise, self.training)
         with torch.autocast(inputs.device.type, enabled=False):
-            states, _ = self.layers(noisy(inputs, self.input_noise, self.training))
-        return torch.where(mask.unsqueeze(-1), self.drop(take(states, place)), 0.0)
+            states, _ = self.layers(nn.functional.gelu(self.embed(inputs)))
+        hidden = self.norm(self.drop(states) + self.past(inputs))
+        return torch.where(mask.unsqueeze(-1), take(hidden, place), 0.0)
