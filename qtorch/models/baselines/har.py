@@ -116,8 +116,9 @@ class HAR:
         """Least squares on the sessions whose target is known at the refit."""
         last = refit.known - horizon
         first = (last - self.window + 1).clamp(min=_MONTH - 1)
-        begin, end = int(first.min()), int(last.max()) + 1
-        t = torch.arange(begin, max(begin, end), device=last.device).unsqueeze(1)
+        begin = int(first.min())
+        end = max(begin, int(last.max()) + 1)  # no rows where nothing is to be forecast
+        t = torch.arange(begin, end, device=last.device).unsqueeze(1)
         inside = torch.logical_and(t >= first, t <= last)
         x = (regressors[begin:end] * inside.unsqueeze(-1)).movedim(0, 1)  # [N, rows, 4]
         y = (target[begin:end].nan_to_num() * inside).T.unsqueeze(-1)

@@ -53,19 +53,24 @@ MODELS = (
 names = [f"{type(model).__name__}{i}" for i, model in enumerate(MODELS)]
 
 
-@pytest.mark.parametrize("model", MODELS, ids=names)
-def test_baselines_know_nothing_of_the_future(closes, model):
+@pytest.fixture(scope="module")
+def futures(closes) -> tuple[Panel, Panel]:
+    """The panel with other prices after a date, and the panel up to it."""
     frame, panel = closes
     cut = panel.dates[-100]
     later = frame.assign(close=frame["close"].where(frame["date"] <= cut, frame["close"] * 1.5))
-    other = Panel.from_frame(later)
+    return Panel.from_frame(later), Panel.from_frame(frame[frame["date"] <= cut])
+
+
+@pytest.mark.parametrize("model", MODELS, ids=names)
+def test_baselines_know_nothing_of_the_future(closes, futures, model):
+    _, panel = closes
     dates = panel.dates[-103:-99]
-    a, b = (model.forecast(p, dates).value_at_risk(0.99) for p in (panel, other))
-    assert a.isfinite().all()
-    assert torch.equal(a, b)
-    # Nor does the market's end, which sets the lengths of all that is computed.
-    shorter = model.forecast(Panel.from_frame(frame[frame["date"] <= cut]), dates).value_at_risk(0.99)
-    torch.testing.assert_close(shorter, a, rtol=1e-6, atol=0)
+    there, other, shorter = (model.forecast(p, dates).value_at_risk(0.99) for p in (panel, *futures))
+    assert there.isfinite().all()
+    assert torch.equal(there, other)
+    # Nor does the market's end matter, which sets the lengths of all that is computed.
+    torch.testing.assert_close(shorter, there, rtol=1e-6, atol=0)
 
 
 @pytest.mark.parametrize("model", MODELS, ids=names)
@@ -77,16 +82,24 @@ def test_the_order_of_assets_and_dates_does_not_matter(closes, model):
     torch.testing.assert_close(turned.flip(0, 2), straight, rtol=1e-5, atol=0)
 
 
-@pytest.mark.parametrize("model", MODELS, ids=names)
-def test_assets_with_few_returns_or_long_silence_have_no_forecast(closes, model):
+@pytest.fixture(scope="module")
+def gone_and_new(closes) -> Panel:
+    """AAPL, silent for its last ten sessions, and EURUSD, whose history is some 40."""
     frame, _ = closes
     dates = np.sort(frame["date"].unique())
-    panel = Panel.from_frame(
-        frame[((frame["asset"] == "AAPL") & (frame["date"] < dates[-9])) | (frame["date"] >= dates[-40])]
-    )
-    forecast = model.forecast(panel, panel.dates[-1:])
-    assert not forecast.mask.any() or not forecast.mask[0, panel.assets.index("EURUSD")]
-    assert forecast.value_at_risk(0.99)[~forecast.mask[:, None].expand(-1, 2, -1)].isnan().all()
+    silent = (frame["asset"] == "AAPL") & (frame["date"] < dates[-9])
+    return Panel.from_frame(frame[silent | ((frame["asset"] == "EURUSD") & (frame["date"] >= dates[-40]))])
+
+
+@pytest.mark.parametrize("model", MODELS, ids=names)
+def test_assets_with_few_returns_or_long_silence_have_no_forecast(gone_and_new, model):
+    now, before = gone_and_new.dates[-1], gone_and_new.dates[-8]
+    forecast = model.forecast(gone_and_new, [before, now])
+    assert forecast.mask.tolist() == [[True, False], [False, False]]
+    measure = forecast.value_at_risk(0.99)
+    assert measure[0, :, 0].isfinite().all()
+    assert measure[1].isnan().all()
+    assert measure[0, :, 1].isnan().all()
 
 
 @pytest.mark.gpu

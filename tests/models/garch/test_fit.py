@@ -109,11 +109,14 @@ def test_the_gradient_vanishes_at_the_estimates_within_the_bounds(stocks):
 
 
 def test_short_and_still_series_take_the_medians_of_the_others_and_their_own_variance(stocks):
-    values = torch.tensor(stocks.iloc[-500:, :5].to_numpy())
+    values = torch.tensor(stocks.iloc[-500:, :6].to_numpy())
     values[:-100, 3] = torch.nan
     values[:, 4] = 0.0
+    values[:, 5] = torch.nan
     fit = GJR.fit(values)
-    assert fit.pooled.tolist() == [False] * 3 + [True] * 2
+    assert fit.pooled.tolist() == [False] * 3 + [True] * 3
+    assert fit.count.tolist() == [500] * 3 + [100, 500, 0]
+    assert fit.variance_forecast(3).isfinite().all()
     persistence = fit.theta.persistence
     assert persistence[3].item() == pytest.approx(persistence[:3].median().item(), rel=1e-6)
     assert fit.theta.nu[3].item() == pytest.approx(fit.theta.nu[:3].median().item(), rel=1e-6)
