@@ -58,12 +58,10 @@ class Forecaster(lightning.LightningModule):
         super().__init__()
         self.network = Network(encoder, head)
         self.spec = WindowSpec() if spec is None else spec
-        given = (getattr(encoder, "in_features", None), getattr(head, "horizons", None))
-        for name, has, needs in zip(
-            ("encoder's in_features", "head's horizons"),
-            given,
-            (len(self.spec.features), self.spec.horizons),
-            strict=True,
+        for name, has, needs in (
+            ("encoder's in_features", getattr(encoder, "in_features", None), len(self.spec.features)),
+            ("encoder's context", getattr(encoder, "context", None), self.spec.context),
+            ("head's horizons", getattr(head, "horizons", None), self.spec.horizons),
         ):
             if has is not None and has != needs:
                 raise ValueError(f"the {name} are {has}, but the windows have {needs}. Make both from one WindowSpec.")

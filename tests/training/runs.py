@@ -59,8 +59,8 @@ def small_model(seed: int = 0, objective: Objective | None = None, encoder: nn.M
 
 def small_data(panel: Panel, layout: str = "asset", **options) -> DataModule:
     source = (WindowSource if layout == "asset" else PanelWindowSource)(panel, SPEC)
-    options = {"batches_per_epoch": 4, "batch_size": 8} | options
-    return DataModule(panel, source=source, validation_start="2019-06-03", test_start="2019-09-02", **options)
+    options = {"batches_per_epoch": 3, "batch_size": 8} | options
+    return DataModule(panel, source=source, validation_start="2019-07-15", test_start="2019-08-15", **options)
 
 
 def same_weights(a: Forecaster, b: Forecaster) -> bool:

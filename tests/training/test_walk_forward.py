@@ -162,7 +162,7 @@ def test_the_last_date_of_a_panel_can_be_a_refit(source):
 
 def test_an_ensemble_forecasts_the_mixture_of_its_members(source):
     models = [small_model(seed).eval() for seed in range(3)]
-    panel, dates = source.panel, source.panel.dates[-4:]
+    panel, dates = source.panel, source.panel.dates[-2:]
     ensemble = Ensemble(models)
     forecast = ensemble.forecast(panel, dates, source=source)
     x = torch.tensor(-0.02)
@@ -172,14 +172,12 @@ def test_an_ensemble_forecasts_the_mixture_of_its_members(source):
     var = forecast.value_at_risk(0.99)
     assert (tails.amin(0) <= var).all()
     assert (var <= tails.amax(0)).all()
-    assert len(forecast.to_frame()) == 4 * 2 * 4 * 3
-    assert forecast.select(slice(0, 2)).value_at_risk(0.99).shape == (2, 2, 4)
+    assert len(forecast.to_frame()) == 2 * 2 * 4 * 3
+    assert forecast.select(slice(0, 1)).value_at_risk(0.99).shape == (1, 2, 4)
     one_day = ensemble.forecast(panel, f"{dates[-1]:%Y-%m-%d}")
     torch.testing.assert_close(one_day.value_at_risk(0.99), var[-1:], rtol=1e-5, atol=0)
     one = Ensemble(models[:1]).forecast(panel, dates)
     assert torch.equal(one.value_at_risk(0.99), models[0].forecast(panel, dates).value_at_risk(0.99))
-    twice = Ensemble([models[0], models[0]]).forecast(panel, dates)
-    torch.testing.assert_close(twice.value_at_risk(0.99), one.value_at_risk(0.99), rtol=1e-6, atol=0)
     nested = Ensemble([Ensemble(models[:2]), Ensemble(models[1:])]).forecast(panel, dates)
     mean = (cdfs[0] + 2 * cdfs[1] + cdfs[2]).double() / 4
     torch.testing.assert_close(nested.distribution.cdf(x), mean, rtol=1e-5, atol=1e-7)
