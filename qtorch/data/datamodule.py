@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
 from numbers import Integral
+from typing import Literal
 
 import lightning
 import pandas as pd
@@ -39,7 +40,7 @@ class Span:
 
 
 def chronological_split(
-    source: Source, validation_start: str | pd.Timestamp, test_start: str | pd.Timestamp | None, embargo: int = 0
+    source: Source, validation_start: str | pd.Timestamp | None, test_start: str | pd.Timestamp | None, embargo: int = 0
 ) -> tuple[Span, Span, Span]:
     """Splits windows into those for training, validation and test, in the order of time and purged.
 
@@ -47,7 +48,7 @@ def chronological_split(
 
     Args:
         source: the windows.
-        validation_start: the first as-of date for validation.
+        validation_start: the first as-of date for validation; None leaves none: what is not test is trained on.
         test_start: the first as-of date for test; None leaves none.
         embargo: sessions of an asset's own between its last label in a part and the next part.
 
@@ -58,8 +59,10 @@ def chronological_split(
     if embargo < 0:
         raise ValueError(f"embargo must be at least 0 sessions, not {embargo}.")
     dates = source.panel.dates
-    validation, test = (_first_row(dates, start) for start in (validation_start, test_start))
-    if not 0 < validation < min(test, len(dates)) or (test_start is not None and test >= len(dates)):
+    test = _first_row(dates, test_start)
+    validation = test if validation_start is None else _first_row(dates, validation_start)
+    ordered = validation > 0 and (validation_start is None or validation < min(test, len(dates)))
+    if not ordered or (test_start is not None and test >= len(dates)):
         raise DataError(
             f"validation_start {validation_start} and test_start {test_start} must be in this order and inside the "
             f"panel's dates, {dates[0]:%Y-%m-%d} to {dates[-1]:%Y-%m-%d}."
@@ -69,8 +72,9 @@ def chronological_split(
         until = min(end, len(dates)) - 1
         rest = embargo if until < len(dates) - 1 else 0
         spans.append(Span(source.entries(first, known_by=until, embargo=rest), until, rest))
-    for name, span in zip(("training", "validation", "test"), spans, strict=True):
-        if not len(span.entries) and (name != "test" or test_start is not None):
+    wanted = {"training": True, "validation": validation_start is not None, "test": test_start is not None}
+    for (name, asked), span in zip(wanted.items(), spans, strict=True):
+        if asked and not len(span.entries):
             raise DataError(
                 f"no window for {name}: the panel runs from {dates[0]:%Y-%m-%d} to {dates[-1]:%Y-%m-%d}, with "
                 f"validation from {validation_start} and test from {test_start}. Move the dates, lower the embargo, or "
@@ -177,11 +181,13 @@ class DataModule(lightning.LightningDataModule):
         panel: the market.
         spec: what a window holds; the model's.
         source: the panel's windows, if they have been made already, or those of all assets at once.
-        validation_start: first as-of date for validation, which decides when training stops.
+        validation_start: first as-of date for validation, which decides when training stops; None has no validation,
+            and trains on all before the test.
         test_start: first as-of date for test, None for no test.
         embargo: sessions of an asset's own between its last label in a part and the next part.
         batch_size: windows a batch.
-        batches_per_epoch: random training batches an epoch, over all processes; None takes each window once.
+        batches_per_epoch: random training batches an epoch, over all processes; ``"targets"`` are so many that a
+            target is seen once on average, by the windows that it is in; None takes each window once.
         buckets: take windows of like history together and pad them no further than need be, each once an epoch.
         every_position: train on targets from each session of a window, not from its last alone.
         sample_by: draw training windows alike, each asset alike or each date alike.
@@ -200,11 +206,11 @@ class DataModule(lightning.LightningDataModule):
         spec: WindowSpec | None = None,
         *,
         source: Source | None = None,
-        validation_start: str | pd.Timestamp,
+        validation_start: str | pd.Timestamp | None,
         test_start: str | pd.Timestamp | None = None,
         embargo: int = 0,
         batch_size: int = 64,
-        batches_per_epoch: int | None = 40,
+        batches_per_epoch: int | Literal["targets"] | None = 40,
         buckets: bool = False,
         every_position: bool = True,
         sample_by: By = "window",
@@ -226,6 +232,9 @@ class DataModule(lightning.LightningDataModule):
         self.training, self.validation, self.test = chronological_split(
             self.source, validation_start, test_start, embargo
         )
+        if batches_per_epoch == "targets":
+            seen = batch_size * (self.spec.context if every_position else 1)
+            batches_per_epoch = max(1, round(len(self.training.entries) / seen))
         self.batch_size, self.batches_per_epoch, self.workers = batch_size, batches_per_epoch, workers
         self.weights = sampling_weights(self.source, self.training.entries, sample_by, half_life)
         self.every_position, self.buckets, self.seed = every_position, buckets, seed
@@ -256,8 +265,10 @@ class DataModule(lightning.LightningDataModule):
             WindowBatches(entries, size, batches=batches, shuffle=shuffle, weights=self.weights, seed=self.seed),
         )
 
-    def val_dataloader(self) -> WindowLoader:
-        """Each validation window once, in the order of assets and time."""
+    def val_dataloader(self) -> WindowLoader | list[WindowLoader]:
+        """Each validation window once, in the order of assets and time; no loader where there is no validation."""
+        if not len(self.validation.entries):
+            return []
         return self._loader(self.validation_set, WindowBatches(self.validation.entries, 4 * self.batch_size))
 
     def test_dataloader(self) -> WindowLoader:

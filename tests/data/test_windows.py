@@ -198,6 +198,33 @@ def test_splits_are_purged_and_in_order(source):
     assert rows[1].max() < rows[2].min() - 1
 
 
+def test_without_validation_all_before_the_test_is_trained_on(source):
+    data = DataModule(source.panel, source=source, validation_start=None, test_start="2019-06-03")
+    row = source.panel.row("2019-06-03")
+    expected = source.entries(0, known_by=row - 1)
+    assert torch.equal(data.training.entries, expected)
+    assert data.training.known_by == row - 1
+    assert data.val_dataloader() == []
+    whole = DataModule(source.panel, source=source, validation_start=None)
+    assert len(whole.training.entries) == len(source.entries(0, known_by=len(source.panel.dates) - 1))
+    with pytest.raises(DataError, match="in this order"):
+        DataModule(source.panel, source=source, validation_start=None, test_start="2031-01-02")
+
+
+@pytest.mark.parametrize("every_position", [True, False])
+def test_an_epoch_of_targets_sees_each_once_on_average(source, every_position):
+    data = DataModule(
+        source.panel,
+        source=source,
+        validation_start=None,
+        batch_size=4,
+        batches_per_epoch="targets",
+        every_position=every_position,
+    )
+    seen = sum(int(window.target_mask[..., 0].sum()) for window in data.train_dataloader())
+    assert seen == pytest.approx(len(data.training.entries), rel=0.15)
+
+
 @pytest.mark.parametrize("embargo", [0, 1, 4])
 def test_the_parts_are_those_of_walk_forward(source, embargo):
     train, validation, test = chronological_split(source, "2019-03-01", None, embargo)
