@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: nightly test test-slow gpu lint format sample notebooks readme bench-loader clean
+.PHONY: nightly test test-slow gpu lint format sample notebooks readme bench-loader bench-patch clean
 
 nightly: .venv/run
 	$(BIN)/qtorch nightly --config data/nightly.yaml
@@ -58,6 +58,10 @@ readme: .venv/test
 # Other libraries' loaders beside ours, in environments of their own; GluonTS needs an older pandas than this library.
 bench-loader: .venv-bench/done .venv-bench-gluonts/done
 	.venv-bench/bin/python benchmarks/loader.py --python .venv-bench-gluonts/bin/python
+
+# Training steps of PatchTransformer beside other libraries' PatchTST, in the same environments.
+bench-patch: .venv-bench/done .venv-bench-gluonts/done
+	.venv-bench/bin/python benchmarks/patch_transformer.py --python .venv-bench-gluonts/bin/python
 
 .venv-bench/done: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv-bench

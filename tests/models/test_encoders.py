@@ -289,6 +289,29 @@ def test_a_cache_may_live_for_years():
     torch.testing.assert_close(hidden[:, -1], recent[:, -1], rtol=0, atol=2e-6)
 
 
+@pytest.mark.slow
+def test_a_step_with_a_bounded_cache_exports():
+    """From the first call on the cache has one size, so that one exported program serves every night."""
+
+    class Step(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.encoder = models.TemporalTransformer(F, **SMALL, gap_input=GAP, patch=3, context=5).eval()
+
+        def forward(self, inputs, mask, cache):
+            return self.encoder.step(inputs, mask, models.SessionCache(*cache))
+
+    step = Step()
+    inputs, mask = batch(step.encoder)
+    _, cache = step.encoder.step(inputs[:, :4], mask[:, :4])
+    program = torch.export.export(step, (inputs[:, 4:5], mask[:, 4:5], tuple(cache))).module()
+    parts = []
+    for c in range(4, C):
+        hidden, cache = program(inputs[:, c : c + 1], mask[:, c : c + 1], tuple(cache))
+        parts.append(hidden)
+    torch.testing.assert_close(torch.cat(parts, 1), step.encoder(inputs, mask)[:, 4:], rtol=0, atol=2e-6)
+
+
 def test_masked_values_change_no_bit_of_a_cache():
     encoder = models.TemporalTransformer(F, **SMALL, gap_input=GAP, patch=2, context=4).eval()
     inputs, mask = batch(encoder)
