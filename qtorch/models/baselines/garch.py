@@ -21,7 +21,7 @@ from qtorch.models.baselines.request import Dates, Request
 from qtorch.models.garch.fit import GarchFit, as_tensor, fit, own_sessions, variance_forecast
 from qtorch.models.garch.specification import Errors, Parameters, Specification
 
-_CELLS = 1 << 25  # of the windows that are held at once: a quarter of a gigabyte, and as much again for their variances
+_CELLS = 1 << 23  # of the windows that are held at once: 64 MB, and some ten times as much for what is made of them
 
 
 @dataclass(frozen=True)
