@@ -40,7 +40,11 @@ class Span:
 
 
 def chronological_split(
-    source: Source, validation_start: str | pd.Timestamp | None, test_start: str | pd.Timestamp | None, embargo: int = 0
+    source: Source,
+    validation_start: str | pd.Timestamp | None,
+    test_start: str | pd.Timestamp | None,
+    embargo: int = 0,
+    until: str | pd.Timestamp | None = None,
 ) -> tuple[Span, Span, Span]:
     """Splits windows into those for training, validation and test, in the order of time and purged.
 
@@ -51,6 +55,7 @@ def chronological_split(
         validation_start: the first as-of date for validation; None leaves none: what is not test is trained on.
         test_start: the first as-of date for test; None leaves none.
         embargo: sessions of an asset's own between its last label in a part and the next part.
+        until: the last as-of date of all; what becomes known later is in no part. None is the panel's last.
 
     Raises:
         ValueError: the embargo is below 0.
@@ -59,19 +64,21 @@ def chronological_split(
     if embargo < 0:
         raise ValueError(f"embargo must be at least 0 sessions, not {embargo}.")
     dates = source.panel.dates
+    T = len(dates) if until is None else source.panel.row(until) + 1
+    dates = dates[:T]
     test = _first_row(dates, test_start)
     validation = test if validation_start is None else _first_row(dates, validation_start)
-    ordered = validation > 0 and (validation_start is None or validation < min(test, len(dates)))
-    if not ordered or (test_start is not None and test >= len(dates)):
+    ordered = validation > 0 and (validation_start is None or validation < min(test, T))
+    if not ordered or (test_start is not None and test >= T):
         raise DataError(
             f"validation_start {validation_start} and test_start {test_start} must be in this order and inside the "
             f"panel's dates, {dates[0]:%Y-%m-%d} to {dates[-1]:%Y-%m-%d}."
         )
     spans = []
-    for first, end in ((0, validation), (validation, test), (test, len(dates))):
-        until = min(end, len(dates)) - 1
-        rest = embargo if until < len(dates) - 1 else 0
-        spans.append(Span(source.entries(first, known_by=until, embargo=rest), until, rest))
+    for first, end in ((0, validation), (validation, test), (test, T)):
+        last = min(end, T) - 1
+        rest = embargo if last < T - 1 else 0
+        spans.append(Span(source.entries(first, known_by=last, embargo=rest), last, rest))
     wanted = {"training": True, "validation": validation_start is not None, "test": test_start is not None}
     for (name, asked), span in zip(wanted.items(), spans, strict=True):
         if asked and not len(span.entries):
@@ -185,6 +192,7 @@ class DataModule(lightning.LightningDataModule):
             and trains on all before the test.
         test_start: first as-of date for test, None for no test.
         embargo: sessions of an asset's own between its last label in a part and the next part.
+        until: the last as-of date of all; what becomes known later is in no part. None is the panel's last.
         batch_size: windows a batch.
         batches_per_epoch: random training batches an epoch, over all processes; ``"targets"`` are so many that a
             target is seen once on average, by the windows that it is in; None takes each window once.
@@ -209,6 +217,7 @@ class DataModule(lightning.LightningDataModule):
         validation_start: str | pd.Timestamp | None,
         test_start: str | pd.Timestamp | None = None,
         embargo: int = 0,
+        until: str | pd.Timestamp | None = None,
         batch_size: int = 64,
         batches_per_epoch: int | Literal["targets"] | None = 40,
         buckets: bool = False,
@@ -230,7 +239,7 @@ class DataModule(lightning.LightningDataModule):
             )
         self.source, self.spec = source, source.spec
         self.training, self.validation, self.test = chronological_split(
-            self.source, validation_start, test_start, embargo
+            self.source, validation_start, test_start, embargo, until
         )
         if batches_per_epoch == "targets":
             seen = batch_size * (self.spec.context if every_position else 1)
@@ -265,7 +274,7 @@ class DataModule(lightning.LightningDataModule):
             WindowBatches(entries, size, batches=batches, shuffle=shuffle, weights=self.weights, seed=self.seed),
         )
 
-    def val_dataloader(self) -> WindowLoader | list[WindowLoader]:
+    def val_dataloader(self) -> WindowLoader | list[Window]:
         """Each validation window once, in the order of assets and time; no loader where there is no validation."""
         if not len(self.validation.entries):
             return []

@@ -1,5 +1,6 @@
 """Training: one LightningModule for all forecasters, objectives, fits, walks through time and ensembles."""
 
+from qtorch.training.augmentation import HideInputs
 from qtorch.training.ensemble import Ensemble, mixed
 from qtorch.training.evaluation import evaluate
 from qtorch.training.fit import fit
@@ -14,6 +15,7 @@ __all__ = [
     "FZ0",
     "Ensemble",
     "Forecaster",
+    "HideInputs",
     "LogScore",
     "Mix",
     "Network",

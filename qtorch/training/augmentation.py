@@ -37,7 +37,8 @@ class HideInputs:
     @classmethod
     def shared(cls, spec: WindowSpec, probability: float = 0.3) -> "HideInputs":
         """Hides what comes from across the market as one group, and each label as another."""
-        across, labels, first = [], [], 0
+        across: list[int] = []
+        labels, first = [], 0
         for part in spec.features.parts:
             columns = range(first, first + len(part.names))
             first = columns.stop

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import lightning
+import torch
 from lightning import Trainer
 from lightning.pytorch.callbacks import Callback
 
@@ -22,8 +23,8 @@ def fit(
     model: Forecaster,
     data: DataModule,
     *,
-    max_epochs: int = 8,
-    patience: int = 3,
+    max_epochs: int = 12,
+    patience: int | None = 3,
     monitor: str = "val_loss",
     averaging: float | None = None,
     checkpoints: str | Path | None = None,
@@ -37,15 +38,16 @@ def fit(
 ) -> float:
     """Trains a model in place and leaves it in its best state, in evaluation mode.
 
-    A short cut for a `lightning.Trainer` with gradient clipping at norm 1, early stopping and the best state kept; for
-    anything else, use a Trainer. The same seeds of model, data and training give the same weights; torch's generator is
-    left in a state that depends on the seed.
+    A short cut for a `lightning.Trainer` with gradient clipping at norm 1; with validation windows early stopping, and
+    the best state kept; without, all epochs and the last state. For anything else, use a Trainer. The same seeds of
+    model, data and training give the same weights; torch's generator is left in a state that depends on the seed.
 
     Args:
         model: the model.
         data: its windows, of the model's `spec` and layout.
         max_epochs: at most; the learning rate's schedule spans them.
-        patience: epochs without a better validation score before training stops.
+        patience: epochs without a better validation score before training stops; None trains all epochs and keeps the
+            last state.
         monitor: the score that decides: ``val_loss``, the objective, or ``val_`` and the name of one of its scores.
         averaging: decay of a moving average of the weights, which is then validated and kept; None takes the weights
             as they are.
@@ -60,7 +62,7 @@ def fit(
         progress: show a progress bar.
 
     Returns:
-        The best validation score.
+        The best validation score, the last where patience is None, or NaN without validation windows.
 
     Raises:
         ValueError: the model can't be trained on the data, the score is not one of the objective's, or the folder holds
@@ -71,9 +73,11 @@ def fit(
     scores = ["val_loss", *(f"val_{score.name}" for _, score in model.objective.terms)]
     if monitor not in scores:
         raise ValueError(f"monitor {monitor!r} is not a validation score of this model; it has {', '.join(scores)}.")
-    best, saved = KeepBest(monitor), None
+    validated, saved = len(data.validation.entries) > 0, None
     # In this order: the weights are kept while the averaged ones are in place, and a checkpoint knows of both.
-    callbacks: list[Callback] = [EpochSeeds(seed), best, Patience(monitor, patience=patience)]
+    callbacks: list[Callback] = [EpochSeeds(seed)]
+    if validated and patience is not None:
+        callbacks += [KeepBest(monitor), Patience(monitor, patience=patience)]
     callbacks += [] if averaging is None else [Averaging(averaging)]
     callbacks += [_Compiled()] if compile else []
     if checkpoints is not None:
@@ -106,13 +110,14 @@ def fit(
         trainer.fit(model, datamodule=data, ckpt_path=None if saved is None else saved.last, weights_only=True)
     data.trainer = None  # else it would keep the optimiser alive, and travel with it to other processes
     model.eval()
-    return float(trainer.callback_metrics["best"])
+    return float(trainer.callback_metrics.get("best", trainer.callback_metrics.get(monitor, torch.nan)))
 
 
 def _about(model: Forecaster, data: DataModule) -> dict[str, Plain]:
     """What the outcome of a training depends on, in a few plain values."""
     return {
         "objective": repr(model.objective),
+        "augmentation": repr(model.augmentation),
         "schedule": repr(model.schedule),
         "weight_decay": model.weight_decay,
         "parameters": sum(parameter.numel() for parameter in model.parameters()),

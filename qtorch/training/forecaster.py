@@ -1,6 +1,6 @@
 """The one LightningModule of all forecasters."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import lightning
@@ -39,6 +39,7 @@ class Forecaster(lightning.LightningModule):
         weight_decay: AdamW's, on matrices that are no embeddings.
         schedule: of the learning rate, instead of `learning_rate`.
         objective: what training minimises; `LogScore` by default, which is maximum likelihood.
+        augmentation: changes training windows before the model sees them, such as `HideInputs`.
 
     Raises:
         ValueError: the encoder or head does not fit the windows, or there are two learning rates.
@@ -54,6 +55,7 @@ class Forecaster(lightning.LightningModule):
         weight_decay: float = 0.01,
         schedule: Schedule | None = None,
         objective: Objective | None = None,
+        augmentation: Callable[[Window], Window] | None = None,
     ) -> None:
         super().__init__()
         self.network = Network(encoder, head)
@@ -73,6 +75,7 @@ class Forecaster(lightning.LightningModule):
         self.schedule = default if schedule is None else schedule
         self.weight_decay = weight_decay
         self.objective = LogScore() if objective is None else objective
+        self.augmentation = augmentation
         self._validation: dict[str, Tensor] = {}
 
     def check(self, data: DataModule) -> None:
@@ -136,7 +139,7 @@ class Forecaster(lightning.LightningModule):
         Raises:
             FloatingPointError: it is not finite.
         """
-        losses, weight = self.losses(window)
+        losses, weight = self.losses(window if self.augmentation is None else self.augmentation(window))
         loss = _mean(losses, weight)
         self._refuse_non_finite("training", losses["loss"], window)
         self.log("train_loss", loss, prog_bar=True, batch_size=len(window))

@@ -10,7 +10,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from qtorch.data.datamodule import DataModule, Span
+from qtorch.data.datamodule import DataModule
 from qtorch.data.errors import DataError
 from qtorch.data.sampling import Source
 from qtorch.distributions import concatenate
@@ -34,7 +34,7 @@ def walk_forward(
     warm_start: bool = True,
     max_epochs: int = 8,
     warm_epochs: int = 3,
-    validation_sessions: int = 250,
+    validation_sessions: int = 0,
     data: Options = _NONE,
     training: Options = _NONE,
     forecasting: Options = _NONE,
@@ -55,7 +55,8 @@ def walk_forward(
         warm_start: start each refit from the weights of the one before.
         max_epochs: of a fit from a fresh model.
         warm_epochs: of a fit from the weights of the one before.
-        validation_sessions: rows of the panel up to a refit that are not trained on, but decide when training stops.
+        validation_sessions: rows of the panel up to a refit that are not trained on, but decide when training stops;
+            with none, the model is trained on all for all its epochs.
         data: further arguments of `DataModule`, such as its batch size.
         training: further arguments of `fit`, such as its averaging.
         forecasting: further arguments of `Forecaster.forecast`, such as its min_history.
@@ -102,7 +103,7 @@ def refit(
     *,
     max_epochs: int = 8,
     warm_epochs: int = 3,
-    validation_sessions: int = 250,
+    validation_sessions: int = 0,
     data: Options = _NONE,
     training: Options = _NONE,
 ) -> Forecaster:
@@ -153,15 +154,8 @@ def known_by(source: Source, row: int, validation_sessions: int, options: Option
             f"a refit at {dates[row]:%Y-%m-%d} knows {row + 1} rows of the panel, too few for {validation_sessions} of "
             "validation. Begin later, or lower validation_sessions."
         )
-    data = DataModule(source.panel, source=source, validation_start=dates[first], **options)
-    # The split of a DataModule leaves validation all that is left, or asks for windows of a test, which need not exist.
-    data.validation = Span(source.entries(first, row, known_by=row), row)
-    if not len(data.validation.entries):
-        raise DataError(
-            f"no window for validation from {dates[first]:%Y-%m-%d} to {dates[row]:%Y-%m-%d}: no asset has a target "
-            "known by then. Raise validation_sessions."
-        )
-    return data
+    start = dates[first] if validation_sessions else None
+    return DataModule(source.panel, source=source, validation_start=start, until=dates[row], **options)
 
 
 def _chain(

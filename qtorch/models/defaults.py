@@ -1,0 +1,65 @@
+"""The forecaster of a user who names nothing: what did best on data before any test."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from qtorch.data.features import DownsideRatio, Drift, Features, LaterCloses, default_features
+from qtorch.data.panel import Panel
+from qtorch.data.window import WindowSpec
+from qtorch.heads import SkewedStudentT
+from qtorch.models.recurrent import Recurrent
+
+if TYPE_CHECKING:
+    from qtorch.training import Forecaster
+
+_DECAYS = (0.8, 0.94, 0.985)
+
+
+def default_windows(panel: Panel, *, horizons: Sequence[int] = (1, 10), context: int = 64) -> WindowSpec:
+    """What the default forecaster sees of a market, all of it made of closes and calendars.
+
+    The default features, the drift of each asset and its downside volatility at three memories; and on a market of
+    several exchanges what happened at those that close later.
+
+    Args:
+        panel: the market; only which exchanges it has matters.
+        horizons: in an asset's own sessions.
+        context: own sessions that are seen.
+    """
+    parts = [*default_features(), *map(Drift, _DECAYS), *map(DownsideRatio, _DECAYS)]
+    if len(set(panel.exchanges)) > 1:
+        parts.append(LaterCloses())
+    return WindowSpec(context, tuple(horizons), Features(tuple(parts)))
+
+
+def default_forecaster(panel: Panel, *, horizons: Sequence[int] = (1, 10), context: int = 64) -> "Forecaster":
+    """A fresh forecaster for a market: a recurrent net over 64 sessions with a skewed Student-t head, to be trained.
+
+    What it is made of was chosen on the years before each market's test, among the encoders of this room; the runs are
+    in benchmarks/results. Train it with `qtorch.training.fit` on all data before the test, for the 12 epochs that are
+    its default: validation on the last years stopped too early or too late by what these happened to be like.
+
+    Args:
+        panel: the market; only which exchanges it has matters.
+        horizons: in an asset's own sessions.
+        context: own sessions that are seen.
+
+    Example:
+        >>> from qtorch.data import Panel, load_sample
+        >>> panel = Panel.from_frame(load_sample()).select(["AAPL", "EURUSD"])
+        >>> model = default_forecaster(panel, horizons=(1, 5))
+        >>> len(model.spec.features), model.spec.horizons
+        (26, (1, 5))
+    """
+    from qtorch.training import Forecaster, HideInputs, Schedule
+
+    spec = default_windows(panel, horizons=horizons, context=context)
+    encoder = Recurrent(len(spec.features), input_noise=0.2)
+    head = SkewedStudentT(encoder.out_features, spec.horizons)
+    return Forecaster(
+        encoder,
+        head,
+        spec,
+        schedule=Schedule(3e-3, warm_up=0.1, final=0.01),
+        augmentation=HideInputs.shared(spec),
+    )
