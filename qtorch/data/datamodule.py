@@ -219,7 +219,7 @@ class DataModule(lightning.LightningDataModule):
         embargo: int = 0,
         until: str | pd.Timestamp | None = None,
         batch_size: int = 64,
-        batches_per_epoch: int | Literal["targets"] | None = 40,
+        batches_per_epoch: int | Literal["targets"] | None = "targets",
         buckets: bool = False,
         every_position: bool = True,
         sample_by: By = "window",

@@ -3,7 +3,15 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from qtorch.data.features import DownsideRatio, Drift, Features, LaterCloses, default_features
+from qtorch.data.features import (
+    DownsideRatio,
+    Drift,
+    Features,
+    LaterCloses,
+    RangeRatio,
+    WithIndicator,
+    default_features,
+)
 from qtorch.data.panel import Panel
 from qtorch.data.window import WindowSpec
 from qtorch.heads import SkewedStudentT
@@ -16,17 +24,20 @@ _DECAYS = (0.8, 0.94, 0.985)
 
 
 def default_windows(panel: Panel, *, horizons: Sequence[int] = (1, 10), context: int = 64) -> WindowSpec:
-    """What the default forecaster sees of a market, all of it made of closes and calendars.
+    """What the default forecaster sees of a market.
 
-    The default features, the drift of each asset and its downside volatility at three memories; and on a market of
-    several exchanges what happened at those that close later.
+    The default features, the drift of each asset and its downside volatility at three memories; the volatility of
+    sessions' ranges, where the panel has open, high and low; and on a market of several exchanges what happened at
+    those that close later.
 
     Args:
-        panel: the market; only which exchanges it has matters.
+        panel: the market; which exchanges and fields it has matters, and nothing else of it.
         horizons: in an asset's own sessions.
         context: own sessions that are seen.
     """
     parts = [*default_features(), *map(Drift, _DECAYS), *map(DownsideRatio, _DECAYS)]
+    if {"open", "high", "low"} <= set(panel.fields):
+        parts += [WithIndicator(RangeRatio("garman_klass", decay)) for decay in (0.8, 0.94)]
     if len(set(panel.exchanges)) > 1:
         parts.append(LaterCloses())
     return WindowSpec(context, tuple(horizons), Features(tuple(parts)))
@@ -40,7 +51,7 @@ def default_forecaster(panel: Panel, *, horizons: Sequence[int] = (1, 10), conte
     its default: validation on the last years stopped too early or too late by what these happened to be like.
 
     Args:
-        panel: the market; only which exchanges it has matters.
+        panel: the market; which exchanges and fields it has matters, and nothing else of it.
         horizons: in an asset's own sessions.
         context: own sessions that are seen.
 
@@ -49,7 +60,7 @@ def default_forecaster(panel: Panel, *, horizons: Sequence[int] = (1, 10), conte
         >>> panel = Panel.from_frame(load_sample()).select(["AAPL", "EURUSD"])
         >>> model = default_forecaster(panel, horizons=(1, 5))
         >>> len(model.spec.features), model.spec.horizons
-        (26, (1, 5))
+        (30, (1, 5))
     """
     from qtorch.training import Forecaster, HideInputs, Schedule
 

@@ -26,7 +26,7 @@ def fit(
     max_epochs: int = 12,
     patience: int | None = 3,
     monitor: str = "val_loss",
-    averaging: float | None = None,
+    averaging: float | None = 0.99,
     checkpoints: str | Path | None = None,
     seed: int | None = None,
     compile: bool = False,
@@ -147,6 +147,7 @@ def _quiet() -> Iterator[None]:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message=".*does not have many workers.*")
             warnings.filterwarnings("ignore", message=".*LeafSpec.*")
+            warnings.filterwarnings("ignore", message=".*across ranks is zero.*")  # no validation is asked for
             yield
     finally:
         logger.setLevel(level)

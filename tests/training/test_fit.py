@@ -108,7 +108,7 @@ def test_the_averaged_weights_are_validated_and_kept(panel):
     plain, averaged = small_model(), small_model()
     seen = []
     averaged.on_before_optimizer_step = lambda optimizer: seen.append(averaged.network.encoder.embed.weight.clone())
-    fit(plain, small_data(panel), max_epochs=3, seed=5)
+    fit(plain, small_data(panel), max_epochs=3, seed=5, averaging=None)
     loss = fit(averaged, small_data(panel), max_epochs=3, seed=5, averaging=0.95)
     assert not same_weights(plain, averaged)
     assert loss == pytest.approx(evaluate(averaged, small_data(panel).val_dataloader())["loss"], rel=1e-6)
