@@ -9,6 +9,7 @@ from qtorch.data.features import (
     Features,
     LaterCloses,
     RangeRatio,
+    TailHistory,
     WithIndicator,
     default_features,
 )
@@ -26,8 +27,8 @@ _DECAYS = (0.8, 0.94, 0.985)
 def default_windows(panel: Panel, *, horizons: Sequence[int] = (1, 10), context: int = 64) -> WindowSpec:
     """What the default forecaster sees of a market.
 
-    The default features, the drift of each asset and its downside volatility at three memories; the volatility of
-    sessions' ranges, where the panel has open, high and low; and on a market of several exchanges what happened at
+    The default features, the drift of each asset, its downside volatility and the history of its tails; the volatility
+    of sessions' ranges, where the panel has open, high and low; and on a market of several exchanges what happened at
     those that close later.
 
     Args:
@@ -35,7 +36,7 @@ def default_windows(panel: Panel, *, horizons: Sequence[int] = (1, 10), context:
         horizons: in an asset's own sessions.
         context: own sessions that are seen.
     """
-    parts = [*default_features(), *map(Drift, _DECAYS), *map(DownsideRatio, _DECAYS)]
+    parts = [*default_features(), *map(Drift, _DECAYS), *map(DownsideRatio, _DECAYS), *map(TailHistory, (0.985, 0.996))]
     if {"open", "high", "low"} <= set(panel.fields):
         parts += [WithIndicator(RangeRatio("garman_klass", decay)) for decay in (0.8, 0.94)]
     if len(set(panel.exchanges)) > 1:
@@ -60,7 +61,7 @@ def default_forecaster(panel: Panel, *, horizons: Sequence[int] = (1, 10), conte
         >>> panel = Panel.from_frame(load_sample()).select(["AAPL", "EURUSD"])
         >>> model = default_forecaster(panel, horizons=(1, 5))
         >>> len(model.spec.features), model.spec.horizons
-        (30, (1, 5))
+        (38, (1, 5))
     """
     from qtorch.training import Forecaster, HideInputs, Schedule
 

@@ -10,7 +10,7 @@ from typing import Any
 import lightning
 import pandas as pd
 
-from qtorch.data import DataError, DataModule, WindowSource
+from qtorch.data import DataError, DataModule, PanelWindowSource, WindowSource
 from qtorch.deploy import BundleError, inspect_bundle, load, save
 from qtorch.nightly.config import NightlyConfig
 from qtorch.nightly.store import whole_folder
@@ -80,10 +80,12 @@ def _train(
         horizons=list(spec.horizons),
     )
     model = Forecaster(encoder, head, spec, learning_rate=config.training.learning_rate)
+    panel_layout = model.network.layout == "panel"
     data = DataModule(
         source.panel,
         spec,
-        source=source,
+        source=PanelWindowSource(source.panel, spec, source.table) if panel_layout else source,
+        every_position=model.network.causal,
         validation_start=dates[validation],
         test_start=dates[test],
         batch_size=config.training.batch_size,

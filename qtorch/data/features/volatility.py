@@ -8,6 +8,8 @@ from qtorch.data.features.feature import Feature, OwnSessions
 from qtorch.data.features.series import FLOOR, check_decay, variance
 from qtorch.data.features.windowed import ewma, rolling_moment
 
+_TAIL = 1.65  # volatilities; 5 % of a normal law lie beyond
+
 
 @dataclass(frozen=True)
 class VolatilityRatio(Feature):
@@ -63,6 +65,43 @@ class DownsideRatio(Feature):
     def own(self, sessions: OwnSessions) -> np.ndarray:
         losses = 2 * np.minimum(sessions.returns, 0)[:, :, None] ** 2
         return log_ratio(ewma(losses, self.decay), variance(sessions, self.reference)[:, :, None], FLOOR**2)
+
+
+@dataclass(frozen=True)
+class TailHistory(Feature):
+    """How heavy an asset's tails have been: exponentially weighted means about its returns in units of their forecast.
+
+    With z = r_t / sigma_{t-1}, within +-8, the means of min(z^2, 16)^2 / 10, of 10 1{z < -q}, of 10 max(-z - q, 0) and
+    of 10 1{z > q} with q = 1.65, each less a half: near 0 for moderate tails.
+
+    Attributes:
+        decay: of the means.
+        scale_decay: of the volatility sigma.
+        min_sessions: returns before the first usable value.
+    """
+
+    decay: float = 0.985
+    scale_decay: float = 0.94
+    min_sessions: int = 20
+
+    def __post_init__(self) -> None:
+        check_decay(self.decay, self.scale_decay)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(f"{name}_{self.decay:g}" for name in ("fourth_power", "losses", "excess_losses", "gains"))
+
+    def own(self, sessions: OwnSessions) -> np.ndarray:
+        sigma = np.sqrt(np.maximum(variance(sessions, self.scale_decay), FLOOR**2))
+        z = np.clip(sessions.returns / np.concatenate([sigma[:, :1], sigma[:, :-1]], axis=1), -8, 8)
+        parts = [
+            np.minimum(z**2, 16) ** 2 / 10,
+            10.0 * (z < -_TAIL),
+            10 * np.maximum(-z - _TAIL, 0),
+            10.0 * (z > _TAIL),
+        ]
+        series = np.where(np.isnan(z)[:, :, None], np.nan, np.stack(parts, axis=-1))
+        return ewma(series, self.decay) - 0.5
 
 
 @dataclass(frozen=True)

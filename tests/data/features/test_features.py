@@ -29,6 +29,7 @@ from qtorch.data.features import (
     Return,
     Rolling,
     Scaled,
+    TailHistory,
     ToEvent,
     Volatility,
     VolatilityLevel,
@@ -55,6 +56,7 @@ ALL = [
     VolatilityLevel(),
     Drift(),
     DownsideRatio(0.8),
+    TailHistory(),
     *(RangeVariance(name) for name in ("parkinson", "garman_klass", "rogers_satchell")),
     RangeRatio("parkinson"),
     RangeRatio("realised"),
@@ -438,3 +440,14 @@ def test_drift_and_downside_are_the_plain_means_of_pandas(frame, panel):
     losses = (2 * returns.clip(upper=0) ** 2).ewm(alpha=0.2).mean()
     got = column(DownsideRatio(0.8), panel, "AAA")
     np.testing.assert_allclose(got, 0.5 * np.log((losses / sigma**2 + 0.01) / 1.01)[got.index], atol=1e-4)
+
+
+def test_tail_history_counts_returns_beyond_their_forecast_volatility(frame, panel):
+    returns = own(frame, "AAA")["close"].pct_change().dropna()
+    sigma = (returns**2).ewm(alpha=0.06).mean() ** 0.5
+    z = (returns / sigma.shift().fillna(sigma)).clip(-8, 8)
+    expected = [(z**2).clip(upper=16) ** 2 / 10, 10.0 * (z < -1.65), 10 * (-z - 1.65).clip(lower=0), 10.0 * (z > 1.65)]
+    for at, series in enumerate(expected):
+        got = column(TailHistory(), panel, "AAA", at)
+        assert got.std() > 0.01
+        np.testing.assert_allclose(got, series.ewm(alpha=0.015).mean()[got.index] - 0.5, atol=1e-9)
