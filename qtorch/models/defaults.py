@@ -48,7 +48,7 @@ def default_forecaster(panel: Panel, *, horizons: Sequence[int] = (1, 10), conte
     """A fresh forecaster for a market: a recurrent net over 64 sessions with a skewed Student-t head, to be trained.
 
     What it is made of was chosen on the years before each market's test, among the encoders of this room; the runs are
-    in benchmarks/results. Train it with `qtorch.training.fit` on all data before the test, for the 12 epochs that are
+    in benchmarks/results. Train it with `qtorch.training.fit` on all data before the test, for the 15 epochs that are
     its default: validation on the last years stopped too early or too late by what these happened to be like.
 
     Args:
@@ -66,12 +66,12 @@ def default_forecaster(panel: Panel, *, horizons: Sequence[int] = (1, 10), conte
     from qtorch.training import Forecaster, HideInputs, Schedule
 
     spec = default_windows(panel, horizons=horizons, context=context)
-    encoder = Recurrent(len(spec.features), input_noise=0.2)
+    encoder = Recurrent(len(spec.features), input_noise=0.1)
     head = SkewedStudentT(encoder.out_features, spec.horizons)
     return Forecaster(
         encoder,
         head,
         spec,
         schedule=Schedule(3e-3, warm_up=0.1, final=0.01),
-        augmentation=HideInputs.shared(spec),
+        augmentation=HideInputs.by_kind(spec),
     )

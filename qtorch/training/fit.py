@@ -23,7 +23,7 @@ def fit(
     model: Forecaster,
     data: DataModule,
     *,
-    max_epochs: int = 12,
+    max_epochs: int = 15,
     patience: int | None = 3,
     monitor: str = "val_loss",
     averaging: float | None = 0.99,

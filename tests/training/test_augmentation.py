@@ -4,11 +4,13 @@ import pytest
 import torch
 
 from qtorch.data import Features, WindowSpec
-from qtorch.data.features import Label, LaterCloses, MarketState, Scaled
+from qtorch.data.features import Drift, Label, MarketState, RangeRatio, Scaled, WithIndicator
 from qtorch.data.window import Window
 from qtorch.training.augmentation import HideInputs
 
-SPEC = WindowSpec(8, (1,), Features((Scaled(), MarketState(), Label("sector", ("a", "b")), LaterCloses())))
+RANGE = WithIndicator(RangeRatio())
+LABELS = Label("sector", ("a", "b")), Label("country", ("x",))
+SPEC = WindowSpec(8, (1,), Features((Scaled(), MarketState(), *LABELS, Drift(0.8), Drift(0.98), RANGE)))
 
 
 def window(*shape: int) -> Window:
@@ -24,18 +26,20 @@ def window(*shape: int) -> Window:
     )
 
 
-def test_what_is_shared_is_one_group_and_each_label_another():
+def test_features_of_a_class_are_one_group_each_label_another_and_some_are_kept():
     names = SPEC.features.names
-    market, sector = HideInputs.shared(SPEC).groups
-    assert [names[i] for i in sector] == ["sector=a", "sector=b"]
-    assert {names[i] for i in market} == {*MarketState().names, *LaterCloses().names}
+    groups = [[names[i] for i in group] for group in HideInputs.by_kind(SPEC).groups]
+    drift = [*Drift(0.8).names, *Drift(0.98).names]
+    assert groups == [[*MarketState().names], ["sector=a", "sector=b"], ["country=x"], drift, [*RANGE.names]]
+    kept = HideInputs.by_kind(SPEC, keep=(Label, Drift, RangeRatio)).groups
+    assert [[names[i] for i in group] for group in kept] == [["scaled_return_0.94"], [*MarketState().names]]
 
 
 @pytest.mark.parametrize("axes", [(4000, 3), (4000, 3, 2)])
 def test_groups_are_hidden_whole_and_by_themselves_in_their_share_of_the_windows(axes):
     torch.manual_seed(0)
     before = window(*axes, len(SPEC.features))
-    hide = HideInputs.shared(SPEC, 0.3)
+    hide = HideInputs.by_kind(SPEC, 0.3)
     after = hide(before)
     assert (before.inputs == 1).all()  # the batch itself is left alone
     hidden = []
@@ -51,7 +55,7 @@ def test_groups_are_hidden_whole_and_by_themselves_in_their_share_of_the_windows
 
 def test_nothing_is_hidden_at_probability_0_and_odd_settings_are_refused():
     same = window(5, 3, len(SPEC.features))
-    assert torch.equal(HideInputs.shared(SPEC, 0.0)(same).inputs, same.inputs)
+    assert torch.equal(HideInputs.by_kind(SPEC, 0.0)(same).inputs, same.inputs)
     with pytest.raises(ValueError, match="probability"):
         HideInputs([[0]], 1.0)
     with pytest.raises(ValueError, match="groups"):
