@@ -34,7 +34,7 @@ from qtorch.models import (
 )
 from qtorch.risk import fz0
 from qtorch.risk.backtests import acerbi_szekely, diebold_mariano, exceedances, kupiec
-from qtorch.training import mixed, walk_forward
+from qtorch.training import mixed, refit
 
 SESSIONS, LEVELS = 1500, (0.95, 0.975, 0.99)
 SPRING = ("2020-02-20", "2020-05-31")
@@ -119,11 +119,16 @@ def write(path: Path, panel: Panel, rows: np.ndarray, y: Tensor, var: Tensor, es
     pd.concat(frames).to_parquet(path, index=False)
 
 
-def trained(panel: Panel, source: WindowSource, rows: np.ndarray, seeds: Sequence[int]) -> list[Forecast]:
-    """The default forecaster's forecasts from each seed."""
+def trained(
+    panel: Panel, source: WindowSource, rows: np.ndarray, seeds: Sequence[int], unseen: Sequence[str]
+) -> list[Forecast]:
+    """The default forecaster's forecasts from each seed, trained without some of the assets."""
     make = partial(default_forecaster, panel)
-    first, last = panel.dates[rows[[0, -1]]]
-    return [walk_forward(make, source, [first], end=last, seeds=(seed,)) for seed in seeds]
+    learnt_from = source
+    if unseen:
+        learnt_from = WindowSource(panel.select([asset for asset in panel.assets if asset not in unseen]), source.spec)
+    models = [refit(make, learnt_from, int(rows[0]), seed) for seed in seeds]
+    return [model.forecast(panel, panel.dates[rows], source=source) for model in models]
 
 
 def main() -> None:
@@ -135,6 +140,7 @@ def main() -> None:
     )
     parser.add_argument("--until", help="the last date of the data, to choose settings before the test period")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--hold-out", type=int, default=0, help="train on none of every so many assets; 0 on all")
     parser.add_argument("--out", type=Path, default=Path("out/forecasts.parquet"))
     args = parser.parse_args()
     panel = market(args.data, args.until)
@@ -149,12 +155,17 @@ def main() -> None:
     for name, baseline in (("RiskMetrics", RiskMetrics()), ("HS 500", HistoricalSimulation(500))):
         report(name, y, *tails(baseline.forecast(panel, panel.dates[asked], source=source)), reference, spring)
     start = time.perf_counter()
-    forecasts = trained(panel, source, asked, args.seeds)
+    unseen = panel.assets[1 :: args.hold_out] if args.hold_out else ()
+    forecasts = trained(panel, source, asked, args.seeds, unseen)
     seconds = time.perf_counter() - start
     for seed, forecast in zip(args.seeds, forecasts, strict=True):
         report(f"qtorch, seed {seed}", y, *tails(forecast), reference, spring)
     var, es = tails(mixed(forecasts))
     report("qtorch, mixture", y, var, es, reference, spring)
+    if unseen:
+        out = torch.tensor([asset in unseen for asset in panel.assets])
+        for name, which in (("qtorch, seen", ~out), ("qtorch, unseen", out)):
+            report(name, y[:, which], var[:, :, which], es[:, :, which], reference[:, :, which], spring)
     write(args.out, panel, rows, y, var, es)
     print(f"trained {len(args.seeds)} times in {seconds:.0f} s; forecasts in {args.out}")
 

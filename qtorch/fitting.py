@@ -22,28 +22,30 @@ class FitData:
 
     Attributes:
         path: a Parquet file or partitioned dataset, as of `qtorch.data.Panel.from_parquet`.
-        validation_start: the first as-of date for validation, which decides when training stops.
+        validation_start: the first as-of date for validation, which decides when training stops; null has none, and
+            trains on all before the test.
         test_start: the first as-of date that is left for a test; null leaves none.
         as_of: the time of day up to which a date knows the world, "HH:MM Zone"; null is after the last close.
         bad_rows: raise, or quarantine rows that cannot be right.
         off_calendar: keep, drop or raise on prices on days on which the exchange is closed.
         embargo: sessions of an asset's own between its last label in a part and the next part.
         batch_size: windows a batch.
-        batches_per_epoch: random batches an epoch; null takes each window once.
+        batches_per_epoch: random batches an epoch; `targets` are so many that each target is seen once on average, null
+            takes each window once.
         every_position: train on targets from each session of a window; null does where the encoder can.
         sample_by: draw windows alike, each asset alike or each date alike.
         half_life: panel rows after which a training window is drawn half as often; null has no recency.
     """
 
     path: str
-    validation_start: str
+    validation_start: str | None = None
     test_start: str | None = None
     as_of: str | None = None
     bad_rows: Literal["raise", "quarantine"] = "raise"
     off_calendar: Literal["keep", "drop", "raise"] = "keep"
     embargo: int = 0
     batch_size: int = 64
-    batches_per_epoch: int | None = 40
+    batches_per_epoch: int | Literal["targets"] | None = "targets"
     every_position: bool | None = None
     sample_by: By = "window"
     half_life: float | None = None
@@ -85,7 +87,7 @@ class FitTraining:
         schedule: of the learning rate.
         weight_decay: of AdamW.
         max_epochs: at most.
-        patience: epochs without a better validation score before training stops.
+        patience: epochs without a better validation score before training stops; null trains all epochs.
         monitor: the score that decides.
         averaging: decay of a moving average of the weights; null has none.
         compile: compile the network.
@@ -99,10 +101,10 @@ class FitTraining:
     objective: Objective | None = None
     schedule: Schedule = field(default_factory=Schedule)
     weight_decay: float = 0.01
-    max_epochs: int = 8
-    patience: int = 3
+    max_epochs: int = 15
+    patience: int | None = 3
     monitor: str = "val_loss"
-    averaging: float | None = None
+    averaging: float | None = 0.99
     compile: bool = False
     accelerator: str = "auto"
     devices: int | list[int] | str = 1
@@ -176,7 +178,7 @@ def run(
         about = {
             "as_of": f"{dates[-1]:%Y-%m-%d}",
             "trained_through": f"{dates[data.training.known_by]:%Y-%m-%d}",
-            "validated_through": f"{dates[data.validation.known_by]:%Y-%m-%d}",
+            "validated_through": f"{dates[data.validation.known_by]:%Y-%m-%d}" if scores else None,
             "validation": {name: round(value, 6) for name, value in scores.items()},
             "objective": repr(model.objective),
             "assets": len(data.source.panel.assets),

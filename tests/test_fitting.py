@@ -155,3 +155,17 @@ def test_the_example_is_a_configuration():
     config = parser.instantiate(parsed)
     assert [score.name for _, score in config.training.objective.terms] == ["log_score", "fz0"]
     assert config.model.windows.horizons == (1, 10)
+
+
+def test_without_validation_all_before_the_test_is_trained_on(prices, tmp_path):
+    said: list[str] = []
+    config = FitConfig(
+        FitData(str(prices), test_start="2019-09-02"),
+        FitModel(SMALL, context=8, horizons=[1]),
+        FitTraining(max_epochs=1, accelerator="cpu"),
+        str(tmp_path / "model"),
+    )
+    assert run(config, say=said.append) == {}
+    assert said == []
+    _, about = load(tmp_path / "model")
+    assert (about["trained_through"], about["validated_through"]) == ("2019-08-30", None)
