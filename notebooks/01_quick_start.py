@@ -21,10 +21,10 @@ import matplotlib.pyplot as plt
 import torch
 
 import qtorch
-from qtorch.data import DataModule, Panel, WindowSpec, load_sample
+from qtorch.data import DataModule, Panel, load_sample
 from qtorch.risk.plots import fan_chart
 
-epochs = int(os.environ.get("QTORCH_NOTEBOOK_EPOCHS", "6"))
+epochs = int(os.environ.get("QTORCH_NOTEBOOK_EPOCHS", "15"))
 panel = Panel.from_frame(load_sample())
 panel
 
@@ -33,10 +33,8 @@ panel
 
 # %%
 torch.manual_seed(0)
-spec = WindowSpec(context=64, horizons=(1, 10))
-encoder = qtorch.models.Transformer(len(spec.features))
-model = qtorch.Forecaster(encoder, qtorch.heads.SkewedStudentT(encoder.out_features, spec.horizons), spec)
-data = DataModule(panel, spec, validation_start="2018-01-02", test_start="2021-01-04")
+model = qtorch.models.default_forecaster(panel, horizons=(1, 10))
+data = DataModule(panel, model.spec, validation_start=None, test_start="2021-01-04")
 qtorch.training.fit(model, data, max_epochs=epochs)
 
 # %% [markdown]
