@@ -98,7 +98,7 @@ def test_more_padding_on_the_left_changes_nothing(encoder):
     longer = encoder(
         torch.cat([padding, inputs], 1), torch.cat([torch.zeros(B, 9, *mask.shape[2:], dtype=torch.bool), mask], 1)
     )
-    torch.testing.assert_close(longer[:, -hidden.shape[1] :], hidden, rtol=0, atol=2e-6)
+    torch.testing.assert_close(longer[:, -hidden.shape[1] :], hidden, rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize("name", CAUSAL)
@@ -110,7 +110,7 @@ def test_later_sessions_do_not_reach_earlier_ones(name):
     changed[:, 8:] += 1
     other[:, 10] = ~mask[:, 10]
     assert torch.equal(encoder(changed, mask)[:, :8], hidden[:, :8])
-    torch.testing.assert_close(encoder(changed, other)[:, :8], hidden[:, :8], rtol=0, atol=2e-6)
+    torch.testing.assert_close(encoder(changed, other)[:, :8], hidden[:, :8], rtol=0, atol=1e-6)
     assert not torch.allclose(encoder(changed, mask)[2, 8:], hidden[2, 8:])
 
 
@@ -120,7 +120,7 @@ def test_a_position_of_a_window_is_the_last_of_a_shorter_one(name):
     inputs, mask = batch(encoder)
     hidden = encoder(inputs, mask)
     for c in (3, 9):
-        torch.testing.assert_close(encoder(inputs[:, :c], mask[:, :c]), hidden[:, :c], rtol=0, atol=2e-6)
+        torch.testing.assert_close(encoder(inputs[:, :c], mask[:, :c]), hidden[:, :c], rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize("name", [name for name in CAUSAL if name not in PANEL])
@@ -129,7 +129,7 @@ def test_masked_steps_in_the_middle_are_as_if_cut_out(name):
     inputs, mask = batch(encoder)
     kept = inputs[1][mask[1]][None]
     alone = encoder(kept, torch.ones(kept.shape[:2], dtype=torch.bool))
-    torch.testing.assert_close(encoder(inputs, mask)[1][mask[1]], alone[0], rtol=0, atol=2e-6)
+    torch.testing.assert_close(encoder(inputs, mask)[1][mask[1]], alone[0], rtol=0, atol=1e-6)
 
 
 def test_earlier_sessions_reach_the_last_and_their_order_matters(encoder):
@@ -149,7 +149,7 @@ def test_permuting_assets_permutes_the_output(name):
     inputs, mask = batch(encoder)
     order = [2, 0, 1]
     turned = encoder(inputs[:, :, order], mask[:, :, order])
-    torch.testing.assert_close(turned, encoder(inputs, mask)[:, :, order], rtol=0, atol=2e-6)
+    torch.testing.assert_close(turned, encoder(inputs, mask)[:, :, order], rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize("name", PANEL)
@@ -157,7 +157,7 @@ def test_an_asset_without_sessions_is_as_if_it_were_not_there(name):
     encoder = make(name)
     inputs, mask = batch(encoder)
     without = encoder(inputs[2:3, :, :2], mask[2:3, :, :2])
-    torch.testing.assert_close(encoder(inputs, mask)[2:3, :, :2], without, rtol=0, atol=2e-6)
+    torch.testing.assert_close(encoder(inputs, mask)[2:3, :, :2], without, rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize("name", PANEL)
@@ -222,7 +222,7 @@ def test_it_exports_with_a_dynamic_batch(name):
     dynamic = {0: torch.export.Dim("batch", min=2)}
     exported = torch.export.export(encoder, example, dynamic_shapes=(dynamic, dynamic))
     more = tuple(torch.cat([x, x]) for x in example)
-    torch.testing.assert_close(exported.module()(*more), encoder(*more), rtol=0, atol=2e-6)
+    torch.testing.assert_close(exported.module()(*more), encoder(*more), rtol=0, atol=1e-6)
 
 
 @pytest.mark.slow
@@ -239,7 +239,7 @@ def compare_compiled() -> None:
         inputs, mask = batch(encoder)
         whole = name not in ("gru", "lstm")
         compiled = torch.compile(encoder, backend="aot_eager", fullgraph=whole)
-        torch.testing.assert_close(compiled(inputs, mask), encoder(inputs, mask), rtol=0, atol=2e-6)
+        torch.testing.assert_close(compiled(inputs, mask), encoder(inputs, mask), rtol=0, atol=1e-6)
         compiled(inputs, mask).sum().backward()
         assert all(p.grad is not None for p in encoder.parameters())
 
@@ -272,7 +272,7 @@ def test_steps_with_a_cache_give_what_one_window_of_all_sessions_gives(options, 
         hidden, cache = encoder.step(x, usable, cache)
         parts.append(hidden)
         assert cache.keys.shape[3] <= (encoder.context or C)
-    torch.testing.assert_close(torch.cat(parts, 1), encoder(inputs, mask), rtol=0, atol=2e-6)
+    torch.testing.assert_close(torch.cat(parts, 1), encoder(inputs, mask), rtol=0, atol=1e-6)
 
 
 def test_a_cache_may_live_for_years():
@@ -286,7 +286,7 @@ def test_a_cache_may_live_for_years():
     for x, usable in zip(inputs.split(100, 1), mask.split(100, 1), strict=True):
         hidden, cache = encoder.step(x, usable, cache)
     recent = encoder(inputs[:, -40:], mask[:, -40:])  # more than depth times the context, which is all that counts
-    torch.testing.assert_close(hidden[:, -1], recent[:, -1], rtol=0, atol=2e-6)
+    torch.testing.assert_close(hidden[:, -1], recent[:, -1], rtol=0, atol=1e-6)
 
 
 @pytest.mark.slow
@@ -309,7 +309,7 @@ def test_a_step_with_a_bounded_cache_exports():
     for c in range(4, C):
         hidden, cache = program(inputs[:, c : c + 1], mask[:, c : c + 1], tuple(cache))
         parts.append(hidden)
-    torch.testing.assert_close(torch.cat(parts, 1), step.encoder(inputs, mask)[:, 4:], rtol=0, atol=2e-6)
+    torch.testing.assert_close(torch.cat(parts, 1), step.encoder(inputs, mask)[:, 4:], rtol=0, atol=1e-6)
 
 
 def test_masked_values_change_no_bit_of_a_cache():
@@ -333,10 +333,10 @@ def test_distances_in_time_are_calendar_days():
     inputs, mask = batch(encoder)
     inputs[..., GAP] = 0.0
     daily = encoder(inputs, mask)
-    torch.testing.assert_close(daily, counting(inputs, mask), rtol=0, atol=2e-6)
+    torch.testing.assert_close(daily, counting(inputs, mask), rtol=0, atol=1e-6)
     inputs[2, 6, GAP] = torch.tensor(3.0).log()
     weekend = encoder(inputs, mask)
-    torch.testing.assert_close(weekend[2, :6], daily[2, :6], rtol=0, atol=2e-6)
+    torch.testing.assert_close(weekend[2, :6], daily[2, :6], rtol=0, atol=1e-6)
     assert not torch.allclose(weekend[2, 6:], daily[2, 6:], atol=1e-5)
     days = torch.tensor([[[1.0], [3.0], [99.0], [4.0]]]).log()
     usable = torch.tensor([[True, True, False, True]])
