@@ -10,7 +10,6 @@ figures are medians over the rounds, and it is their ratios that count. On a mac
 Every loader's first batch is checked.
 """
 
-import argparse
 import importlib
 import json
 import logging
@@ -24,7 +23,7 @@ from itertools import islice
 from typing import Any
 
 from loader_peers import LOADERS, Batches, Loader, Task
-from worker import Worker, interpreter
+from worker import Worker, arguments, chosen, interpreter
 
 WARM_UP = 3  # batches
 
@@ -102,22 +101,13 @@ def table(names: list[str], pythons: list[str], rounds: int, seconds: float, thr
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("names", nargs="*", help=f"of {', '.join(LOADERS)}; all by default, and always the limit")
-    parser.add_argument("--python", action="append", default=[], help="an interpreter that has other libraries")
-    parser.add_argument("--rounds", type=int, default=5)
+    parser = arguments(__doc__, LOADERS, "limit", rounds=5)
     parser.add_argument("--seconds", type=float, default=2.0, help="a loader's share of a round")
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--cpu", action="store_true", help="count processor time instead of the clock's")
-    parser.add_argument("--worker", help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.worker:
         work(args.worker)
-    unknown = set(args.names) - set(LOADERS)
-    if unknown:
-        parser.error(f"no loader is called {', '.join(sorted(unknown))}.")
-    names = [name for name in LOADERS if name == "limit" or not args.names or name in args.names]
-    print(table(names, [sys.executable, *args.python], args.rounds, args.seconds, args.threads, args.cpu))
+    names, pythons = chosen(parser, args, LOADERS, "limit")
+    print(table(names, pythons, args.rounds, args.seconds, args.threads, args.cpu))
 
 
 if __name__ == "__main__":

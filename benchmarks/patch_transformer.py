@@ -11,7 +11,6 @@ over the rounds, and it is their ratios that count. On a machine with other work
 processor time. ``qtorch, compiled`` compiles encoder and loss with torch.compile; its set-up takes a minute or more.
 """
 
-import argparse
 import json
 import logging
 import os
@@ -23,7 +22,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from worker import Worker, interpreter
+from worker import Worker, arguments, chosen, interpreter
 
 BATCH, CONTEXT, HORIZON = 64, 256, 10
 WIDTH, DEPTH, HEADS, FEEDFORWARD, PATCH, STRIDE, DROPOUT = 128, 3, 8, 256, 16, 8, 0.2
@@ -200,22 +199,13 @@ def table(names: list[str], pythons: list[str], rounds: int, steps: int, threads
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("names", nargs="*", help=f"of {', '.join(PEERS)}; all by default, and always qtorch")
-    parser.add_argument("--python", action="append", default=[], help="an interpreter that has other libraries")
-    parser.add_argument("--rounds", type=int, default=7)
+    parser = arguments(__doc__, PEERS, "qtorch", rounds=7)
     parser.add_argument("--steps", type=int, default=4, help="of training, a round")
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--cpu", action="store_true", help="count processor time instead of the clock's")
-    parser.add_argument("--worker", help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.worker:
         work(args.worker)
-    unknown = set(args.names) - set(PEERS)
-    if unknown:
-        parser.error(f"nothing is called {', '.join(sorted(unknown))}.")
-    names = [name for name in PEERS if name == "qtorch" or not args.names or name in args.names]
-    print(table(names, [sys.executable, *args.python], args.rounds, args.steps, args.threads, args.cpu))
+    names, pythons = chosen(parser, args, PEERS, "qtorch")
+    print(table(names, pythons, args.rounds, args.steps, args.threads, args.cpu))
 
 
 if __name__ == "__main__":

@@ -1,8 +1,11 @@
 """Processes that benchmarks hold ready, so that what they compare runs by turns on a machine with other work."""
 
+import argparse
 import json
 import os
 import subprocess
+import sys
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +51,29 @@ class Worker:
         if not line:
             raise RuntimeError(self._process.communicate()[1])
         return json.loads(line)
+
+
+def arguments(doc: str | None, known: Collection[str], always: str, rounds: int) -> argparse.ArgumentParser:
+    """A parser of what all such benchmarks take; see `chosen`."""
+    parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("names", nargs="*", help=f"of {', '.join(known)}; all by default, and always {always}")
+    parser.add_argument("--python", action="append", default=[], help="an interpreter that has other libraries")
+    parser.add_argument("--rounds", type=int, default=rounds)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--cpu", action="store_true", help="count processor time instead of the clock's")
+    parser.add_argument("--worker", help=argparse.SUPPRESS)
+    return parser
+
+
+def chosen(
+    parser: argparse.ArgumentParser, args: argparse.Namespace, known: Collection[str], always: str
+) -> tuple[list[str], list[str]]:
+    """What is compared, in the order of `known`, and the interpreters to look for it in."""
+    unknown = set(args.names) - set(known)
+    if unknown:
+        parser.error(f"nothing is called {', '.join(sorted(unknown))}.")
+    names = [name for name in known if name == always or not args.names or name in args.names]
+    return names, [sys.executable, *args.python]
 
 
 def interpreter(needs: str, pythons: list[str]) -> str | None:

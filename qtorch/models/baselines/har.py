@@ -42,6 +42,8 @@ class HAR:
     An asset with fewer than `least` complete sessions takes the mean coefficients of the others at that refit, with a
     constant of its own; without others, .3, .3 and .3.
 
+    An `Empirical` keeps some thirty bytes a value: ask for some dates at a time, as of `FilteredHistoricalSimulation`.
+
     Attributes:
         proxy: of a session's variance: `realised` (the field realised_variance), `garman_klass`, `parkinson` or
             `squared_return`; None takes for each asset at each refit the first of them that nine tenths of its sessions
