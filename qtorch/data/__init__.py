@@ -6,6 +6,7 @@ from qtorch.data.errors import DataError
 from qtorch.data.features import Features
 from qtorch.data.panel import Panel
 from qtorch.data.panel_windows import PanelWindowSource
+from qtorch.data.portfolio import portfolio_panel
 from qtorch.data.sample import load_sample
 from qtorch.data.samples import Samples
 from qtorch.data.sampling import BucketBatches, WindowBatches, sampling_weights
@@ -35,6 +36,7 @@ __all__ = [
     "WindowSpec",
     "chronological_split",
     "load_sample",
+    "portfolio_panel",
     "sampling_weights",
     "sessions",
     "whole",

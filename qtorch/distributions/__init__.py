@@ -17,6 +17,7 @@ from qtorch.distributions.normal_inverse_gaussian import NormalInverseGaussian
 from qtorch.distributions.quantile_spline import QuantileSpline
 from qtorch.distributions.skewed_student_t import SkewedStudentT
 from qtorch.distributions.spliced_tails import SplicedTails
+from qtorch.distributions.stacked import Stacked
 from qtorch.distributions.student_t import StudentT
 from qtorch.distributions.tails import partial_mean, register_tail_mean, tail_mean
 
@@ -34,6 +35,7 @@ __all__ = [
     "QuantileSpline",
     "SkewedStudentT",
     "SplicedTails",
+    "Stacked",
     "StudentT",
     "concatenate",
     "log_cdf",

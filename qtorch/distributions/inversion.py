@@ -10,6 +10,7 @@ from qtorch.distributions.loops import State, repeat_while
 
 Double = Float64[Tensor, "..."]
 _ITERATIONS = 200
+_CLOSE = 1e-9  # relative error of the mass from which one Newton step, which squares it, is the last
 
 
 def invert(
@@ -51,8 +52,8 @@ def invert(
         low, high = torch.where(error < 0, x, low), torch.where(error < 0, high, x)
         new = x + step
         inside = (new > low) & (new < high)
-        close = (error.abs() <= 1e-14) | (step.abs() <= 4e-16 * x.abs())
-        new = torch.where(inside, new, torch.where(close, x, low + 0.5 * (high - low)))
+        close = (error.abs() <= _CLOSE) | (step.abs() <= 4e-16 * x.abs())
+        new = torch.where(close, new.clamp(low, high), torch.where(inside, new, low + 0.5 * (high - low)))
         return i + 1, new, low, high, close
 
     with torch.no_grad():

@@ -15,19 +15,22 @@ from qtorch.distributions.jump_student_t import JumpStudentT
 from qtorch.distributions.mixture import Mixture
 from qtorch.distributions.quantile_spline import QuantileSpline
 from qtorch.distributions.spliced_tails import SplicedTails
+from qtorch.distributions.stacked import Stacked
 
 Join = Callable[[list[Tensor]], Tensor]
 
 
 def stack(distributions: Sequence[Distribution]) -> Distribution:
-    """Distributions of one class and batch shape `[...]` as one of batch shape `[..., K]`: a mixture's components.
+    """Distributions of one batch shape `[...]` as one of batch shape `[..., K]`: a mixture's components.
+
+    Laws of one class, down to what they are made of, become one of that class; others become a `Stacked`.
 
     Args:
         distributions: `K` of them, without event dimension. Classes whose parameters, named in `arg_constraints`, are
             tensors of the batch shape can be joined as they are; others register their own way with `joined.register`.
 
     Raises:
-        ValueError: they are none, of several classes or of several shapes.
+        ValueError: they are none or of several shapes, or can't be joined.
 
     Example:
         >>> from torch.distributions import Normal
@@ -35,6 +38,8 @@ def stack(distributions: Sequence[Distribution]) -> Distribution:
         >>> parts.batch_shape, Mixture(torch.tensor([0.5, 0.5]), parts).mean
         (torch.Size([3, 2]), tensor([0.5000, 0.5000, 0.5000]))
     """
+    if len({_kind(distribution) for distribution in distributions}) > 1:
+        return Stacked(distributions)
     shape = _checked(distributions)[0].batch_shape
     if any(distribution.batch_shape != shape for distribution in distributions):
         raise ValueError(
@@ -102,6 +107,13 @@ def _mixture(first: Mixture, distributions: Sequence[Any], join: Join) -> Mixtur
 
 
 @joined.register
+def _stacked(first: Stacked, distributions: Sequence[Any], join: Join) -> Stacked:
+    """Law by law, as the components of mixtures, whose dimension stays last."""
+    places = zip(*(distribution.laws for distribution in distributions), strict=True)
+    return Stacked([joined(_checked(laws)[0], laws, join) for laws in places])
+
+
+@joined.register
 def _jump_student_t(first: JumpStudentT, distributions: Sequence[Any], join: Join) -> JumpStudentT:
     if any(distribution.parameters != first.parameters for distribution in distributions):
         raise ValueError("JumpStudentT is one law for its whole batch; several can't be joined.")
@@ -130,6 +142,12 @@ def _joined(distributions: Sequence[Distribution], name: str, join: Join) -> Ten
 def _bases(distributions: Sequence[Any], name: str, join: Join) -> Distribution:
     bases = [getattr(distribution, name) for distribution in distributions]
     return joined(_checked(bases)[0], bases, join)
+
+
+def _kind(distribution: Distribution) -> tuple[Any, ...]:
+    """The class of a law and of those that it is made of."""
+    parts = (part for part in vars(distribution).values() if isinstance(part, Distribution))
+    return (type(distribution), *map(_kind, parts))
 
 
 def _checked(distributions: Sequence[Distribution]) -> Sequence[Distribution]:

@@ -15,6 +15,7 @@ from qtorch.distributions.log_tails import log_cdf, log_sf, log_tails
 from qtorch.distributions.moment_generating import log_moment_generating
 from qtorch.distributions.quadrature import entropy
 from qtorch.distributions.reparameterized import reparameterized
+from qtorch.distributions.stacked import Stacked
 from qtorch.distributions.tails import partial_mean, register_tail_mean
 
 Double = Float64[Tensor, "..."]
@@ -154,3 +155,11 @@ def _tail_mean(distribution: Mixture, p: Tensor) -> Tensor:
 def _mixture(distribution: Mixture, index: Any) -> Mixture:
     index = keep_last(index)
     return Mixture(distribution.weights[index], take(distribution.components, index), validate_args=False)
+
+
+@take.register
+def _stacked(distribution: Stacked, index: Any) -> Stacked:
+    """Of all laws at once, as a mixture takes its components."""
+    if not isinstance(index, tuple) or index[-1] != slice(None):
+        raise ValueError("stacked laws are taken together: their last dimension must be kept whole.")
+    return Stacked([take(law, index[:-1]) for law in distribution.laws])

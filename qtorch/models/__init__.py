@@ -1,7 +1,7 @@
 """Encoders, which map windows to hidden states, and baselines, which forecast without training."""
 
 from qtorch.models.baselines import HAR, Ewma, FilteredHistoricalSimulation, Garch, HistoricalSimulation, RiskMetrics
-from qtorch.models.defaults import default_forecaster, default_windows
+from qtorch.models.defaults import default_ensemble, default_forecaster, default_windows
 from qtorch.models.inverted_transformer import InvertedTransformer
 from qtorch.models.panel_transformer import PanelTransformer
 from qtorch.models.patch_transformer import PatchTransformer
@@ -22,6 +22,7 @@ __all__ = [
     "SessionCache",
     "TemporalTransformer",
     "Transformer",
+    "default_ensemble",
     "default_forecaster",
     "default_windows",
 ]

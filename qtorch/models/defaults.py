@@ -15,11 +15,13 @@ from qtorch.data.features import (
 )
 from qtorch.data.panel import Panel
 from qtorch.data.window import WindowSpec
+from qtorch.distributions.checks import require
 from qtorch.heads import SkewedStudentT
+from qtorch.models.baselines import Garch
 from qtorch.models.recurrent import Recurrent
 
 if TYPE_CHECKING:
-    from qtorch.training import Forecaster
+    from qtorch.training import Ensemble, Forecaster
 
 _DECAYS = (0.8, 0.94, 0.985)
 
@@ -75,3 +77,27 @@ def default_forecaster(panel: Panel, *, horizons: Sequence[int] = (1, 10), conte
         schedule=Schedule(3e-3, warm_up=0.1, final=0.01),
         augmentation=HideInputs.by_kind(spec),
     )
+
+
+def default_ensemble(networks: Sequence["Forecaster"], *, garch: float = 0.25) -> "Ensemble":
+    """Trained forecasters with equal weights, and beside them a GJR-GARCH model of each asset.
+
+    A pooled network and a model of each asset's own returns err at different times: before the tests, their mixture
+    had the lower FZ0 loss on indices, the same on stocks, and on both was better than GARCH more reliably than the
+    network alone. GARCH has Hansen's skewed errors and is refitted once in 250 rows of the panel.
+
+    Args:
+        networks: trained, such as `default_forecaster` from several seeds; of the same horizons.
+        garch: the weight of GARCH in [0, 1).
+
+    Raises:
+        ValueError: there is no network, their horizons differ, or the weight is outside [0, 1).
+    """
+    from qtorch.training import Ensemble
+
+    require(0 <= garch < 1, "garch", garch, "give the weight of GARCH in [0, 1)")
+    horizons = {network.spec.horizons for network in networks}
+    if len(horizons) != 1:
+        raise ValueError(f"an ensemble needs networks of the same horizons, at least one; these have {horizons}.")
+    own = Garch(o=1, errors="skewed_t", refit_every=250, spec=WindowSpec(horizons=horizons.pop()))
+    return Ensemble([*networks, own], [*[(1 - garch) / len(networks)] * len(networks), garch])

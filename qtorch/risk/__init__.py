@@ -31,7 +31,7 @@ from qtorch.risk.portfolio import (
     portfolio_risk,
     student_t_risk,
 )
-from qtorch.risk.scenarios import complete, joint_scenarios, rolling_scenarios
+from qtorch.risk.scenarios import anchored, anchored_profits, complete, joint_scenarios, rolling_scenarios
 from qtorch.risk.scores import (
     asymmetric_laplace_score,
     crps,
@@ -52,6 +52,8 @@ __all__ = [
     "Estimate",
     "PortfolioRisk",
     "RiskFactorCategory",
+    "anchored",
+    "anchored_profits",
     "asymmetric_laplace_score",
     "backtests",
     "christoffersen",

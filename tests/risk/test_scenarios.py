@@ -5,7 +5,7 @@ from scipy import stats
 from torch.distributions import Normal
 
 from qtorch.distributions import SkewedStudentT
-from qtorch.risk import complete, joint_scenarios, rolling_scenarios
+from qtorch.risk import anchored, anchored_profits, complete, joint_scenarios, portfolio_risk, rolling_scenarios
 
 
 def correlated(S: int, N: int, rho: float, seed: int = 0) -> torch.Tensor:
@@ -75,3 +75,32 @@ def test_rolling_scenarios_are_the_exact_ones_to_a_thousandth():
     for d, start in enumerate(first.tolist()):
         exact = law.icdf(u[start : start + 100].unsqueeze(1).expand(-1, 4, -1))[:, d, 0]
         torch.testing.assert_close(got[d], exact, rtol=1e-3, atol=1e-4)
+
+
+def test_anchored_profits_are_means_of_quantiles_at_the_same_rank():
+    profits = torch.tensor([[0.3, -0.2, 0.1, -0.5], [1.0, 2.0, 4.0, 3.0]], dtype=torch.float64)
+    law = Normal(torch.tensor([0.0, 1.0], dtype=torch.float64), torch.tensor([0.1, 2.0], dtype=torch.float64))
+    quantiles = stats.norm.ppf([0.125, 0.375, 0.625, 0.875])
+    expected = 0.75 * profits[0] + 0.25 * torch.tensor(0.1 * quantiles[[3, 1, 2, 0]])
+    moved = anchored_profits(profits, law, 0.25)
+    torch.testing.assert_close(moved[0], expected)
+    assert torch.equal(moved.argsort(-1), profits.argsort(-1))
+    assert torch.equal(anchored_profits(profits, law, 0.0), profits)
+    torch.testing.assert_close(anchored_profits(profits, law, 1.0)[1].sort().values, torch.tensor(1 + 2 * quantiles))
+    with pytest.raises(ValueError, match="weight=1.5"):
+        anchored_profits(profits, law, 1.5)
+
+
+def test_anchored_scenarios_have_the_moved_profits_and_contributions_that_sum():
+    pit = correlated(2000, 5, 0.4)
+    scenarios = joint_scenarios(Normal(torch.zeros(5, dtype=torch.float64), 0.01), pit)
+    exposures = torch.tensor([10.0, -5.0, 0.0, 20.0, 5.0], dtype=torch.float64)
+    law = Normal(torch.tensor(0.0, dtype=torch.float64), 0.5)
+    moved = anchored(scenarios, exposures, law)
+    torch.testing.assert_close(moved @ exposures, anchored_profits(scenarios @ exposures, law), rtol=1e-10, atol=1e-12)
+    wide, narrow = (portfolio_risk(s, exposures, 0.99) for s in (moved, scenarios))
+    assert wide.value_at_risk > 1.3 * narrow.value_at_risk  # the law's volatility is about three times theirs
+    torch.testing.assert_close(wide.component_expected_shortfall.sum(), wide.expected_shortfall)
+    torch.testing.assert_close(anchored(scenarios, exposures, law, 0.0), scenarios)
+    far = torch.tensor([0.0, 0.0, 1.0, 0.0, 0.0], dtype=torch.float64) * 0
+    torch.testing.assert_close(anchored(scenarios, far, law), scenarios)  # nothing is held: nothing moves

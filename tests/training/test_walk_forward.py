@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 import torch
 
-from qtorch.data import DataError, PanelWindowSource, WindowSource
+from qtorch.data import DataError, PanelWindowSource, WindowSource, WindowSpec
 from qtorch.distributions import Mixture
+from qtorch.models import Garch, default_ensemble
 from qtorch.training import Ensemble, mixed, refit, walk_forward
 from qtorch.training.walk_forward import known_by
 from tests.training.runs import SPEC, Across, same_weights, small_model, small_panel
@@ -202,6 +203,28 @@ def test_what_cannot_be_mixed_is_named(source):
         mixed([a, dataclasses.replace(a, horizons=(1, 2))])
     with pytest.raises(ValueError, match="at least one model"):
         Ensemble([])
+    with pytest.raises(ValueError, match="2 models need as many weights, not 1"):
+        Ensemble([model, model], [1.0])
+    with pytest.raises(ValueError, match="weights of 0 or more"):
+        mixed([a, a], [1.0, -0.5])
+
+
+def test_models_of_several_kinds_are_mixed_by_weight(source):
+    networks = [small_model(seed).eval() for seed in range(2)]
+    ensemble = default_ensemble(networks, garch=0.4)
+    panel, dates = source.panel, source.panel.dates[-3:]
+    forecast = ensemble.forecast(panel, dates, source=source)
+    garch = Garch(o=1, errors="skewed_t", refit_every=250, spec=WindowSpec(horizons=networks[0].spec.horizons))
+    x = torch.tensor(-0.02)
+    parts = [model.forecast(panel, dates, source=source).distribution.cdf(x).double() for model in (*networks, garch)]
+    expected = 0.3 * (parts[0] + parts[1]) + 0.4 * parts[2]
+    torch.testing.assert_close(forecast.distribution.cdf(x), expected, rtol=1e-6, atol=1e-9)
+    assert forecast.value_at_risk(0.99)[:, 0][forecast.mask].gt(0).all()
+    assert forecast.select(slice(0, 1)).expected_shortfall(0.99).shape == (1, 2, 4)
+    with pytest.raises(ValueError, match="same horizons"):
+        default_ensemble([])
+    with pytest.raises(ValueError, match="garch=1.0"):
+        default_ensemble(networks, garch=1.0)
 
 
 def test_a_refit_does_not_depend_on_the_state_of_the_process(source):
