@@ -1,16 +1,22 @@
+import dataclasses
+import inspect
 import json
+import re
+from pathlib import Path
 
 import pytest
 import torch
 import yaml
 
-from qtorch.cli import main
-from qtorch.data import Panel
+from qtorch import models
+from qtorch.cli import _fit_parser, main
+from qtorch.configuration import ModelConfig, TrainingConfig, make_forecaster
+from qtorch.data import DataModule, Panel, WindowSpec
 from qtorch.deploy import load
-from qtorch.fitting import FitConfig, FitData, FitModel, FitTraining, run
-from qtorch.training import CRPS, Forecaster, LogScore
+from qtorch.fitting import FitConfig, FitData, FitTraining, run
+from qtorch.training import CRPS, Forecaster, LogScore, Schedule, fit
 from tests.conftest import make_prices
-from tests.training.runs import EXCHANGES
+from tests.training.runs import EXCHANGES, same_weights
 
 SMALL = {"class_path": "qtorch.models.Transformer", "init_args": {"width": 8, "depth": 1, "heads": 2}}
 
@@ -31,8 +37,6 @@ def config(prices, tmp_path):
             "path": "prices.parquet",
             "validation_start": "2019-06-03",
             "test_start": "2019-09-02",
-            "batch_size": 8,
-            "batches_per_epoch": 3,
         },
         "model": {"encoder": SMALL, "context": 8, "horizons": [1, 3]},
         "training": {
@@ -48,6 +52,8 @@ def config(prices, tmp_path):
             },
             "schedule": {"learning_rate": 0.01},
             "averaging": 0.5,
+            "batch_size": 8,
+            "batches_per_epoch": 3,
             "max_epochs": 2,
             "accelerator": "cpu",
             "seed": 3,
@@ -67,9 +73,9 @@ def call(*arguments) -> int:
 
 def settings(prices, output, **training) -> FitConfig:
     return FitConfig(
-        FitData(str(prices), "2019-06-03", "2019-09-02", batch_size=8, batches_per_epoch=3),
-        FitModel(encoder=SMALL, context=8, horizons=[1, 3]),
-        FitTraining(max_epochs=2, accelerator="cpu", **training),
+        FitData(str(prices), validation_start="2019-06-03", test_start="2019-09-02"),
+        ModelConfig(encoder=SMALL, context=8, horizons=[1, 3]),
+        FitTraining(batch_size=8, batches_per_epoch=3, max_epochs=2, accelerator="cpu", **training),
         str(output),
     )
 
@@ -119,7 +125,7 @@ def test_a_run_that_broke_off_goes_on_if_asked(prices, tmp_path, monkeypatch, ca
 
 def test_an_encoder_of_all_assets_gets_their_windows(prices, tmp_path):
     config = settings(prices, tmp_path / "model", objective=LogScore() + CRPS())
-    config.model = FitModel(
+    config.model = ModelConfig(
         encoder={"class_path": "tests.training.runs.LastOfAll"}, context=8, horizons=[1, 3], allow=["tests"]
     )
     scores = run(config, say=lambda line: None)
@@ -144,24 +150,82 @@ def test_each_end_has_its_code_and_says_why(config, capsys):
     assert "Go on with --resume" in said(2)
 
 
-def test_the_example_is_a_configuration():
-    """Its settings are those of the classes; the sample is read by other tests."""
-    from pathlib import Path
+EXAMPLE = Path(__file__).parents[1] / "data" / "fit.yaml"
 
-    from qtorch.cli import _fit_parser
 
+def instantiated(path) -> FitConfig:
     parser = _fit_parser()
-    parsed = parser.parse_args(["--config", str(Path(__file__).parents[1] / "data" / "fit.yaml")])
-    config = parser.instantiate(parsed)
+    return parser.instantiate(parser.parse_args(["--config", str(path)]))
+
+
+def test_the_example_trains_the_default_forecaster(panel):
+    config = instantiated(EXAMPLE)
+    torch.manual_seed(0)
+    made = make_forecaster(config.model, config.training, config.model.windows(panel))
+    torch.manual_seed(0)
+    default = models.default_forecaster(panel)
+    assert made.spec == default.spec
+    assert type(made.network.encoder) is type(default.network.encoder)
+    assert made.network.encoder.input_noise == default.network.encoder.input_noise
+    assert same_weights(made, default)
+    for part in ("schedule", "objective", "augmentation", "weight_decay"):
+        assert repr(getattr(made, part)) == repr(getattr(default, part))
+    data, options = inspect.signature(DataModule).parameters, inspect.signature(fit).parameters
+    assert config.data.validation_start is None
+    for name in ("batch_size", "batches_per_epoch", "sample_by", "half_life"):
+        assert getattr(config.training, name) == data[name].default
+    for name in ("max_epochs", "patience", "averaging", "precision", "monitor", "compile"):
+        assert getattr(config.training, name) == options[name].default
+
+
+def test_the_examples_comments_are_settings(panel, tmp_path):
+    text = re.sub(r"^( +)# ", r"\1", EXAMPLE.read_text(), flags=re.MULTILINE)
+    assert not re.search(r"^ +#", text, flags=re.MULTILINE)
+    (tmp_path / "fit.yaml").write_text(text)
+    config = instantiated(tmp_path / "fit.yaml")
     assert [score.name for _, score in config.training.objective.terms] == ["log_score", "fz0"]
-    assert config.model.windows.horizons == (1, 10)
+    model = make_forecaster(config.model, config.training, config.model.windows(panel))
+    assert isinstance(model.network.encoder, models.TemporalTransformer)
+    assert len(model.spec.features) == 2
+    assert model.schedule == Schedule(0.001, warm_up=0.1, final=0.01)
+    assert model.augmentation.probability == 0.3
+
+
+class Shifted:
+    """An augmentation of one's own."""
+
+    def __init__(self, spec: WindowSpec, by: float) -> None:
+        self.inputs, self.by = len(spec.features), by
+
+    def __call__(self, window):
+        return dataclasses.replace(window, inputs=window.inputs + self.by)
+
+
+def test_an_augmentation_is_named_by_its_path_or_left_out(panel):
+    def made(augmentation, allow=()):
+        training = TrainingConfig(augmentation=augmentation)
+        return make_forecaster(ModelConfig(allow=list(allow)), training, windows).augmentation
+
+    windows = ModelConfig().windows(panel)
+    assert made(None) is None
+    own = made({"class_path": "tests.test_fitting.Shifted", "init_args": {"by": 2.0}}, ["tests"])
+    assert (own.inputs, own.by) == (len(windows.features), 2.0)
+    for bad, words in (
+        ({"class_path": "tests.test_fitting.Shifted"}, "outside the allowed packages"),
+        ({"class_path": "qtorch.cli.sys.exit"}, "does not exist"),
+        ({"class_path": "qtorch.training.HideInputs.nothing"}, "does not exist"),
+        ({"class_path": "qtorch.training.HideInputs.by_kind", "init_args": {"colour": 1}}, "unexpected keyword"),
+        ({"class_path": "qtorch.training.HideInputs.by_kind", "init_args": {"spec": 1}}, "which the job gives itself"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            made(bad)
 
 
 def test_without_validation_all_before_the_test_is_trained_on(prices, tmp_path):
     said: list[str] = []
     config = FitConfig(
         FitData(str(prices), test_start="2019-09-02"),
-        FitModel(SMALL, context=8, horizons=[1]),
+        ModelConfig(SMALL, context=8, horizons=[1]),
         FitTraining(max_epochs=1, accelerator="cpu"),
         str(tmp_path / "model"),
     )

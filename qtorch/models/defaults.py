@@ -21,7 +21,7 @@ from qtorch.models.baselines import Garch
 from qtorch.models.recurrent import Recurrent
 
 if TYPE_CHECKING:
-    from qtorch.training import Ensemble, Forecaster
+    from qtorch.training import Ensemble, Forecaster, Schedule
 
 _DECAYS = (0.8, 0.94, 0.985)
 
@@ -65,18 +65,12 @@ def default_forecaster(panel: Panel, *, horizons: Sequence[int] = (1, 10), conte
         >>> len(model.spec.features), model.spec.horizons
         (38, (1, 5))
     """
-    from qtorch.training import Forecaster, HideInputs, Schedule
+    from qtorch.training import Forecaster, HideInputs
 
     spec = default_windows(panel, horizons=horizons, context=context)
-    encoder = Recurrent(len(spec.features), input_noise=0.1)
+    encoder = default_encoder(spec)
     head = SkewedStudentT(encoder.out_features, spec.horizons)
-    return Forecaster(
-        encoder,
-        head,
-        spec,
-        schedule=Schedule(3e-3, warm_up=0.1, final=0.01),
-        augmentation=HideInputs.by_kind(spec),
-    )
+    return Forecaster(encoder, head, spec, schedule=default_schedule(), augmentation=HideInputs.by_kind(spec))
 
 
 def default_ensemble(networks: Sequence["Forecaster"], *, garch: float = 0.25) -> "Ensemble":
@@ -101,3 +95,15 @@ def default_ensemble(networks: Sequence["Forecaster"], *, garch: float = 0.25) -
         raise ValueError(f"an ensemble needs networks of the same horizons, at least one; these have {horizons}.")
     own = Garch(o=1, errors="skewed_t", refit_every=250, spec=WindowSpec(horizons=horizons.pop()))
     return Ensemble([*networks, own], [*[(1 - garch) / len(networks)] * len(networks), garch])
+
+
+def default_encoder(spec: WindowSpec) -> Recurrent:
+    """The encoder of the default forecaster, for windows of any features."""
+    return Recurrent(len(spec.features), input_noise=0.1)
+
+
+def default_schedule() -> "Schedule":
+    """The learning rates of the default forecaster."""
+    from qtorch.training import Schedule
+
+    return Schedule(3e-3, warm_up=0.1, final=0.01)

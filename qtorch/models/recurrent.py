@@ -6,9 +6,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from qtorch.nn import Dropout, noisy, take, usable_first
-
-CELLS = {"gru": nn.GRU, "lstm": nn.LSTM}
+from qtorch.nn import Dropout, Recurrence, noisy, take, usable_first
 
 
 class Recurrent(nn.Module):
@@ -21,8 +19,7 @@ class Recurrent(nn.Module):
     window before torch's fused loop runs over it, so that the masked ones come after all that counts.
 
     Under autocast the loop stays in the parameters' precision: a state's rounding errors add up, and not every CPU
-    trains a bfloat16 LSTM. torch.compile leaves the loop out of its graphs, since unrolled over a window it takes
-    minutes to compile; so ``fullgraph=True`` is refused. torch.export keeps it as one operation.
+    trains a bfloat16 LSTM. torch.compile and torch.export keep it as one operation; see `qtorch.nn.Recurrence`.
 
     Args:
         in_features: inputs `F`.
@@ -52,13 +49,10 @@ class Recurrent(nn.Module):
         input_noise: float = 0.3,
     ) -> None:
         super().__init__()
-        if cell not in CELLS:
-            raise ValueError(f"cell must be one of {', '.join(CELLS)}, not {cell!r}.")
         self.in_features, self.width, self.depth, self.cell = in_features, width, depth, cell
         self.dropout, self.input_noise = dropout, input_noise
-        between = dropout if depth > 1 else 0.0
         self.embed = nn.Linear(in_features, width)
-        self.layers = CELLS[cell](width, width, depth, batch_first=True, dropout=between)
+        self.layers = Recurrence(cell, width, depth, dropout)
         self.past = nn.Linear(in_features, width)
         self.norm = nn.LayerNorm(width)
         self.drop = Dropout(dropout)
@@ -74,6 +68,6 @@ class Recurrent(nn.Module):
         inputs = take(torch.where(mask.unsqueeze(-1), inputs, 0.0), order)
         inputs = noisy(inputs, self.input_noise, self.training)
         with torch.autocast(inputs.device.type, enabled=False):
-            states, _ = self.layers(nn.functional.gelu(self.embed(inputs)))
+            states = self.layers(nn.functional.gelu(self.embed(inputs)))
         hidden = self.norm(self.drop(states) + self.past(inputs))
         return torch.where(mask.unsqueeze(-1), take(hidden, place), 0.0)

@@ -11,11 +11,11 @@ from qtorch.data import DataError, Panel, State, WindowSource, sessions
 from qtorch.data.errors import listing
 from qtorch.data.rows import ParquetRows
 from qtorch.data.standing import standing
-from qtorch.nightly.config import DataConfig
+from qtorch.nightly.config import NightlyData
 from qtorch.nightly.outcome import NotASession, Refused
 
 
-def read_panel(config: DataConfig, as_of: str | None) -> Panel:
+def read_panel(config: NightlyData, as_of: str | None) -> Panel:
     """The panel up to the as-of date, which is its last row.
 
     Raises:
@@ -89,7 +89,7 @@ def read_positions(path: str | Path, panel: Panel) -> tuple[pd.Series, str]:
 
 
 def asset_states(
-    panel: Panel, source: WindowSource, config: DataConfig, held: Mapping[str, float] | pd.Series
+    panel: Panel, source: WindowSource, config: NightlyData, held: Mapping[str, float] | pd.Series
 ) -> pd.DataFrame:
     """Tonight's state of each asset and what is done about it.
 

@@ -83,7 +83,7 @@ class History:
     def records(self) -> dict[str, Record]:
         """The backtest's records of the model and of its baselines, by name."""
         rows = self.rows[self.backtest]
-        spec = self.config.model.windows
+        spec = self.source.spec
         forecasts = {MODEL: self.forecast.select(self.backtest)}
         for name, baseline in (
             (EWMA, RiskMetrics(spec, **self._limits)),

@@ -4,12 +4,13 @@ import json
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pandas as pd
 import torch
 
+from qtorch.configuration import plain
 from qtorch.data import WindowSource
 from qtorch.deploy.bundle import versions
 from qtorch.nightly import gates, tables
@@ -82,7 +83,7 @@ def run(
     clock = Clock(say)
     with clock.stage("read and check"):
         panel = gates.read_panel(config.data, as_of)
-        source = WindowSource(panel, config.model.windows)
+        source = WindowSource(panel, config.model.windows(panel))
         exposures, unit = pd.Series(dtype=float), "weight"
         if config.positions is not None:
             exposures, unit = gates.read_positions(config.positions, panel)
@@ -141,7 +142,7 @@ def run(
             "data_sha256": gates.file_hash(config.data.path),
             "positions_sha256": None if config.positions is None else gates.file_hash(config.positions),
             "model": about,
-            "config": asdict(config),
+            "config": plain(config),
             "findings": {str(kind): int(n) for kind, n in panel.findings["kind"].value_counts().items()},
             "versions": versions(),
             "seconds": clock.seconds,

@@ -3,18 +3,17 @@
 import hashlib
 import json
 from collections.abc import Callable
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import lightning
 import pandas as pd
 
-from qtorch.data import DataError, DataModule, PanelWindowSource, WindowSource
+from qtorch.configuration import fit_options, make_forecaster, make_windows, plain
+from qtorch.data import DataError, WindowSource, WindowSpec
 from qtorch.deploy import BundleError, inspect_bundle, load, save
 from qtorch.nightly.config import NightlyConfig
 from qtorch.nightly.store import whole_folder
-from qtorch.nn import build
 from qtorch.training import Forecaster, fit
 
 
@@ -32,7 +31,7 @@ def model_for(
     """
     panel = source.panel
     folder = Path(config.output) / "models"
-    wanted = _settings_hash(config)
+    wanted = _settings_hash(config, source.spec)
     for candidate in sorted(folder.glob("trained=*"), reverse=True):
         try:
             about = inspect_bundle(candidate)["metadata"]
@@ -63,51 +62,32 @@ def _train(
 ) -> tuple[Forecaster, dict[str, Any]]:
     dates = source.panel.dates
     test = len(dates) - 1 - config.risk.backtest_sessions
-    validation = test - config.training.validation_sessions
+    training = config.training
+    validation = test - training.validation_sessions
     if validation < 1:
         raise DataError(
             f"{len(dates)} dates are too few to train on: the backtest takes the last {config.risk.backtest_sessions} "
-            f"and validation the {config.training.validation_sessions} before. Give more history, or lower "
+            f"and validation the {training.validation_sessions} before. Give more history, or lower "
             "risk.backtest_sessions and training.validation_sessions."
         )
-    lightning.seed_everything(config.training.seed, verbose=False)
-    spec = config.model.windows
-    encoder = build(config.model.encoder, allow=config.model.allow, in_features=len(spec.features))
-    head = build(
-        config.model.head,
-        allow=config.model.allow,
-        in_features=encoder.out_features,
-        horizons=list(spec.horizons),
-    )
-    model = Forecaster(encoder, head, spec, learning_rate=config.training.learning_rate)
-    panel_layout = model.network.layout == "panel"
-    data = DataModule(
-        source.panel,
-        spec,
-        source=PanelWindowSource(source.panel, spec, source.table) if panel_layout else source,
-        every_position=model.network.causal,
-        validation_start=dates[validation],
-        test_start=dates[test],
-        batch_size=config.training.batch_size,
-        batches_per_epoch=config.training.batches_per_epoch,
-        seed=config.training.seed,
-    )
-    loss = fit(
+    lightning.seed_everything(training.seed, verbose=False)
+    model = make_forecaster(config.model, training, source.spec)
+    validated = training.validation_sessions > 0
+    data = make_windows(
         model,
-        data,
-        max_epochs=config.training.max_epochs,
-        patience=config.training.patience,
-        accelerator=config.training.accelerator,
-        precision=config.training.precision,
-        progress=progress,
+        training,
+        source,
+        validation_start=dates[validation] if validated else None,
+        test_start=dates[test],
     )
+    loss = fit(model, data, progress=progress, **fit_options(training))
     about = {
         "as_of": f"{dates[-1]:%Y-%m-%d}",
         "trained_through": f"{dates[validation - 1]:%Y-%m-%d}",
-        "validated_through": f"{dates[test - 1]:%Y-%m-%d}",
-        "validation_loss": round(loss, 6),
+        "validated_through": f"{dates[test - 1]:%Y-%m-%d}" if validated else None,
+        "validation_loss": round(loss, 6) if validated else None,
         "assets": len(source.panel.assets),
-        "seed": config.training.seed,
+        "seed": training.seed,
         "settings_sha256": settings,
     }
     target = folder / f"trained={dates[-1]:%Y-%m-%d}"
@@ -128,11 +108,15 @@ def _about(folder: Path, metadata: dict[str, Any], age: int) -> dict[str, Any]:
     }
 
 
-def _settings_hash(config: NightlyConfig) -> str:
-    """Of everything that makes a model what it is, but how often it is made."""
-    training = {key: value for key, value in asdict(config.training).items() if key != "refit_after"}
+def _settings_hash(config: NightlyConfig, spec: WindowSpec) -> str:
+    """Of everything that makes a model what it is, but how often it is made.
+
+    The windows are in it, because default features depend on the fields and exchanges of the data.
+    """
+    training = {key: value for key, value in plain(config.training).items() if key != "refit_after"}
     made_of = {
-        "model": asdict(config.model),
+        "model": plain(config.model),
+        "windows": spec.to_dict(),
         "training": training,
         "backtest_sessions": config.risk.backtest_sessions,
         "as_of": config.data.as_of,

@@ -7,8 +7,9 @@ from qtorch.nn.dropout import Dropout
 from qtorch.nn.induced import CrossBlock, InducedBlock
 from qtorch.nn.instance_norm import instance_norm
 from qtorch.nn.noise import noisy
+from qtorch.nn.recurrence import Recurrence
 from qtorch.nn.rotary import rotary_angles, rotate
-from qtorch.nn.specs import Spec, build, describe
+from qtorch.nn.specs import Spec, build, construct, describe
 from qtorch.nn.steps import last_steps
 
 __all__ = [
@@ -16,8 +17,10 @@ __all__ = [
     "CrossBlock",
     "Dropout",
     "InducedBlock",
+    "Recurrence",
     "Spec",
     "build",
+    "construct",
     "days_since_start",
     "describe",
     "instance_norm",

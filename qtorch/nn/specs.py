@@ -36,23 +36,59 @@ def build(spec: Spec, *, allow: Iterable[str] = (), **arguments: Any) -> nn.Modu
     Raises:
         ValueError: the class is not allowed, does not exist or is no module, or its arguments do not fit.
     """
-    path = spec.get("class_path")
-    if not isinstance(path, str) or "." not in path:
-        raise ValueError(f"a model needs a class_path such as qtorch.models.Transformer, not {path!r}.")
-    packages = ("qtorch", *allow)
-    if not any(path.startswith(f"{package}.") for package in packages):
-        raise ValueError(f"class_path {path!r} is outside the allowed packages ({', '.join(packages)}).")
-    module, _, name = path.rpartition(".")
-    try:
-        kind = getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError) as error:
-        raise ValueError(f"class_path {path!r} does not exist: {error}.") from error
+    path, kind = _named(spec, allow, "a model needs a class_path such as qtorch.models.Transformer")
     if not (isinstance(kind, type) and issubclass(kind, nn.Module)):
         raise ValueError(f"class_path {path!r} is not a torch.nn.Module.")
     given = dict(spec.get("init_args") or {})
     for key, value in arguments.items():
         if _plain(given.setdefault(key, value), key) != _plain(value, key):
             raise ValueError(f"{path}: init_args give {key}={given[key]!r}, but the windows need {value!r}.")
+    return _call(path, kind, given)
+
+
+def construct(what: Spec, *, allow: Iterable[str] = (), **arguments: Any) -> Any:
+    """What a class, a function or a class's method gives for the `init_args` of `{class_path, init_args}`.
+
+    Args:
+        what: as written in a configuration, such as ``{"class_path": "qtorch.training.HideInputs.by_kind"}``.
+        allow: as of `build`.
+        **arguments: given beside `init_args`, which may not name them.
+
+    Raises:
+        ValueError: it is not allowed, does not exist or can't be called, or its arguments do not fit.
+    """
+    path, kind = _named(what, allow, "a class_path is needed, such as qtorch.training.HideInputs.by_kind")
+    if not callable(kind):
+        raise ValueError(f"class_path {path!r} is no class or function.")
+    given = dict(what.get("init_args") or {})
+    if twice := given.keys() & arguments.keys():
+        raise ValueError(f"{path}: init_args give {', '.join(sorted(twice))}, which the job gives itself.")
+    return _call(path, kind, given | arguments)
+
+
+def _named(spec: Spec, allow: Iterable[str], needed: str) -> tuple[str, Any]:
+    """The class path of a spec and what stands there: in a module, or in a class of one."""
+    path = spec.get("class_path")
+    if not isinstance(path, str) or "." not in path:
+        raise ValueError(f"{needed}, not {path!r}.")
+    packages = ("qtorch", *allow)
+    if not any(path.startswith(f"{package}.") for package in packages):
+        raise ValueError(f"class_path {path!r} is outside the allowed packages ({', '.join(packages)}).")
+    module, _, name = path.rpartition(".")
+    try:
+        try:
+            owner: Any = importlib.import_module(module)
+        except ModuleNotFoundError:
+            outer, _, kind = module.rpartition(".")
+            owner = getattr(importlib.import_module(outer), kind) if outer else None
+            if not isinstance(owner, type):
+                raise
+        return path, getattr(owner, name)
+    except (ImportError, AttributeError) as error:
+        raise ValueError(f"class_path {path!r} does not exist: {error}.") from error
+
+
+def _call(path: str, kind: Any, given: dict[str, Any]) -> Any:
     try:
         return kind(**given)
     except TypeError as error:

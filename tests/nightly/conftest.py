@@ -6,8 +6,9 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from qtorch.configuration import ModelConfig
 from qtorch.nightly import NightlyConfig, run
-from qtorch.nightly.config import DataConfig, ModelConfig, RiskConfig, TrainingConfig
+from qtorch.nightly.config import NightlyData, NightlyTraining, RiskConfig
 
 ASSETS = ["AAPL", "AMD", "JPM", "XOM", "EURUSD", "EURJPY", "SP500"]
 
@@ -41,10 +42,10 @@ def job(market, tmp_path):
 def small_config(folder: Path, **data) -> NightlyConfig:
     encoder = {"class_path": "qtorch.models.Transformer", "init_args": {"width": 16, "depth": 1, "heads": 2}}
     return NightlyConfig(
-        data=DataConfig(path=str(folder / "prices.parquet"), **data),
+        data=NightlyData(path=str(folder / "prices.parquet"), **data),
         positions=str(folder / "positions.csv"),
         model=ModelConfig(encoder=encoder, context=16, horizons=[1, 5]),
-        training=TrainingConfig(max_epochs=2, batches_per_epoch=4, batch_size=16, validation_sessions=100),
+        training=NightlyTraining(max_epochs=2, batches_per_epoch=4, batch_size=16, validation_sessions=100),
         risk=RiskConfig(backtest_sessions=120, scenario_sessions=200),
         output=str(folder / "out"),
     )

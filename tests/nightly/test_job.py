@@ -8,10 +8,19 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
-from qtorch.data import DataError
-from qtorch.nightly import ExitCode, NotASession, Refused, run
+from qtorch.configuration import ModelConfig
+from qtorch.data import DataError, DataModule
+from qtorch.data.features import Features, Scaled, VolatilityLevel
+from qtorch.deploy import load
+from qtorch.models import default_forecaster
+from qtorch.nightly import ExitCode, NightlyConfig, NotASession, Refused, run
+from qtorch.nightly.config import NightlyTraining
+from qtorch.nightly.gates import read_panel
+from qtorch.training import CRPS, LogScore, fit
 from tests.nightly.conftest import elsewhere, quiet, read_all
+from tests.training.runs import same_weights
 
 FILES = {"forecasts.parquet", "portfolio.parquet", "backtest.parquet", "manifest.json", "report.html"}
 
@@ -58,16 +67,11 @@ def test_the_portfolio_adds_up(night):
 
 
 def test_a_short_position_loses_in_the_right_tail(night):
-    from torch import tensor
-
-    from qtorch.deploy import load
-    from qtorch.nightly.gates import read_panel
-
     config, result = night
     model, _ = load(Path(config.output) / "models" / "trained=2021-12-31")
     panel = read_panel(config.data, None)
     forecast = model.forecast(panel, "2021-12-31")
-    upper = forecast.distribution.icdf(tensor(0.99).double())[0, 0, panel.assets.index("EURJPY")]
+    upper = forecast.distribution.icdf(torch.tensor(0.99).double())[0, 0, panel.assets.index("EURJPY")]
     short = table(result, "portfolio").query("asset == 'EURJPY' and horizon == 1 and level == 0.99").iloc[0]
     assert short["value_at_risk"] == pytest.approx(0.1 * upper.item(), rel=1e-5)
     assert short["expected_shortfall"] > short["value_at_risk"]
@@ -134,6 +138,69 @@ def test_a_model_of_a_later_night_is_not_used_and_a_young_one_is(job, market):
     config.training.refit_after = 3
     run(config, as_of="2021-12-22", say=quiet)
     assert len(list(models.iterdir())) == 3
+
+
+def unnamed(config: NightlyConfig) -> NightlyConfig:
+    """The same job, small, without an encoder or validation."""
+    return dataclasses.replace(
+        config,
+        model=ModelConfig(context=16, horizons=[1, 5]),
+        training=NightlyTraining(max_epochs=2, batches_per_epoch=4, batch_size=16),
+    )
+
+
+def test_a_night_that_names_no_model_trains_the_default_forecaster_on_all_before_the_backtest(job):
+    config = unnamed(job())
+    result = run(config, say=quiet)
+    bundle = Path(config.output) / "models" / "trained=2021-12-31"
+    model, about = load(bundle)
+    panel = read_panel(config.data, None)
+    test = panel.dates[-1 - config.risk.backtest_sessions]
+    assert about["trained_through"] == f"{panel.dates[panel.row(test) - 1]:%Y-%m-%d}"
+    assert about["validated_through"] is about["validation_loss"] is None
+    torch.manual_seed(0)
+    mine = default_forecaster(panel, horizons=(1, 5), context=16)
+    data = DataModule(panel, mine.spec, validation_start=None, test_start=test, batches_per_epoch=4, batch_size=16)
+    fit(mine, data, max_epochs=2, seed=0)
+    assert model.spec == mine.spec
+    assert same_weights(model, mine)
+    ours, theirs = (m.forecast(panel, panel.dates[-5:]).value_at_risk(0.99).nan_to_num() for m in (mine, model))
+    assert ours.any()
+    assert torch.equal(ours, theirs)
+    assert "Recurrent with a" in (result.folder / "report.html").read_text()
+    manifest = json.loads((result.folder / "manifest.json").read_text())
+    assert manifest["config"]["model"]["encoder"] is None
+    assert manifest["model"]["encoder"]["class_path"].endswith(".Recurrent")
+    assert manifest["config"]["training"]["augmentation"] == {"class_path": "qtorch.training.HideInputs.by_kind"}
+    before = read_all(result.folder)
+    assert read_all(run(config, say=quiet).folder) == before
+
+
+def test_a_model_of_other_settings_or_inputs_is_not_used(job):
+    config, said = unnamed(job()), []
+    config.training.objective = LogScore()
+    run(config, say=quiet)
+    config.training.objective = CRPS()
+    run(config, say=said.append)
+    assert "model of 2021-12-31: made with other settings" in said
+    prices = pd.read_parquet(config.data.path)
+    prices.assign(open=prices["close"], high=prices["close"] * 1.01, low=prices["close"] * 0.99).to_parquet(
+        config.data.path
+    )
+    said.clear()
+    result = run(config, say=said.append)  # the default forecaster sees ranges where there are any
+    assert "model of 2021-12-31: made with other settings" in said
+    manifest = json.loads((result.folder / "manifest.json").read_text())
+    assert manifest["config"]["training"]["objective"] == "CRPS()"
+
+
+def test_a_night_with_an_encoder_of_its_own_may_name_its_inputs(job):
+    config = job()
+    inputs = Features((Scaled(), VolatilityLevel()))
+    config.model = dataclasses.replace(config.model, features=inputs.to_dict())
+    run(config, say=quiet)
+    model, _ = load(Path(config.output) / "models" / "trained=2021-12-31")
+    assert model.spec.features == inputs
 
 
 def test_a_harmed_model_is_said_and_replaced(job):

@@ -1,15 +1,27 @@
 """Compiled networks, in a process of its own: run-time checks of annotations can't be compiled."""
 
 import torch
+from torch import nn
 
 from qtorch import models
+from qtorch.data import DataModule, WindowSource
 from qtorch.training import fit
 from tests.training.runs import SPEC, small_data, small_model, small_panel
 
 
-def whole() -> None:
+def encoders() -> dict[str, nn.Module]:
+    """Without dropout and noise, which draw other numbers in compiled code."""
+    torch.manual_seed(0)
+    quiet = {"dropout": 0.0, "input_noise": 0.0}
+    return {
+        "transformer": models.Transformer(len(SPEC.features), width=8, depth=1, heads=2, **quiet),
+        "recurrent": models.Recurrent(len(SPEC.features), **quiet),
+    }
+
+
+def whole(name: str) -> None:
     """A network compiles without a break, under autocast too, and its head computes in float32."""
-    network = small_model().eval().network
+    network = small_model(encoder=encoders()[name]).eval().network
     inputs, mask = torch.randn(3, SPEC.context, len(SPEC.features)), torch.rand(3, SPEC.context) < 0.9
     for mixed in (False, True):
         torch.compiler.reset()
@@ -20,15 +32,13 @@ def whole() -> None:
                 assert a.dtype == torch.float32
 
 
-def trained() -> None:
-    """A compiled network trains as one that is not: dropout draws other numbers, so that there is none here."""
+def trained(name: str) -> None:
+    """A compiled network trains as one that is not."""
     panel = small_panel()
     losses, made = [], []
     for compile in (False, True):
         torch.compiler.reset()
-        torch.manual_seed(0)
-        encoder = models.Transformer(len(SPEC.features), width=8, depth=1, heads=2, dropout=0.0, input_noise=0.0)
-        model = small_model(encoder=encoder)
+        model = small_model(encoder=encoders()[name])
         losses.append(fit(model, small_data(panel), max_epochs=2, seed=5, compile=compile, accelerator="cpu"))
         made.append(model)
     plain, compiled = made
@@ -38,6 +48,29 @@ def trained() -> None:
     torch.testing.assert_close(a, b, rtol=1e-2, atol=1e-4)
 
 
+def default() -> None:
+    """The default forecaster compiles whole, forecasts what it does uncompiled, and trains in compiled form."""
+    torch.compiler.reset()
+    panel = small_panel()
+    model = models.default_forecaster(panel, horizons=(1, 3))
+    nn.init.normal_(model.network.head.project.weight, std=0.3)
+    source = WindowSource(panel, model.spec)
+    data = DataModule(panel, source=source, validation_start=None, batches_per_epoch=2, batch_size=8)
+    window = next(iter(data.train_dataloader()))
+    encoder = model.network.eval().encoder
+    hidden = torch.compile(encoder, fullgraph=True)(window.inputs, window.mask)
+    torch.testing.assert_close(hidden, encoder(window.inputs, window.mask), rtol=0, atol=1e-6)
+    eager = model.forecast(panel, panel.dates[-20:], source=source).value_at_risk(0.99)
+    model.network.compile(fullgraph=True)
+    compiled = model.forecast(panel, panel.dates[-20:], source=source).value_at_risk(0.99)
+    torch.testing.assert_close(compiled, eager, rtol=0, atol=1e-6, equal_nan=True)
+    before = [parameter.clone() for parameter in model.parameters()]
+    fit(model, data, max_epochs=1, seed=5, compile=True, accelerator="cpu")
+    assert not any(map(torch.equal, model.parameters(), before))
+
+
 if __name__ == "__main__":
-    whole()
-    trained()
+    for encoder in encoders():
+        whole(encoder)
+        trained(encoder)
+    default()

@@ -33,16 +33,23 @@ class HAR:
 
         log mean(x_{t+1}, ..., x_{t+h}) = c + b_d log x_t + b_w log x^(5)_t + b_m log x^(22)_t + error,
 
-    by least squares for each asset on the last `window` sessions known at a refit (to every logarithm's argument
-    x^(22)_t / 1000 is added, x^(22)_t / 20 where x is a squared return). The forecast is the empirical law of the last
-    `window` returns over h sessions, each divided by the square root of h times its fitted variance, times tonight's:
-    their common scale makes up for the bias of the logarithm, and for nights that a range does not see. Returns over
-    more sessions than one overlap.
+    by least squares for each asset on the last `window` sessions known at a refit. The forecast is the empirical law of
+    the last `window` returns over h sessions, each divided by the square root of h times its fitted variance, times
+    tonight's: their common scale makes up for the bias of the logarithm, and for nights that a range does not see.
+    Returns over more sessions than one overlap.
+
+    To every logarithm's argument, those of the averages and of what comes after them alike, is added
+    x^(22)_t / 1000 + 1e-12, or x^(22)_t / 20 + 1e-12 where x is a squared return. The share bounds what one small x can
+    do: a squared return comes near zero whenever a price hardly moves, and its logarithm is then large and says
+    nothing. 1e-12, a volatility of a millionth a session, keeps the logarithm of a price that never moves finite; no
+    market is near it. A return of -100 % counts as one a trillionth above it in the returns over h sessions.
 
     An asset with fewer than `least` complete sessions takes the mean coefficients of the others at that refit, with a
     constant of its own; without others, .3, .3 and .3.
 
-    An `Empirical` keeps some thirty bytes a value: ask for some dates at a time, as of `FilteredHistoricalSimulation`.
+    A forecast holds `window` values for each date, horizon and asset, and an `Empirical` takes 20 bytes for each of
+    them, 41 while it is made: with the default window 40 kB, so that a thousand dates of a hundred assets and two
+    horizons take 8 GB, and 16 GB at the peak. Ask for some dates at a time.
 
     Attributes:
         proxy: of a session's variance: `realised` (the field realised_variance), `garman_klass`, `parkinson` or
