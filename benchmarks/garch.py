@@ -11,32 +11,12 @@ import time
 import warnings
 
 import numpy as np
-import pandas as pd
-import torch
+from garch_series import market, simulate
 
 from qtorch.data import Panel, WindowSpec
-from qtorch.distributions import HansenSkewedT
 from qtorch.models import Garch
 
 MODEL = Garch(o=1, errors="skewed_t", spec=WindowSpec(horizons=(1,)))
-
-
-def simulate(T: int, N: int, seed: int = 0) -> torch.Tensor:
-    """Daily returns in per cent `[T, N]`, each series with parameters of its own."""
-    torch.manual_seed(seed)
-
-    def between(low: float, high: float) -> torch.Tensor:
-        return low + (high - low) * torch.rand(N, dtype=torch.float64)
-
-    alpha, gamma, persistence = between(0.01, 0.06), between(0.02, 0.15), between(0.95, 0.995)
-    beta, variance = persistence - alpha - gamma / 2, between(1.0, 4.0)
-    omega, rows = variance * (1 - persistence), []
-    law = HansenSkewedT(between(4.0, 10.0), between(-0.15, 0.05))
-    for z in law.sample(torch.Size([T + 300])).double():
-        e = variance.sqrt() * z
-        rows.append(0.03 + e)
-        variance = omega + (alpha + gamma * (e < 0)) * e**2 + beta * variance
-    return torch.stack(rows[300:])
 
 
 def fits(series: int, compared: int) -> None:
@@ -74,11 +54,7 @@ def fits(series: int, compared: int) -> None:
 
 
 def backtest(assets: int, dates: int) -> None:
-    returns = simulate(2000 + dates + 1, assets, seed=1).numpy() / 100
-    days = pd.bdate_range("2000-01-03", periods=len(returns) + 1)
-    closes = np.exp(np.concatenate([np.zeros((1, assets)), returns]).cumsum(0))
-    frame = pd.DataFrame(closes, index=days, columns=[f"A{n:04d}" for n in range(assets)])
-    panel = Panel.from_frame(frame, exchange="24/5")
+    panel = Panel.from_frame(market(2000 + dates + 1, assets, seed=1), exchange="24/5")
     refits = -(-dates // MODEL.refit_every)
     wall, cpu = time.perf_counter(), time.process_time()
     forecast = MODEL.forecast(panel, panel.dates[-dates:])

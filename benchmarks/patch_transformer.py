@@ -1,14 +1,20 @@
-"""Training steps of qtorch's PatchTransformer beside other libraries' PatchTST at equal size, in samples per second.
+"""Training steps of qtorch's encoders beside other libraries' PatchTST at equal size: samples and targets per second.
 
     python benchmarks/patch_transformer.py [names] [--python PATH ...] [--rounds 7] [--steps 4] [--threads 2] [--cpu]
 
 A step is forward pass, loss, backward pass and Adam on a batch of 64 windows of one series: 256 past steps, 4 % of them
 missing, 10 future ones; three blocks of width 128 with 8 heads and feed-forward layers of 256, patches of 16 steps 8
 apart, dropout .2. All forecast points and are trained on the mean absolute error but GluonTS, which forecasts Student-t
-laws from a wider last layer. Each runs in a process of its own, under the first interpreter that has its library (this
-one, then those of --python). Runs alternate, so that other work on the machine slows all alike; figures are medians
-over the rounds, and it is their ratios that count. On a machine with other work take `--threads 1 --cpu`, which counts
-processor time. ``qtorch, compiled`` compiles encoder and loss with torch.compile; its set-up takes a minute or more.
+laws from a wider last layer.
+
+A target is a position from which a forecast is learnt. Patch transformers have one in a window, its last. ``causal``,
+qtorch's TemporalTransformer of the same size, with dropout where PatchTransformer has it, and ``recurrent``, a GRU as
+wide, are trained on every position of a window at once, and have as many targets as steps that are not missing.
+
+Each runs in a process of its own, under the first interpreter that has its library (this one, then those of --python).
+Runs alternate, so that other work on the machine slows all alike; figures are medians over the rounds, and it is their
+ratios that count. On a machine with other work take `--threads 1 --cpu`, which counts processor time. ``compiled``
+compiles PatchTransformer and loss with torch.compile; its set-up takes a minute or more.
 """
 
 import json
@@ -64,6 +70,51 @@ def compiled() -> Trained:
 
     model, loss = ours()
     return model, torch.compile(loss, fullgraph=True)
+
+
+def causal() -> Trained:
+    """A forecast from every position, by the transformer that sees single steps."""
+    from qtorch.models import TemporalTransformer
+
+    return everywhere(
+        TemporalTransformer(
+            1,
+            width=WIDTH,
+            depth=DEPTH,
+            heads=HEADS,
+            expansion=FEEDFORWARD // WIDTH,
+            dropout=DROPOUT,
+            input_noise=0.0,
+            drop_weights=False,
+        )
+    )
+
+
+def recurrent() -> Trained:
+    """A forecast from every position, by a GRU."""
+    from qtorch.models import Recurrent
+
+    return everywhere(Recurrent(1, width=WIDTH, dropout=DROPOUT, input_noise=0.0))
+
+
+def everywhere(encoder: Any) -> Trained:
+    """The same loss over the next steps of every position, in units of the scale of the window up to there."""
+    import torch
+
+    model = torch.nn.Sequential(encoder, torch.nn.Linear(encoder.out_features, HORIZON))
+
+    def loss(past: Any, past_mask: Any, future: Any, future_mask: Any) -> Any:
+        usable, count = past_mask.bool(), past_mask.cumsum(1).clamp(min=1)
+        mean = past.cumsum(1) / count
+        deviation = (((past - mean).square() * past_mask).cumsum(1) / count + 1e-5).sqrt()
+        hidden = encoder(((past - mean) / deviation).unsqueeze(-1), usable)
+        forecast = model[1](hidden) * deviation.unsqueeze(-1) + mean.unsqueeze(-1)
+        series, known = torch.cat([past, future], 1), torch.cat([past_mask, future_mask], 1)
+        target, there = (x[:, 1:].unfold(1, HORIZON, 1) for x in (series, known))
+        there = there * past_mask.unsqueeze(-1)
+        return ((forecast - target).abs() * there).sum() / there.sum()
+
+    return model, loss
 
 
 def neuralforecast() -> Trained:
@@ -125,23 +176,26 @@ def gluonts() -> Trained:
 
 @dataclass(frozen=True)
 class Peer:
-    """One of those compared: its label, the module that it needs, and what makes it."""
+    """One of those compared: its label, the module it needs, what makes it, and if it forecasts from every position."""
 
     label: str
     needs: str
     make: Callable[[], Trained]
+    everywhere: bool = False
 
 
 PEERS = {
     "qtorch": Peer("qtorch", "qtorch", ours),
     "compiled": Peer("qtorch, compiled", "qtorch", compiled),
+    "causal": Peer("qtorch, causal, every position", "qtorch", causal, everywhere=True),
+    "recurrent": Peer("qtorch, GRU, every position", "qtorch", recurrent, everywhere=True),
     "neuralforecast": Peer("NeuralForecast", "neuralforecast", neuralforecast),
     "gluonts": Peer("GluonTS", "gluonts", gluonts),
 }
 
 
 def work(name: str) -> None:
-    """A worker's side: the number of parameters, then samples per second for every run asked for."""
+    """A worker's side: its parameters and the targets of a sample, then samples per second for every run asked for."""
     answer = os.fdopen(os.dup(sys.stdout.fileno()), "w")
     sys.stdout = sys.stderr  # some libraries print
     warnings.filterwarnings("ignore")
@@ -165,7 +219,11 @@ def work(name: str) -> None:
 
     for _ in range(3):
         step()
-    facts = {"setup": time.perf_counter() - start, "parameters": sum(p.numel() for p in model.parameters())}
+    facts = {
+        "setup": time.perf_counter() - start,
+        "parameters": sum(p.numel() for p in model.parameters()),
+        "targets": past_mask.sum().item() / BATCH if PEERS[name].everywhere else 1,
+    }
     print(json.dumps(facts), file=answer, flush=True)
     while run := sys.stdin.readline().strip():
         steps, cpu = json.loads(run)
@@ -189,11 +247,19 @@ def table(names: list[str], pythons: list[str], rounds: int, steps: int, threads
         workers[name] = Worker(__file__, name, python, threads)
         print(f"{name}: set up in {workers[name].facts['setup']:.1f} s", file=sys.stderr)
     rates = [{name: worker.run(steps, cpu) for name, worker in workers.items()} for _ in range(rounds)]
-    lines = [f"| PatchTST | samples/{'CPU s' if cpu else 's'} | of qtorch's | parameters |", "|---|--:|--:|--:|"]
+    unit = "CPU s" if cpu else "s"
+    lines = [
+        f"| training step | samples/{unit} | of qtorch's | targets/{unit} | of qtorch's | parameters |",
+        "|---|--:|--:|--:|--:|--:|",
+    ]
     for name, worker in workers.items():
         samples = statistics.median(turn[name] for turn in rates)
         share = statistics.median(turn[name] / turn["qtorch"] for turn in rates)
-        lines.append(f"| {PEERS[name].label} | {samples:,.0f} | {share:.2f} | {worker.facts['parameters']:,} |")
+        per_sample, parameters = worker.facts["targets"], worker.facts["parameters"]
+        lines.append(
+            f"| {PEERS[name].label} | {samples:,.0f} | {share:.2f} | {per_sample * samples:,.0f} | "
+            f"{per_sample * share:.2f} | {parameters:,} |"
+        )
         worker.stop()
     return "\n".join(lines)
 

@@ -21,6 +21,7 @@ from qtorch.data.window import Window, WindowSpec
 from qtorch.data.windows import WindowSource
 
 _GATHERED = 1 << 23  # bytes of inputs gathered at once
+TARGETS = 1 << 18  # of an epoch at most: those of 65 assets over 4,000 sessions, 64 batches of 64 windows of 64
 
 
 @dataclass(frozen=True)
@@ -195,7 +196,8 @@ class DataModule(lightning.LightningDataModule):
         until: the last as-of date of all; what becomes known later is in no part. None is the panel's last.
         batch_size: windows a batch.
         batches_per_epoch: random training batches an epoch, over all processes; ``"targets"`` are so many that a
-            target is seen once on average, by the windows that it is in; None takes each window once.
+            target is seen once on average, by the windows that it is in, but no more than `TARGETS` are: a market of
+            hundreds of assets trains no longer than one of 65. None takes each window once.
         buckets: take windows of like history together and pad them no further than need be, each once an epoch.
         every_position: train on targets from each session of a window, not from its last alone.
         sample_by: draw training windows alike, each asset alike or each date alike.
@@ -243,7 +245,7 @@ class DataModule(lightning.LightningDataModule):
         )
         if batches_per_epoch == "targets":
             seen = batch_size * (self.spec.context if every_position else 1)
-            batches_per_epoch = max(1, round(len(self.training.entries) / seen))
+            batches_per_epoch = max(1, round(min(len(self.training.entries), TARGETS) / seen))
         self.batch_size, self.batches_per_epoch, self.workers = batch_size, batches_per_epoch, workers
         self.weights = sampling_weights(self.source, self.training.entries, sample_by, half_life)
         self.every_position, self.buckets, self.seed = every_position, buckets, seed

@@ -165,6 +165,32 @@ class WindowSource:
             pieces.append(self._gather(piece, C, bound, every_position))
         return Window.joined(pieces)
 
+    def overlapping(
+        self, entries: Int[Tensor, " K"]
+    ) -> tuple[Float32[Tensor, "Q F"], Bool[Tensor, " Q"], Int64[Tensor, " K"], Float32[Tensor, " K"]]:
+        """The sessions of some windows, those that several windows share but once.
+
+        Args:
+            entries: as of `entries()`, ascending.
+
+        Returns:
+            Inputs and masks of the sessions, 0 where masked; where each window begins among them, to hold them and the
+            following ones, the spec's context in all; and the windows' scales.
+        """
+        table, C = self.table, self.spec.context
+        start = entries.to(table.record.device).long()
+        ahead = start.diff().clamp(max=C)  # from where a window begins to where the next does
+        place = torch.cat([ahead.new_zeros(1), ahead.cumsum(0)])
+        own = torch.cat([ahead, ahead.new_tensor([C])])
+        steps = torch.arange(int(own.sum()), device=start.device)
+        pieces = (steps + (start - place).repeat_interleave(own)).split(_PIECE * C)
+        inputs, mask = [], []
+        for piece in pieces:
+            self._tidy()
+            inputs.append(table.inputs.index_select(0, piece))
+            mask.append(table.usable.index_select(0, piece))
+        return torch.cat(inputs), torch.cat(mask), place, table.scale.index_select(0, start + self._lead)
+
     def _tidy(self) -> None:
         """Hands pages of files back, if there are many."""
         if self.table.folder is not None:

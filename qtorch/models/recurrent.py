@@ -3,10 +3,10 @@
 from typing import ClassVar
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 
-from qtorch.nn import Dropout, Recurrence, noisy, take, usable_first
+from qtorch.nn import Dropout, Recurrence, last_states, noisy, take, usable_first, windows_of
 
 
 class Recurrent(nn.Module):
@@ -71,3 +71,26 @@ class Recurrent(nn.Module):
             states = self.layers(nn.functional.gelu(self.embed(inputs)))
         hidden = self.norm(self.drop(states) + self.past(inputs))
         return torch.where(mask.unsqueeze(-1), take(hidden, place), 0.0)
+
+    def last_of(
+        self, inputs: Float[Tensor, "Q F"], mask: Bool[Tensor, " Q"], place: Int64[Tensor, " K"], context: int
+    ) -> Float[Tensor, "K D"]:
+        """Hidden states of the last position of windows that overlap, in evaluation mode.
+
+        What `forward` gives for each window, to some 1e-6. With one layer of GRU all that depends on a session alone is
+        computed once for all windows that hold it, and there is no gradient.
+
+        Args:
+            inputs: of `Q` sessions.
+            mask: which of them are usable.
+            place: where each of `K` windows begins among them, ascending from 0.
+            context: sessions of a window.
+        """
+        if self.cell != "gru" or self.depth > 1:
+            return self(windows_of(inputs, place, context), windows_of(mask, place, context))[:, -1]
+        inputs = torch.where(mask.unsqueeze(-1), inputs, 0.0)
+        with torch.autocast(inputs.device.type, enabled=False):
+            states = last_states(self.layers, nn.functional.gelu(self.embed(inputs)), mask, place, context)
+        last = place + context - 1
+        hidden = self.norm(states + self.past(inputs[last]))
+        return torch.where(mask[last].unsqueeze(-1), hidden, 0.0)

@@ -41,7 +41,7 @@ class TemporalTransformer(nn.Module):
         depth: blocks.
         heads: attention heads, which divide the width into even parts.
         expansion: feed-forward width over `D`.
-        dropout: probability, in training, of attention weights and inside the feed-forward layers.
+        dropout: probability, in training, inside the feed-forward layers and where `drop_weights` says.
         input_noise: standard deviation of Gaussian noise added to the inputs in training. Inputs that all assets of
             a date share tell the date, and a model without it learns what came next by heart.
         gap_input: the input that holds the log of the calendar days since the previous close (``gap_days`` of
@@ -51,6 +51,8 @@ class TemporalTransformer(nn.Module):
             has a patch of its own, so there are as many as without, and training on every position stays possible.
         context: usable sessions, itself included, to which a position attends; None is all of the window. A bound
             keeps the cache of `step` small.
+        drop_weights: dropout of attention weights, as of `qtorch.nn.Block`. Without, what attention and feed-forward
+            layers add is dropped out instead, and training on long windows is several times faster on CPUs.
 
     Raises:
         ValueError: the heads do not divide the width into even parts, or an argument is out of bounds.
@@ -75,6 +77,7 @@ class TemporalTransformer(nn.Module):
         gap_input: int | None = None,
         patch: int = 1,
         context: int | None = None,
+        drop_weights: bool = True,
     ) -> None:
         super().__init__()
         if width % (2 * heads):
@@ -85,10 +88,10 @@ class TemporalTransformer(nn.Module):
             raise ValueError(f"patch and context must be at least 1 session, not {patch} and {context}.")
         self.in_features, self.width, self.depth = in_features, width, depth
         self.heads, self.expansion, self.dropout, self.input_noise = heads, expansion, dropout, input_noise
-        self.gap_input, self.patch, self.context = gap_input, patch, context
+        self.gap_input, self.patch, self.context, self.drop_weights = gap_input, patch, context, drop_weights
         # Of a patch each session brings its inputs and a one, by which the map tells a session of zeros from none.
         self.embed = nn.Linear(in_features if patch == 1 else patch * (in_features + 1), width)
-        self.blocks = nn.ModuleList(Block(width, heads, expansion, dropout, drop_weights=True) for _ in range(depth))
+        self.blocks = nn.ModuleList(Block(width, heads, expansion, dropout, drop_weights) for _ in range(depth))
         self.norm = nn.LayerNorm(width)
 
     @property

@@ -4,13 +4,14 @@ from qtorch.nn.attention import Block, usable_keys
 from qtorch.nn.clock import days_since_start
 from qtorch.nn.compaction import take, usable_first
 from qtorch.nn.dropout import Dropout
+from qtorch.nn.gru import last_states
 from qtorch.nn.induced import CrossBlock, InducedBlock
 from qtorch.nn.instance_norm import instance_norm
 from qtorch.nn.noise import noisy
 from qtorch.nn.recurrence import Recurrence
 from qtorch.nn.rotary import rotary_angles, rotate
 from qtorch.nn.specs import Spec, build, construct, describe
-from qtorch.nn.steps import last_steps
+from qtorch.nn.steps import last_steps, windows_of
 
 __all__ = [
     "Block",
@@ -24,6 +25,7 @@ __all__ = [
     "days_since_start",
     "describe",
     "instance_norm",
+    "last_states",
     "last_steps",
     "noisy",
     "rotary_angles",
@@ -31,4 +33,5 @@ __all__ = [
     "take",
     "usable_first",
     "usable_keys",
+    "windows_of",
 ]

@@ -1,7 +1,7 @@
-"""A window cut or padded to a length."""
+"""Windows cut from a series, and cut or padded to a length."""
 
 import torch
-from jaxtyping import Shaped
+from jaxtyping import Int64, Shaped
 from torch import Tensor
 
 
@@ -11,3 +11,9 @@ def last_steps(x: Shaped[Tensor, "B C *rest"], count: int) -> Shaped[Tensor, "B 
     if short <= 0:
         return x[:, -count:]
     return torch.cat([x.new_zeros(x.shape[0], short, *x.shape[2:]), x], dim=1)
+
+
+def windows_of(x: Shaped[Tensor, "Q *rest"], place: Int64[Tensor, " K"], context: int) -> Shaped[Tensor, "K C *rest"]:
+    """Windows of so many steps of a series, each from its place on."""
+    at = place.unsqueeze(1) + torch.arange(context, device=x.device)
+    return x.index_select(0, at.flatten()).unflatten(0, at.shape)

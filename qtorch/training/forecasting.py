@@ -78,13 +78,18 @@ def forecast(
 def _of_assets(
     network: Network, source: WindowSource, entries: Int64[Tensor, " K"], batch_size: int
 ) -> tuple[Tensor, ...]:
-    """The head's parameters `[K, H, ...]` and the scales `[K, 1]` of some windows in asset layout."""
+    """The head's parameters `[K, H, ...]` and the scales `[K, 1]` of some windows in asset layout.
+
+    A window is evaluated once, however many dates it stands for, and beside those of the dates around it, with which
+    it shares most of its sessions.
+    """
     device = next(network.parameters()).device
+    own, which = entries.unique(return_inverse=True)
     batches = []
-    for part in entries.split(batch_size):
-        window = source.gather(part).to(device)
-        batches.append((*network(window.inputs, window.mask), window.scale.unsqueeze(-1)))
-    return tuple(torch.cat(values) for values in zip(*batches, strict=True))
+    for part in own.split(batch_size):
+        inputs, mask, place, scale = (tensor.to(device) for tensor in source.overlapping(part))
+        batches.append((*network.last_of(inputs, mask, place, source.spec.context), scale.unsqueeze(-1)))
+    return tuple(torch.cat(values)[which.to(device)] for values in zip(*batches, strict=True))
 
 
 def _of_panels(

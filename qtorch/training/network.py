@@ -3,8 +3,10 @@
 from typing import Any
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
+
+from qtorch.nn import windows_of
 
 
 class Network(nn.Module):
@@ -14,7 +16,8 @@ class Network(nn.Module):
         encoder: a module `(inputs, mask) -> hidden`: in asset layout `[B, C, F] -> [B, C, D]`, in panel layout
             `[B, C, N, F] -> [B, C, N, D]`. Its attributes `layout` (``"asset"`` where it has none) and `causal` (True)
             say which, and whether the hidden state of each position depends on no later one; an encoder that is not
-            causal returns that of the last position alone, `[B, 1, ..., D]`.
+            causal returns that of the last position alone, `[B, 1, ..., D]`. It may have a method `last_of`, as that
+            of `qtorch.models.Recurrent`, for windows that overlap.
         head: a module with `parameters_of(hidden) -> tensors [*batch, H, ...]` and `distribution(*parameters)`.
     """
 
@@ -43,7 +46,25 @@ class Network(nn.Module):
             `[B, H, ...]`, with C after B if from every position, and N before H in panel layout.
         """
         hidden = self.encoder(inputs, mask)
-        hidden = hidden if every_position else hidden[:, -1]
+        return self._of(hidden if every_position else hidden[:, -1])
+
+    def last_of(
+        self, inputs: Float[Tensor, "Q F"], mask: Bool[Tensor, " Q"], place: Int64[Tensor, " K"], context: int
+    ) -> tuple[Float[Tensor, "K ..."], ...]:
+        """The same from the last session of `K` windows of one asset each, which may overlap.
+
+        Args:
+            inputs: of `Q` sessions, as of `qtorch.data.WindowSource.overlapping`.
+            mask: which of them are usable.
+            place: where each window begins among them, ascending from 0.
+            context: sessions of a window.
+        """
+        last_of = getattr(self.encoder, "last_of", None)
+        if callable(last_of):
+            return self._of(last_of(inputs, mask, place, context))
+        return self(windows_of(inputs, place, context), windows_of(mask, place, context))
+
+    def _of(self, hidden: Tensor) -> tuple[Tensor, ...]:
         if torch.is_autocast_enabled(hidden.device.type):
             # Degrees of freedom and volatilities of 8 bits would make steps of half a per cent in every forecast.
             with torch.autocast(hidden.device.type, enabled=False):

@@ -5,10 +5,21 @@ import pandas as pd
 import pytest
 import torch
 
-from qtorch.data import DataError, DataModule, Features, Panel, WalkForward, WindowDataset, WindowSource, WindowSpec
+from qtorch.data import (
+    DataError,
+    DataModule,
+    Features,
+    Panel,
+    WalkForward,
+    WindowDataset,
+    WindowSource,
+    WindowSpec,
+    datamodule,
+)
 from qtorch.data.datamodule import chronological_split
 from qtorch.data.table import session_table
 from qtorch.data.windows import outcomes
+from qtorch.nn import windows_of
 from tests.conftest import make_prices
 
 SPEC = WindowSpec(context=8, horizons=(1, 3), features=Features(warm_up=5))
@@ -223,6 +234,30 @@ def test_an_epoch_of_targets_sees_each_once_on_average(source, every_position):
     )
     seen = sum(int(window.target_mask[..., 0].sum()) for window in data.train_dataloader())
     assert seen == pytest.approx(len(data.training.entries), rel=0.15)
+
+
+def test_an_epoch_of_targets_is_no_longer_on_a_larger_market(source, monkeypatch):
+    def batches(**options: object) -> int | None:
+        return DataModule(source.panel, source=source, validation_start=None, **options).batches_per_epoch
+
+    K, C = len(source.entries(known_by=len(source.panel.dates) - 1)), SPEC.context
+    assert batches(batch_size=4) == round(K / (4 * C))
+    monkeypatch.setattr(datamodule, "TARGETS", 40 * C)
+    assert 40 * C < K
+    assert batches(batch_size=4) == 10
+    assert batches(batch_size=4, every_position=False) == 10 * C
+    assert batches(batch_size=4, batches_per_epoch=77) == 77  # what is asked for in so many words
+
+
+def test_sessions_that_windows_share_are_taken_once(source):
+    C, entries = SPEC.context, source.entries()
+    for some in (entries, entries[:30], entries[[3, 3, 4, 9, 9 + C, len(entries) - 1]], entries[5:6]):
+        inputs, mask, place, scale = source.overlapping(some)
+        window = source.gather(some)
+        assert torch.equal(windows_of(inputs, place, C), window.inputs)
+        assert torch.equal(windows_of(mask, place, C), window.mask)
+        assert torch.equal(scale, window.scale)
+    assert len(source.overlapping(entries[:30])[0]) < 30 + 2 * C
 
 
 @pytest.mark.parametrize("embargo", [0, 1, 4])

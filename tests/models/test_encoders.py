@@ -10,7 +10,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from qtorch import models
-from qtorch.nn import build, days_since_start, describe
+from qtorch.nn import build, days_since_start, describe, windows_of
 
 F, B, C, N = 5, 4, 12, 3
 GAP = 2  # the column of log days
@@ -99,6 +99,42 @@ def test_more_padding_on_the_left_changes_nothing(encoder):
         torch.cat([padding, inputs], 1), torch.cat([torch.zeros(B, 9, *mask.shape[2:], dtype=torch.bool), mask], 1)
     )
     torch.testing.assert_close(longer[:, -hidden.shape[1] :], hidden, rtol=0, atol=1e-6)
+
+
+def test_where_dropout_stands_matters_in_training_alone():
+    inputs, mask = torch.randn(B, C, F), torch.ones(B, C, dtype=torch.bool)
+    on_weights = models.TemporalTransformer(F, **SMALL | {"dropout": 0.9})
+    spec = describe(on_weights)
+    on_sums = build(spec | {"init_args": spec["init_args"] | {"drop_weights": False}})
+    on_sums.load_state_dict(on_weights.state_dict())
+    assert torch.equal(on_sums.eval()(inputs, mask), on_weights.eval()(inputs, mask))
+    seen = {}
+    for name, encoder in (("weights", on_weights), ("sums", on_sums)):
+        block = encoder.train().blocks[0]
+        block.feedforward.eval()
+        kept = {}
+        block.out.register_forward_hook(lambda *hooked, kept=kept: kept.update(attended=hooked[1][0]))
+        assert not torch.equal(encoder(inputs, mask), encoder(inputs, mask))
+        seen[name] = (kept["attended"] == 0).double().mean()
+    assert seen["weights"] > 0.01  # whole heads are dropped where few positions are attended to
+    assert seen["sums"] == 0
+
+
+@pytest.mark.parametrize("layer", [{}, {"cell": "lstm"}, {"depth": 2}])
+@pytest.mark.parametrize("places", [range(40), [0, 0, 1, 2, 3, 9, 10, 40], [0, 13, 45], [0]])
+def test_windows_that_overlap_end_in_the_states_of_each_alone(layer, places):
+    encoder = models.Recurrent(F, width=8, **layer).eval()
+    place = torch.tensor(places)
+    inputs = torch.randn(int(place[-1]) + C, F)
+    holes = torch.rand(len(inputs)) < 0.7
+    for mask in (holes, torch.ones_like(holes)):
+        seen = torch.where(mask.unsqueeze(-1), inputs, torch.nan)
+        alone = encoder(windows_of(seen, place, C), windows_of(mask, place, C))[:, -1]
+        torch.testing.assert_close(encoder.last_of(seen, mask, place, C), alone, rtol=0, atol=1e-6)
+        exact = build(describe(encoder)).eval().double()
+        exact.load_state_dict(encoder.state_dict())
+        double = exact.last_of(seen.double(), mask, place, C)
+        torch.testing.assert_close(double, alone.double(), rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize("name", CAUSAL)
