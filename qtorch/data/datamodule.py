@@ -21,7 +21,7 @@ from qtorch.data.window import Window, WindowSpec
 from qtorch.data.windows import WindowSource
 
 _GATHERED = 1 << 23  # bytes of inputs gathered at once
-TARGETS = 1 << 18  # of an epoch at most: those of 65 assets over 4,000 sessions, 64 batches of 64 windows of 64
+TARGETS = 1 << 17  # of an epoch at most: those of 32 assets over 4,000 sessions, 32 batches of 64 windows of 64
 
 
 @dataclass(frozen=True)
@@ -197,7 +197,7 @@ class DataModule(lightning.LightningDataModule):
         batch_size: windows a batch.
         batches_per_epoch: random training batches an epoch, over all processes; ``"targets"`` are so many that a
             target is seen once on average, by the windows that it is in, but no more than `TARGETS` are: a market of
-            hundreds of assets trains no longer than one of 65. None takes each window once.
+            hundreds of assets trains no longer than one of 32. None takes each window once.
         buckets: take windows of like history together and pad them no further than need be, each once an epoch.
         every_position: train on targets from each session of a window, not from its last alone.
         sample_by: draw training windows alike, each asset alike or each date alike.

@@ -73,7 +73,7 @@ def default_forecaster(panel: Panel, *, horizons: Sequence[int] = (1, 10), conte
     return Forecaster(encoder, head, spec, schedule=default_schedule(), augmentation=HideInputs.by_kind(spec))
 
 
-def default_ensemble(networks: Sequence["Forecaster"], *, garch: float = 0.25) -> "Ensemble":
+def default_ensemble(networks: Sequence["Forecaster"], *, garch: float = 0.2) -> "Ensemble":
     """Trained forecasters with equal weights, and beside them a GJR-GARCH model of each asset.
 
     A pooled network and a model of each asset's own returns err at different times: before the tests, their mixture
