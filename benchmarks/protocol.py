@@ -102,7 +102,8 @@ class Board:
         """Prints a line a level, of some of the assets or all."""
         which = torch.ones(self.y.shape[1], dtype=torch.bool) if assets is None else assets
         y, (var, es) = self.y[:, which], (part[:, :, which] for part in forecast)
-        y = torch.where(var[0].isfinite(), y, torch.nan)
+        if missing := int((y.isfinite() & ~var[0].isfinite()).sum()):
+            raise ValueError(f"{name} has no forecast of {missing} of {int(y.isfinite().sum())} returns.")
         for k, level in enumerate(LEVELS):
             loss = torch.where(y.isfinite(), fz0(y, var[k], es[k], level), torch.nan)
             tick = torch.where(y.isfinite(), pinball(y, var[k], level), torch.nan)

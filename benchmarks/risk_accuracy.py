@@ -118,8 +118,10 @@ def main() -> None:
     board.add("ensemble", found)
     if unseen:
         out = torch.tensor([asset in unseen for asset in panel.assets])
-        for name, which in (("ensemble, seen", ~out), ("ensemble, unseen", out)):
-            board.add(name, found, which)
+        alone = tails(mixed(parts[:-1]).select(test))
+        for name, which in (("seen", ~out), ("unseen", out)):
+            board.add(f"networks, {name}", alone, which)
+            board.add(f"ensemble, {name}", found, which)
     write(args.out, panel, rows, y, found)
     print(f"forecasts in {args.out}; the equal-weight portfolio:", flush=True)
     portfolio(panel, forecast, every, asked, in_spring(dates))

@@ -8,13 +8,15 @@ overlap, which the Diebold-Mariano t takes into account; it is against the squar
 Usage: python benchmarks/risk_horizon.py [--data FILE] [--until 2016-12-30] [--seeds 0 1 2] [--horizon 10]
 """
 
+from dataclasses import replace
+
 import numpy as np
-from protocol import SESSIONS, Board, in_pieces, in_spring, market, parser, tails, tails_of
+from protocol import SESSIONS, Board, in_pieces, in_spring, market, parser, tails
 from risk_accuracy import trained
 
 from qtorch.data import Panel, WindowSource, WindowSpec
 from qtorch.data.windows import outcomes
-from qtorch.distributions import Affine, take
+from qtorch.distributions import Affine
 from qtorch.models import FilteredHistoricalSimulation, Garch, default_ensemble, default_windows
 from qtorch.training import mixed
 
@@ -36,8 +38,8 @@ def main() -> None:
     board = Board(y, in_spring(dates), overlap=h)
     day, far = WindowSpec(horizons=(1,)), WindowSpec(horizons=(h,))
     one = Garch(errors="student_t", spec=day).forecast(panel, dates)
-    scaled = Affine(take(one.distribution, (slice(None), 0)), 0.0, h**0.5)
-    board.add("GARCH-t, root time", tails_of(scaled))
+    scaled = replace(one, distribution=Affine(one.distribution, 0.0, h**0.5))
+    board.add("GARCH-t, root time", tails(scaled))
     gjr = Garch(o=1, errors="skewed_t", spec=far)
     board.add("GJR-FHS paths", in_pieces(FilteredHistoricalSimulation(gjr, spec=far), panel, asked))
     networks = trained(panel, source, int(asked[0]), args.seeds)

@@ -1,7 +1,7 @@
 """One-day value at risk and expected shortfall of assets with 60 to 250 sessions of history, out of sample.
 
 As benchmarks/risk_accuracy.py, but every second asset is unseen in training and listed anew every 251 sessions of the
-test period: its price begins there, and it is forecast from its 60th return to its 250th. The other assets are there
+test period: its price begins there, and its returns are forecast from the 61st to the 250th. The other assets are there
 with all their past. Beside the default forecaster and its ensemble: GJR-GARCH filtered historical simulation refitted
 every 21 rows, once with parameters of each asset's own from 60 returns on, and once with those of the others (their
 medians) until it has 250; RiskMetrics; its filtered historical simulation; and historical simulation.

@@ -197,7 +197,8 @@ class DataModule(lightning.LightningDataModule):
         batch_size: windows a batch.
         batches_per_epoch: random training batches an epoch, over all processes; ``"targets"`` are so many that a
             target is seen once on average, by the windows that it is in, but no more than `TARGETS` are: a market of
-            hundreds of assets trains no longer than one of 32. None takes each window once.
+            hundreds of assets trains no longer than one of 32. In panel layout these are rows, whatever the number of
+            assets. None takes each window once.
         buckets: take windows of like history together and pad them no further than need be, each once an epoch.
         every_position: train on targets from each session of a window, not from its last alone.
         sample_by: draw training windows alike, each asset alike or each date alike.

@@ -1,5 +1,7 @@
 """A portfolio's hypothetical past as a market of one asset."""
 
+from dataclasses import replace
+
 import pandas as pd
 import torch
 from jaxtyping import Float
@@ -15,8 +17,9 @@ _EVERY_DAY = "Mon Tue Wed Thu Fri Sat Sun"
 def portfolio_panel(panel: Panel, exposures: Float[Tensor, " N"], *, name: str = "portfolio") -> Panel:
     """What today's positions would have returned, as a panel of one asset that any forecaster can be asked about.
 
-    The return of a date is that of the gross exposure, rebalanced to today's weights each date; a position without a
-    return on it (a holiday, before its listing) earns nothing. The dates are those on which some position has a return,
+    The return of a date is per unit of gross exposure, rebalanced to today's weights each date, so that the law of the
+    profit is the forecast's times `exposures.abs().sum()`; a position without a return on it (a holiday, before its
+    listing) earns nothing. The dates are those on which some position has a return,
     and each is a session of a calendar of the portfolio's own.
 
     Args:
@@ -49,11 +52,14 @@ def portfolio_panel(panel: Panel, exposures: Float[Tensor, " N"], *, name: str =
     dates = panel.dates[there.cpu().numpy()]
     if (earned <= -1).any():
         raise DataError(f"the portfolio loses all it has on {panel.dates[int((earned <= -1).nonzero()[0])]:%Y-%m-%d}.")
-    first = panel.dates[: panel.dates.get_loc(dates[0])][-1:]  # the date before it, from which the first return counts
+    before = panel.dates[: panel.dates.get_loc(dates[0])][-1:]  # the date from which the first return counts
+    days = before.append(dates)
     closes = (1 + earned[there]).cumprod(0).cpu().numpy()
-    days = first.append(dates)
-    frame = pd.DataFrame({name: [*[1.0] * len(first), *closes]}, index=days)
-    every = pd.date_range(days[0], days[-1])
-    closed = tuple(every[~every.isin(days)])
+    frame = pd.DataFrame({name: [*[1.0] * len(before), *closes]}, index=days)
+    # The next session, which is known ahead, is the first of any exchange of a position.
+    ahead = pd.Timestamp(int(panel.next_session_day[-1][exposures != 0].min()), unit="D")
+    every = pd.date_range(days[0], max(days[-1], ahead))
+    closed = tuple(every[~every.isin(days.append(pd.DatetimeIndex([ahead])))])
     calendar = Calendar(name, "24:00", weekdays=_EVERY_DAY, holidays=closed, first=days[0])
-    return Panel.from_frame(frame, exchange=name, calendars=[calendar])
+    built = Panel.from_frame(frame, exchange=name, calendars=[calendar])
+    return replace(built, as_of=panel.as_of[panel.dates.get_indexer(days)]).to(panel.values.device)

@@ -53,7 +53,8 @@ def invert(
         new = x + step
         inside = (new > low) & (new < high)
         close = (error.abs() <= _CLOSE) | (step.abs() <= 4e-16 * x.abs())
-        new = torch.where(close, new.clamp(low, high), torch.where(inside, new, low + 0.5 * (high - low)))
+        last = torch.where(new.isfinite(), new, x).clamp(low, high)  # in a gap, without density, no step is a number
+        new = torch.where(close, last, torch.where(inside, new, low + 0.5 * (high - low)))
         return i + 1, new, low, high, close
 
     with torch.no_grad():

@@ -145,9 +145,11 @@ def _bases(distributions: Sequence[Any], name: str, join: Join) -> Distribution:
 
 
 def _kind(distribution: Distribution) -> tuple[Any, ...]:
-    """The class of a law and of those that it is made of."""
-    parts = (part for part in vars(distribution).values() if isinstance(part, Distribution))
-    return (type(distribution), *map(_kind, parts))
+    """The class of a law and of those that it is made of, and how many components a mixture has."""
+    own = (part if isinstance(part, tuple) else (part,) for part in vars(distribution).values())
+    parts = (part for several in own for part in several if isinstance(part, Distribution))
+    count = distribution.weights.shape[-1] if isinstance(distribution, Mixture) else None
+    return (type(distribution), count, *map(_kind, parts))
 
 
 def _checked(distributions: Sequence[Distribution]) -> Sequence[Distribution]:

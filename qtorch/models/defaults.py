@@ -93,6 +93,8 @@ def default_ensemble(networks: Sequence["Forecaster"], *, garch: float = 0.2) ->
     horizons = {network.spec.horizons for network in networks}
     if len(horizons) != 1:
         raise ValueError(f"an ensemble needs networks of the same horizons, at least one; these have {horizons}.")
+    if garch == 0:
+        return Ensemble(networks)
     own = Garch(o=1, errors="skewed_t", refit_every=250, spec=WindowSpec(horizons=horizons.pop()))
     return Ensemble([*networks, own], [*[(1 - garch) / len(networks)] * len(networks), garch])
 

@@ -78,7 +78,9 @@ def _named(spec: Spec, allow: Iterable[str], needed: str) -> tuple[str, Any]:
     try:
         try:
             owner: Any = importlib.import_module(module)
-        except ModuleNotFoundError:
+        except ModuleNotFoundError as error:
+            if error.name != module:  # the module is there, but not one that it needs
+                raise
             outer, _, kind = module.rpartition(".")
             owner = getattr(importlib.import_module(outer), kind) if outer else None
             if not isinstance(owner, type):

@@ -1,7 +1,5 @@
 """Joint scenarios of a cross-section from past probability integral transforms."""
 
-import math
-
 import torch
 from jaxtyping import Float64, Int64
 from torch import Tensor
@@ -10,7 +8,7 @@ from torch.distributions import Distribution
 from qtorch.distributions.checks import require
 
 _EDGE = 1e-9  # transforms are kept this far inside (0, 1), where quantiles are finite
-_FARTHEST, _NODES = 6.0, 65  # normal scores at which a history's quantiles are tabulated
+_FARTHEST, _NODES = 6.0, 129  # normal scores at which a history's quantiles are tabulated
 
 
 def complete(
@@ -98,9 +96,11 @@ def rolling_scenarios(
 ) -> Float64[Tensor, "D S"]:
     """A portfolio's scenarios at many past dates, each from the transforms before it.
 
-    A history needs hundreds of times the quantiles of one night. They are tabulated at 65 normal scores per date and
-    asset, and taken from the cubics through these with the quantile function's own slopes; the error is below 1e-4 of
-    the quantile. Scores beyond 6 are taken for 6.
+    A history needs hundreds of times the quantiles of one night. They are tabulated at 129 normal scores per date and
+    asset, and taken from monotone cubics through these. For quantiles of at least a twentieth of the scale the error is
+    below 2e-4 of the quantile, and beyond 3.5 scores below 1e-3, measured for Student's t from 2.1 degrees of freedom
+    on, skewed ones, mixtures and spliced tails. Across a gap between far-apart components of a mixture, it is the gap's
+    own interpolation over a step, 1/11 of a score. Scores beyond 6 are taken for 6.
 
     Args:
         distribution: the marginals of each date, batch shape `[D, N]`.
@@ -112,23 +112,36 @@ def rolling_scenarios(
     Returns:
         Profits (losses negative) in the unit of the exposures.
     """
-    score = torch.linspace(-_FARTHEST, _FARTHEST, _NODES, dtype=torch.float64)
+    score = torch.linspace(-_FARTHEST, _FARTHEST, _NODES, dtype=torch.float64, device=exposures.device)
     step = 2 * _FARTHEST / (_NODES - 1)
-    nodes = score.reshape(-1, *[1] * len(distribution.batch_shape))
-    quantile = distribution.icdf(torch.special.ndtr(nodes)).double()
-    normal = torch.exp(-0.5 * nodes**2) / math.sqrt(2 * math.pi)
-    slope = step * normal / torch.exp(distribution.log_prob(quantile).double())
-    quantile, slope = quantile.movedim(0, -1), slope.movedim(0, -1)  # [D, N, nodes]
+    quantile = distribution.icdf(torch.special.ndtr(score).reshape(-1, *[1] * len(distribution.batch_shape)))
+    quantile = quantile.double().movedim(0, -1)  # [D, N, nodes]
+    slope = _monotone_slopes(quantile)
     place = (torch.special.ndtri(pit).clamp(-_FARTHEST, _FARTHEST) + _FARTHEST) / step
     low = place.floor().clamp(max=_NODES - 2).long()
     part = place - low
-    profit = torch.empty(len(first), window, dtype=torch.float64)
+    profit = exposures.new_empty(len(first), window)
     for d, start in enumerate(first.tolist()):
         rows = slice(start, start + window)
         index, u = low[rows].T, part[rows].T  # [N, S]
         ends = (table[d].gather(1, index + k) for table in (quantile, slope) for k in (0, 1))
         profit[d] = exposures[d] @ _cubic(u, *ends)
     return profit
+
+
+def _monotone_slopes(q: Float64[Tensor, "*batch nodes"]) -> Float64[Tensor, "*batch nodes"]:
+    """Differences of fourth order over a step, so limited that Hermite's cubics through them rise where q does.
+
+    References:
+        Fritsch and Carlson (1980), Monotone piecewise cubic interpolation, SIAM Journal on Numerical Analysis 17.
+    """
+    rise = q.diff(dim=-1)
+    wide = (8 * (q[..., 3:-1] - q[..., 1:-3]) - (q[..., 4:] - q[..., :-4])) / 12
+    near = (q[..., 2:] - q[..., :-2]) / 2
+    ends = (3 * rise[..., :1] - rise[..., 1:2]) / 2, (3 * rise[..., -1:] - rise[..., -2:-1]) / 2
+    slope = torch.cat([ends[0], near[..., :1], wide, near[..., -1:], ends[1]], dim=-1)
+    most = 3 * torch.minimum(torch.cat([rise[..., :1], rise], dim=-1), torch.cat([rise, rise[..., -1:]], dim=-1))
+    return torch.minimum(slope.clamp(min=0), most)
 
 
 def anchored(
@@ -139,18 +152,20 @@ def anchored(
     Assets' laws and past dependence say one thing about a portfolio (bottom up), the portfolio's own past another (top
     down; see `qtorch.data.portfolio_panel`). The profits become those of `anchored_profits`; each asset's scenario
     moves by its regression coefficient on the portfolio times what the portfolio's moves, so that contributions still
-    sum to the whole.
+    sum to the whole. Where the law is far wider than the scenarios, assets' returns can come out below -100 %.
 
     Args:
-        scenarios: of simple returns, as of `joint_scenarios`.
-        exposures: of the portfolio.
-        law: of its profit, of no batch shape, in the unit of the exposures.
+        scenarios: of simple returns, as of `joint_scenarios`; of assets that are held at least.
+        exposures: of the portfolio. The law is of all positions: where few of them trade, don't anchor.
+        law: of its profit, of no batch shape, in the unit of the exposures: that forecast for `portfolio_panel`, which
+            is per unit of gross exposure, as `Affine(law, 0.0, exposures.abs().sum())`.
         weight: of the law in [0, 1].
 
     Raises:
         ValueError: the weight is outside [0, 1].
     """
-    profit = scenarios @ exposures
+    held = torch.where(exposures == 0, 0.0, scenarios)
+    profit = held @ exposures
     about = profit - profit.mean()
     beta = about @ scenarios / (about @ profit).clamp(min=torch.finfo(torch.float64).tiny)
     return scenarios + (anchored_profits(profit, law, weight) - profit).unsqueeze(1) * beta
@@ -161,9 +176,10 @@ def anchored_profits(
 ) -> Float64[Tensor, "*batch S"]:
     """Profits averaged with the quantiles, at their own ranks, of a law.
 
-    Where two forecasts err at different times, the mean of their quantiles is better than either more often than not.
-    The k-th lowest of S is averaged with the quantile at (k - 1/2) / S. On the 20 stocks of the sample before 2017, the
-    equal-weight portfolio's FZ0 loss at 97.5 % is .819 from scenarios, .805 from GARCH on its own past, .793 from both.
+    The k-th lowest of S is averaged with the quantile at (k - 1/2) / S. Where two forecasts err at different times,
+    their mean can be better than both: on the 20 stocks of the sample before 2017 the equal-weight portfolio's FZ0 loss
+    at 97.5 % is .819 from scenarios, .805 from GARCH on its own past and .793 from both. Where scenarios are much the
+    better it costs: on 17 indices of the world, whose own pasts tell less than their dependence, .443 instead of .415.
 
     Args:
         profits: scenarios of each date.
@@ -179,9 +195,9 @@ def anchored_profits(
     """
     require(0 <= weight <= 1, "weight", weight, "give the law's share in [0, 1]")
     S = profits.shape[-1]
-    p = ((torch.arange(S, dtype=torch.float64) + 0.5) / S).reshape(-1, *[1] * (profits.ndim - 1))
+    p = ((torch.arange(S, dtype=torch.float64, device=profits.device) + 0.5) / S).reshape(-1, *[1] * (profits.ndim - 1))
     quantile = law.icdf(p).double().movedim(0, -1)
-    rank = profits.argsort(-1).argsort(-1)
+    rank = profits.argsort(stable=True, dim=-1).argsort(-1)
     return (1 - weight) * profits + weight * quantile.gather(-1, rank)
 
 

@@ -1,5 +1,6 @@
 """Several models as one forecaster: the mixture of what they forecast."""
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from functools import reduce
@@ -40,7 +41,7 @@ class Ensemble:
         weights: of their laws, in any scale; equal by default.
 
     Raises:
-        ValueError: there is no model, or not one weight for each.
+        ValueError: there is no model, or not one weight of 0 or more for each.
 
     References:
         Stone (1961), The opinion pool, Annals of Mathematical Statistics 32; Hall and Mitchell (2007), Combining
@@ -86,7 +87,7 @@ def mixed(forecasts: Sequence[Forecast], weights: Sequence[float] | None = None)
     Raises:
         ValueError: they are of different dates, assets or horizons, or there is not one weight of 0 or more for each.
     """
-    first = forecasts[0]
+    first, shares = forecasts[0], _weights(weights, len(forecasts))
     for other in forecasts[1:]:
         for name in ("dates", "assets", "horizons"):
             a, b = getattr(first, name), getattr(other, name)
@@ -95,15 +96,15 @@ def mixed(forecasts: Sequence[Forecast], weights: Sequence[float] | None = None)
     if len(forecasts) == 1:
         return first
     laws = stack([forecast.distribution for forecast in forecasts])
-    shares = torch.tensor(_weights(weights, len(forecasts)), dtype=torch.float64, device=first.mask.device)
     mask = reduce(torch.logical_and, (forecast.mask for forecast in forecasts))
-    return replace(first, distribution=Mixture(shares, laws), mask=mask)
+    probabilities = torch.tensor(shares, dtype=torch.float64, device=first.mask.device)
+    return replace(first, distribution=Mixture(probabilities, laws), mask=mask)
 
 
 def _weights(weights: Sequence[float] | None, count: int) -> tuple[float, ...]:
     """One weight a model."""
     if weights is None:
         return (1.0,) * count
-    if len(weights) != count:
-        raise ValueError(f"{count} models need as many weights, not {len(weights)}.")
+    if len(weights) != count or not all(0 <= weight < math.inf for weight in weights) or not any(weights):
+        raise ValueError(f"{count} models need as many weights of 0 or more, not all 0; given are {list(weights)}.")
     return tuple(map(float, weights))

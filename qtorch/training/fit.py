@@ -54,7 +54,8 @@ def fit(
         checkpoints: a folder for the run's state after each epoch. A run that was killed goes on from there when it is
             called again with the same arguments and a fresh model, and comes out as if it had not been.
         seed: of dropout and noise; None draws one from torch's generator.
-        compile: compile the network, in place.
+        compile: compile the network, in place; forecasts of recurrent nets, which share their sessions' work, are not
+            compiled.
         accelerator: as of Lightning; ``"auto"`` takes a GPU where there is one.
         devices: as of Lightning.
         strategy: as of Lightning; ``"ddp"`` trains on several devices, each with batches of its own.

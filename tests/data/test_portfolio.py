@@ -3,14 +3,15 @@ import pandas as pd
 import pytest
 import torch
 
-from qtorch.data import DataError, Panel, load_sample, portfolio_panel
-from qtorch.models import Garch, RiskMetrics
+from qtorch.data import DataError, Panel, WindowSource, load_sample, portfolio_panel
+from qtorch.models import Garch, RiskMetrics, default_windows
+
+FRAME = load_sample().query("date >= '2015-01-01' and asset in ['AAPL', 'KO', 'EURUSD']")
 
 
 @pytest.fixture(scope="module")
 def panel():
-    frame = load_sample()
-    return Panel.from_frame(frame[(frame["date"] >= "2015-01-01") & frame["asset"].isin(["AAPL", "KO", "EURUSD"])])
+    return Panel.from_frame(FRAME)
 
 
 def test_its_returns_are_those_of_the_positions(panel):
@@ -39,6 +40,22 @@ def test_its_past_does_not_depend_on_what_came_later(panel):
     cut = panel.until(panel.dates[-300])
     whole, known = portfolio_panel(panel, exposures), portfolio_panel(cut, exposures)
     assert torch.equal(whole.until(known.dates[-1]).close, known.close)
+    spec = default_windows(known)
+    at = [WindowSource(market, spec).at(np.array([len(known.dates) - 1]), 60, 5)[0] for market in (whole, known)]
+    inputs = [
+        WindowSource(market, spec).gather(entries.flatten()).inputs
+        for market, entries in zip((whole, known), at, strict=True)
+    ]
+    assert torch.equal(*inputs)
+
+
+def test_its_next_session_is_that_of_its_positions(panel):
+    friday = panel.until("2022-11-25")
+    portfolio = portfolio_panel(friday, torch.ones(3))
+    assert portfolio.next_session_day[-1, 0] == friday.next_session_day[-1].min()
+    assert portfolio.as_of[-1] == friday.as_of[-1]
+    london = portfolio_panel(Panel.from_frame(FRAME, as_of="16:30 Europe/London"), torch.ones(3))
+    assert f"{london.as_of[-1]:%H:%M}" == "16:30"
 
 
 def test_positions_that_make_no_portfolio_are_refused(panel):

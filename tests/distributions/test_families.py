@@ -290,3 +290,13 @@ def test_parameters_outside_their_domain_are_named(name):
     with pytest.raises(ValueError, match=r"finite scale above 0\.0; 1 of 3 are not, the first is -2\.0"):
         make(*parameters)
     make(*parameters, validate_args=False)
+
+
+@pytest.mark.parametrize("d", [3.0, 38.0, 100.0])
+def test_a_mixture_has_quantiles_in_a_gap_between_its_components(d):
+    law = Mixture(torch.full((2,), 0.5, dtype=torch.float64), Normal(torch.tensor([-d, d], dtype=torch.float64), 1.0))
+    p = torch.tensor([0.5 - 1e-12, 0.5, 0.5 + 1e-12, 0.25, 0.75], dtype=torch.float64)
+    x = law.icdf(p)
+    assert x.isfinite().all()
+    assert (x[:3].abs() < d).all()
+    torch.testing.assert_close(law.cdf(x), p, rtol=1e-11, atol=0)

@@ -4,7 +4,7 @@ import torch
 from scipy import stats
 from torch.distributions import Normal
 
-from qtorch.distributions import SkewedStudentT
+from qtorch.distributions import Empirical, Mixture, SkewedStudentT, SplicedTails, StudentT
 from qtorch.risk import anchored, anchored_profits, complete, joint_scenarios, portfolio_risk, rolling_scenarios
 
 
@@ -77,6 +77,40 @@ def test_rolling_scenarios_are_the_exact_ones_to_a_thousandth():
         torch.testing.assert_close(got[d], exact, rtol=1e-3, atol=1e-4)
 
 
+def one(*values):
+    return torch.tensor([[values if len(values) > 1 else values[0]]], dtype=torch.float64)
+
+
+LAWS = {
+    "heavy": StudentT(one(2.1), one(0.0), one(1.0)),
+    "skewed": SkewedStudentT(one(4.0), one(0.1), one(1.0), one(1.3)),
+    "mixture": Mixture(one(0.8, 0.2), StudentT(one(5.0, 5.0), one(0.0, 0.0), one(0.5, 3.0))),
+    "spliced": SplicedTails(Normal(one(0.0), one(1.0)), 0.05, 0.2),
+    "gap": Mixture(one(0.98, 0.02), Normal(one(0.0, -8.0), one(1.0, 1.0))),
+    "pegged": Mixture(one(0.2, 0.8), StudentT(one(4.0, 4.0), one(0.0, 0.0), one(1.0, 0.01))),
+    "scenarios": Empirical(torch.linspace(-2, 1, 500, dtype=torch.float64).reshape(1, 1, 500)),
+}
+
+
+@pytest.mark.parametrize("name", LAWS)
+def test_tabulated_quantiles_of_every_kind_of_law(name):
+    law, score = LAWS[name], torch.linspace(-5.9, 5.9, 2001, dtype=torch.float64)
+    u = torch.special.ndtr(score)[:, None]
+    exposures = torch.ones(1, 1, dtype=torch.float64)
+    got = rolling_scenarios(law, u, torch.zeros(1, dtype=torch.int64), len(u), exposures)[0]
+    exact = law.icdf(u.unsqueeze(-1))[:, 0, 0]
+    assert (got.diff() >= -1e-15).all()
+    if name in ("heavy", "skewed", "mixture", "spliced"):
+        error, near = ((got - exact) / exact).abs(), score.abs() < 3.5
+        error = torch.where(exact.abs() > 0.05, error, 0.0)
+        assert error[near].max() < 2e-4
+        assert error.max() < 1e-3
+    else:  # between the quantiles of the nodes about it
+        below, above = (torch.special.ndtr(score + side * 12 / 128).reshape(-1, 1, 1) for side in (-1, 1))
+        assert (law.icdf(below)[:, 0, 0] - 1e-12 <= got).all()
+        assert (got <= law.icdf(above)[:, 0, 0] + 1e-12).all()
+
+
 def test_anchored_profits_are_means_of_quantiles_at_the_same_rank():
     profits = torch.tensor([[0.3, -0.2, 0.1, -0.5], [1.0, 2.0, 4.0, 3.0]], dtype=torch.float64)
     law = Normal(torch.tensor([0.0, 1.0], dtype=torch.float64), torch.tensor([0.1, 2.0], dtype=torch.float64))
@@ -102,5 +136,7 @@ def test_anchored_scenarios_have_the_moved_profits_and_contributions_that_sum():
     assert wide.value_at_risk > 1.3 * narrow.value_at_risk  # the law's volatility is about three times theirs
     torch.testing.assert_close(wide.component_expected_shortfall.sum(), wide.expected_shortfall)
     torch.testing.assert_close(anchored(scenarios, exposures, law, 0.0), scenarios)
-    far = torch.tensor([0.0, 0.0, 1.0, 0.0, 0.0], dtype=torch.float64) * 0
-    torch.testing.assert_close(anchored(scenarios, far, law), scenarios)  # nothing is held: nothing moves
+    torch.testing.assert_close(anchored(scenarios, 0 * exposures, law), scenarios)  # nothing is held: nothing moves
+    scenarios[:, 2] = torch.nan  # of an asset that is not held
+    others = anchored(scenarios, exposures, law)
+    assert torch.equal(others[:, [0, 1, 3, 4]], moved[:, [0, 1, 3, 4]])

@@ -203,10 +203,12 @@ def test_what_cannot_be_mixed_is_named(source):
         mixed([a, dataclasses.replace(a, horizons=(1, 2))])
     with pytest.raises(ValueError, match="at least one model"):
         Ensemble([])
-    with pytest.raises(ValueError, match="2 models need as many weights, not 1"):
+    with pytest.raises(ValueError, match="2 models need as many weights of 0 or more"):
         Ensemble([model, model], [1.0])
     with pytest.raises(ValueError, match="weights of 0 or more"):
         mixed([a, a], [1.0, -0.5])
+    with pytest.raises(ValueError, match="1 models need as many weights"):
+        mixed([a], [1.0, 2.0])
 
 
 def test_models_of_several_kinds_are_mixed_by_weight(source):
@@ -221,6 +223,10 @@ def test_models_of_several_kinds_are_mixed_by_weight(source):
     torch.testing.assert_close(forecast.distribution.cdf(x), expected, rtol=1e-6, atol=1e-9)
     assert forecast.value_at_risk(0.99)[:, 0][forecast.mask].gt(0).all()
     assert forecast.select(slice(0, 1)).expected_shortfall(0.99).shape == (1, 2, 4)
+    assert default_ensemble(networks, garch=0.0).models == tuple(networks)
+    nested = Ensemble([default_ensemble(networks[:1]), ensemble]).forecast(panel, dates, source=source)
+    expected = 0.5 * (0.8 * parts[0] + 0.2 * parts[2]) + 0.5 * expected
+    torch.testing.assert_close(nested.distribution.cdf(x), expected, rtol=1e-6, atol=1e-9)
     with pytest.raises(ValueError, match="same horizons"):
         default_ensemble([])
     with pytest.raises(ValueError, match="garch=1.0"):
