@@ -77,8 +77,8 @@ def default_ensemble(networks: Sequence["Forecaster"], *, garch: float = 0.2) ->
     """Trained forecasters with equal weights, and beside them a GJR-GARCH model of each asset.
 
     A pooled network and a model of each asset's own returns err at different times: before the tests, their mixture
-    had the lower FZ0 loss on indices, the same on stocks, and on both was better than GARCH more reliably than the
-    network alone. GARCH has Hansen's skewed errors and is refitted once in 250 rows of the panel.
+    had a lower FZ0 loss than the networks alone on indices, the same on stocks, and on both was better than GARCH more
+    reliably. GARCH has Hansen's skewed errors and is refitted once in 250 rows of the panel.
 
     Args:
         networks: trained, such as `default_forecaster` from several seeds; of the same horizons.
