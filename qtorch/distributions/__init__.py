@@ -1,6 +1,8 @@
 """torch.distributions that risk needs: exact cdf, icdf and tail means where torch has none."""
 
 from qtorch.distributions.affine import Affine
+from qtorch.distributions.conditioned import Conditioned
+from qtorch.distributions.copulas import GaussianCopula, StudentTCopula
 from qtorch.distributions.empirical import Empirical
 from qtorch.distributions.exp_minus_one import ExpMinusOne
 from qtorch.distributions.generalized_pareto import GeneralizedPareto
@@ -8,6 +10,7 @@ from qtorch.distributions.hansen_skewed_t import HansenSkewedT
 from qtorch.distributions.indexing import take
 from qtorch.distributions.johnson_su import JohnsonSU
 from qtorch.distributions.joining import concatenate, stack
+from qtorch.distributions.joint import JointDistribution
 from qtorch.distributions.jump_student_t import JumpStudentT
 from qtorch.distributions.log_tails import log_cdf, log_sf, log_tails
 from qtorch.distributions.mixture import Mixture
@@ -23,11 +26,14 @@ from qtorch.distributions.tails import partial_mean, register_tail_mean, tail_me
 
 __all__ = [
     "Affine",
+    "Conditioned",
     "Empirical",
     "ExpMinusOne",
+    "GaussianCopula",
     "GeneralizedPareto",
     "HansenSkewedT",
     "JohnsonSU",
+    "JointDistribution",
     "JumpStudentT",
     "Mixture",
     "MultivariateStudentT",
@@ -37,6 +43,7 @@ __all__ = [
     "SplicedTails",
     "Stacked",
     "StudentT",
+    "StudentTCopula",
     "concatenate",
     "log_cdf",
     "log_moment_generating",

@@ -3,7 +3,9 @@
 from functools import singledispatch
 from typing import Any
 
+from torch import Tensor
 from torch.distributions import Distribution
+from torch.types import _size
 
 from qtorch.distributions.affine import Affine
 from qtorch.distributions.empirical import Empirical
@@ -35,6 +37,25 @@ def keep_last(index: Any) -> tuple[Any, ...]:
     """An index of the batch dimensions as one of a tensor that has a dimension more at its end."""
     index = index if isinstance(index, tuple) else (index,)
     return (*index, slice(None)) if any(part is Ellipsis for part in index) else (*index, ..., slice(None))
+
+
+def part_of(value: Tensor, ndim: int, batch_shape: _size, index: Any) -> Tensor:
+    """The part, at some places of a batch, of a parameter of `ndim` event dimensions.
+
+    One without batch dimensions is shared by the whole batch and stays where it is; others are expanded to it first.
+
+    Args:
+        value: of a shape that broadcasts to batch and event.
+        ndim: event dimensions, at the end.
+        batch_shape: of the law.
+        index: anything that indexes a tensor of the batch shape.
+    """
+    if value.ndim == ndim > 0:
+        return value
+    places = index if isinstance(index, tuple) else (index,)
+    dots = any(place is Ellipsis for place in places)
+    event = value.shape[value.ndim - ndim :]
+    return value.expand(*batch_shape, *event)[(*places, *[slice(None)] * (ndim if dots else 0))]
 
 
 @take.register

@@ -1,4 +1,6 @@
-"""Logs of distribution functions and of their complements, of any univariate law."""
+"""Logs of distribution functions and of their complements, of any univariate law, and scores from them."""
+
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -31,3 +33,19 @@ def log_sf(distribution: Distribution, value: Tensor) -> Tensor:
     if isinstance(distribution, Normal):
         return log_ndtr((distribution.loc - value) / distribution.scale)
     return torch.log1p(-distribution.cdf(value))
+
+
+def score(distribution: Distribution, value: Tensor, quantile: Callable[[Tensor], Tensor]) -> Tensor:
+    """The score, of a law symmetric about zero, of the same left-tail mass as a value of another law, in float64.
+
+    From the lighter side, where a mass has digits: float64 knows masses of 1e-300, but none between 1 - 1e-16 and 1.
+
+    Args:
+        distribution: of the value.
+        value: `[...]`, broadcasts against the batch shape.
+        quantile: of the symmetric law, at left-tail masses.
+    """
+    below, above = log_tails(distribution, value.double())
+    left = below < above
+    found = quantile(torch.exp(torch.where(left, below, above)).clamp(min=1e-300))
+    return torch.where(left, found, -found)

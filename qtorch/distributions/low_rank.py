@@ -6,7 +6,7 @@ are never copied.
 """
 
 import torch
-from jaxtyping import Float64
+from jaxtyping import Bool, Float64
 from torch import Tensor
 
 Double = Float64[Tensor, "..."]
@@ -43,7 +43,7 @@ def inner_root(weight: Double, F: Double) -> Double:
     R = F.shape[-1]
     if F.ndim == 2 and weight.ndim > 1:
         # One product of all weights with the pairs of shared factors, where weighted factors would be [..., N, R].
-        pairs = (F.unsqueeze(-1) * F.unsqueeze(-2)).reshape(-1, R * R)
+        pairs = (F.unsqueeze(-1) * F.unsqueeze(-2)).reshape(F.shape[0], R * R)
         gram = (weight @ pairs).reshape(*weight.shape[:-1], R, R)
     else:
         gram = (F * weight.unsqueeze(-1)).mT @ F
@@ -64,3 +64,24 @@ def regress(r: Double, weight: Double, F: Double, root: Double) -> tuple[Double,
     f = torch.einsum("...r,...rs->...s", to_factors(weight * r, F), torch.cholesky_inverse(root))
     own = r - from_factors(f, F)
     return (weight * own * own).sum(-1) + (f * f).sum(-1), f
+
+
+def regress_some(r: Double, there: Bool[Tensor, "..."], F: Double, D: Double) -> tuple[Double, Double, Double]:
+    """Q, f and the root of M of the coordinates that are there, whatever r is at the others.
+
+    The marginal law of some coordinates has their rows of F and D alone, and a row of weight 0 adds nothing to M.
+    """
+    r = torch.where(there, r, 0.0)
+    weight = torch.where(there, 1 / D, 0.0)
+    root = inner_root(weight, F)
+    return *regress(r, weight, F, root), root
+
+
+def log_det_some(root: Double, there: Bool[Tensor, "..."], D: Double) -> Double:
+    """Log determinant of the rows and columns of Sigma that are there, from the root of their M."""
+    return log_det(root) + torch.where(there, torch.log(D), 0.0).sum(-1)
+
+
+def remaining(root: Double, F: Double) -> Double:
+    """The factors F M^(-1/2) of coordinates given others, from the root of the others' M."""
+    return torch.linalg.solve_triangular(root, F.mT, upper=False).mT

@@ -11,9 +11,9 @@ from torch import Tensor
 from torch.distributions import Distribution, constraints
 from torch.types import _size
 
-from qtorch.distributions import low_rank
+from qtorch.distributions import coordinates, low_rank
 from qtorch.distributions.gamma_gaps import digamma_gap, log_gamma_gap
-from qtorch.distributions.indexing import take
+from qtorch.distributions.indexing import part_of, take
 from qtorch.distributions.parameters import check
 from qtorch.distributions.student_t import StudentT
 
@@ -151,7 +151,7 @@ class MultivariateStudentT(Distribution):
         there = self._there(mask)
         Q, _, root = self._regress(value, there)
         a, h = df / 2, there.sum(-1).double() / 2
-        log_det = low_rank.log_det(root) + torch.where(there, torch.log(D), 0.0).sum(-1)
+        log_det = low_rank.log_det_some(root, there, D)
         result = log_gamma_gap(a, h) - h * _LOG_2PI - 0.5 * log_det - (a + h) * torch.log1p(Q / df)
         return result.to(self._dtype(value))
 
@@ -206,22 +206,15 @@ class MultivariateStudentT(Distribution):
         """
         self._require_event(value, "value")
         k = self._positions(known)
-        N, n = self.event_shape[0], len(k)
-        # The complement by sorting, because its length is known before a graph runs.
-        u = torch.argsort(torch.zeros(N, device=k.device).index_fill(0, k, 1.0), stable=True)[: N - n]
+        n, u = len(k), coordinates.others(k, self.event_shape[0])
         known_value = value[..., k]
-        if not torch.compiler.is_compiling() and not known_value.isfinite().all():
-            bad = ~known_value.isfinite()
-            raise ValueError(
-                f"condition needs finite values where they are known; {int(bad.sum())} of {bad.numel()} are not, the "
-                f"first at position {int(k[bad.nonzero()[0, -1]])}."
-            )
+        coordinates.require_known(known_value, k)
         part, rest = self._part(k), self._part(u)
         Q, f, root = part._regress(known_value, part._there(None))
         df, loc, F, D = rest._doubles()
         ratio = (df + Q) / (df + n)
         loc = loc + low_rank.from_factors(f, F)
-        F = torch.sqrt(ratio)[..., None, None] * torch.linalg.solve_triangular(root, F.mT, upper=False).mT
+        F = torch.sqrt(ratio)[..., None, None] * low_rank.remaining(root, F)
         dtype = self._dtype(value)
         parameters = (parameter.to(dtype) for parameter in (df + n, loc, F, ratio.unsqueeze(-1) * D))
         return MultivariateStudentT(*parameters, validate_args=False)
@@ -277,39 +270,19 @@ class MultivariateStudentT(Distribution):
         return value.expand(torch.broadcast_shapes(value.shape, self._extended_shape()))
 
     def _require_event(self, value: Tensor, name: str) -> None:
-        if value.shape[-1:] != self.event_shape:
-            raise ValueError(
-                f"{name} of shape {tuple(value.shape)} must end in the law's N = {self.event_shape[0]} coordinates."
-            )
+        coordinates.require_event(value, name, self.event_shape[0])
 
     def _there(self, mask: Tensor | None) -> Bool[Tensor, "... N"]:
-        if mask is None:
-            return torch.ones(self.event_shape, dtype=torch.bool, device=self.loc.device)
-        self._require_event(mask, "mask")
-        return mask
+        return coordinates.there(mask, self.event_shape[0], self.loc.device)
 
     def _regress(self, value: Tensor, there: Bool[Tensor, "... N"]) -> tuple[Double, Double, Double]:
         """Q, f and the Cholesky root of M of the coordinates that are there."""
         self._require_event(value, "value")
         _, loc, F, D = self._doubles()
-        r = torch.where(there, value.double() - loc, 0.0)
-        weight = torch.where(there, 1 / D, 0.0)
-        root = low_rank.inner_root(weight, F)
-        return *low_rank.regress(r, weight, F, root), root
+        return low_rank.regress_some(value.double() - loc, there, F, D)
 
     def _positions(self, index: Sequence[int] | slice | Tensor) -> Int64[Tensor, " n"]:
-        N, everyone = self.event_shape[0], torch.arange(self.event_shape[0], device=self.loc.device)
-        if isinstance(index, Tensor) and index.dtype == torch.bool and index.shape != self.event_shape:
-            raise ValueError(
-                f"A mask of coordinates must be one vector of N = {N} for the whole batch, not of shape "
-                f"{tuple(index.shape)}; take the parts of the batch that have masks of their own."
-            )
-        places = everyone[index if isinstance(index, slice | Tensor) else list(index)]
-        if places.ndim != 1:
-            raise ValueError(f"Positions of coordinates must be a vector, not of shape {tuple(places.shape)}.")
-        if not torch.compiler.is_compiling() and len(places.unique()) < len(places):
-            raise ValueError("A position comes twice, but a coordinate has one diagonal of its own; give it once.")
-        return places
+        return coordinates.positions(index, self.event_shape[0], self.loc.device)
 
     def _part(self, places: Int64[Tensor, " n"]) -> "MultivariateStudentT":
         loc, F, D = self.loc[..., places], self.factors[..., places, :], self.diagonal[..., places]
@@ -326,14 +299,8 @@ def _student_t(dtype: torch.dtype, *parameters: Double) -> StudentT:
 
 @take.register
 def _multivariate_student_t(distribution: MultivariateStudentT, index: Any) -> MultivariateStudentT:
-    places = index if isinstance(index, tuple) else (index,)
-    dots = any(place is Ellipsis for place in places)
-
     def part(value: Tensor, ndim: int) -> Tensor:
-        if value.ndim == ndim > 0:
-            return value  # the whole batch shares it
-        event = value.shape[value.ndim - ndim :]
-        return value.expand(*distribution.batch_shape, *event)[(*places, *[slice(None)] * (ndim if dots else 0))]
+        return part_of(value, ndim, distribution.batch_shape, index)
 
     law = distribution
     parts = part(law.df, 0), part(law.loc, 1), part(law.factors, 2), part(law.diagonal, 1)

@@ -175,7 +175,7 @@ class QuantileSpline(Univariate):
             return values[..., k] - mean + slopes[..., k] * (z - knot)
 
         left = below * lower_mean(lambda u: line(icdf(self.base, u), 0, first) ** 2, below, ndim, 24)
-        whole = line(self.base.mean, -1, last) ** 2 + slopes[..., -1] ** 2 * self.base.variance
+        whole = line(self.base.mean.double(), -1, last) ** 2 + slopes[..., -1] ** 2 * self.base.variance.double()
         right = whole - between(lambda u: line(icdf(self.base, u), -1, last) ** 2, torch.zeros_like(above), above, ndim)
         within = self._over_bins(lambda z, x, _: (x - mean) ** 2 * torch.exp(self.base.log_prob(z)))
         return left + within + right

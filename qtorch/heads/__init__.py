@@ -1,5 +1,7 @@
 """Heads, which map hidden states to distributions."""
 
+from qtorch.heads.copula import CopulaHead
+from qtorch.heads.flow import FlowHead
 from qtorch.heads.skewed_student_t import SkewedStudentT
 
-__all__ = ["SkewedStudentT"]
+__all__ = ["CopulaHead", "FlowHead", "SkewedStudentT"]

@@ -2,6 +2,8 @@
 
 from qtorch.risk import backtests
 from qtorch.risk.backtests import christoffersen, kupiec, traffic_light
+from qtorch.risk.copula_fitting import fit_copula
+from qtorch.risk.joint_scenarios import anomaly, conditional_scenarios, quasi_random_scenarios, randomised, stress
 from qtorch.risk.measures import (
     LIQUIDITY_HORIZONS,
     Estimate,
@@ -31,7 +33,14 @@ from qtorch.risk.portfolio import (
     portfolio_risk,
     student_t_risk,
 )
-from qtorch.risk.scenarios import anchored, anchored_profits, complete, joint_scenarios, rolling_scenarios
+from qtorch.risk.scenarios import (
+    QuantileTable,
+    anchored,
+    anchored_profits,
+    complete,
+    joint_scenarios,
+    rolling_scenarios,
+)
 from qtorch.risk.scores import (
     asymmetric_laplace_score,
     crps,
@@ -51,13 +60,16 @@ __all__ = [
     "LIQUIDITY_HORIZONS",
     "Estimate",
     "PortfolioRisk",
+    "QuantileTable",
     "RiskFactorCategory",
     "anchored",
     "anchored_profits",
+    "anomaly",
     "asymmetric_laplace_score",
     "backtests",
     "christoffersen",
     "complete",
+    "conditional_scenarios",
     "crps",
     "elliptical_risk",
     "energy_score",
@@ -70,6 +82,7 @@ __all__ = [
     "expectile",
     "exponential_spectrum",
     "filtered_scenarios",
+    "fit_copula",
     "fz0",
     "horizon_scenarios",
     "incremental_risk",
@@ -83,10 +96,13 @@ __all__ = [
     "portfolio_risk",
     "qlike",
     "quantile_weighted_crps",
+    "quasi_random_scenarios",
+    "randomised",
     "register_crps",
     "rolling_scenarios",
     "scale_to_horizon",
     "spectral_risk",
+    "stress",
     "stressed_es",
     "student_t_risk",
     "traffic_light",

@@ -32,7 +32,7 @@ def complete(
         Transforms inside (0, 1) without holes.
     """
     z = torch.special.ndtri(pit.clamp(_EDGE, 1 - _EDGE))
-    loadings, noise = _factor_model(z if fit is None else torch.special.ndtri(fit.clamp(_EDGE, 1 - _EDGE)), factors)
+    loadings, noise = factor_model(z if fit is None else torch.special.ndtri(fit.clamp(_EDGE, 1 - _EDGE)), factors)
     there = z.isfinite()
     observed = there.double()
     # The factors' law given a date's observed scores: precision I + L' P L over the observed, P the noise precision.
@@ -63,8 +63,8 @@ def joint_scenarios(distribution: Distribution, pit: Float64[Tensor, "S N"]) -> 
     return distribution.icdf(pit).double()
 
 
-def _factor_model(z: Float64[Tensor, "S N"], factors: int) -> tuple[Float64[Tensor, "N K"], Float64[Tensor, " N"]]:
-    """Loadings and noise variances of a factor model with unit variances, from pairwise complete observations."""
+def factor_model(z: Float64[Tensor, "S N"], factors: int) -> tuple[Float64[Tensor, "N K"], Float64[Tensor, " N"]]:
+    """Loadings and noise variances of a factor model with unit variances, from pairwise complete normal scores."""
     there = z.isfinite().double()
     x = z.nan_to_num()
     count = there.T @ there
@@ -87,6 +87,39 @@ def _factor_model(z: Float64[Tensor, "S N"], factors: int) -> tuple[Float64[Tens
     return loadings, 1 - (loadings**2).sum(1)
 
 
+class QuantileTable:
+    """Quantile functions of many laws at 129 normal scores each, and between them.
+
+    A history needs hundreds of times the quantiles of one night; they are taken from monotone cubics through the
+    tabulated ones. For quantiles of at least a twentieth of the scale the error is below 2e-4 of the quantile, and
+    beyond 3.5 scores below 1e-3, measured for Student's t from 2.1 degrees of freedom on, skewed ones, mixtures and
+    spliced tails. Across a gap between far-apart components of a mixture it interpolates over a step, 1/11 of a score.
+    Scores beyond 6 are taken for 6.
+
+    Args:
+        distribution: the laws of each date, batch shape `[D, N]`.
+    """
+
+    def __init__(self, distribution: Distribution) -> None:
+        device = distribution.icdf(torch.tensor(0.5)).device
+        score = torch.linspace(-_FARTHEST, _FARTHEST, _NODES, dtype=torch.float64, device=device)
+        quantile = distribution.icdf(torch.special.ndtr(score).reshape(-1, *[1] * len(distribution.batch_shape)))
+        self._quantile = quantile.double().movedim(0, -1)  # [D, N, nodes]
+        self._slope = _monotone_slopes(self._quantile)
+
+    @staticmethod
+    def places(scores: Float64[Tensor, "S N"]) -> tuple[Int64[Tensor, "N S"], Float64[Tensor, "N S"]]:
+        """Where normal scores lie among the nodes: the node below, and the share of the way to the next."""
+        place = (scores.clamp(-_FARTHEST, _FARTHEST) + _FARTHEST) * ((_NODES - 1) / (2 * _FARTHEST))
+        low = place.floor().clamp(max=_NODES - 2).long()
+        return low.T, (place - low).T
+
+    def returns(self, d: int, low: Int64[Tensor, "N S"], part: Float64[Tensor, "N S"]) -> Float64[Tensor, "N S"]:
+        """The quantiles of the laws of one date, by its position, at places."""
+        ends = (table[d].gather(1, low + k) for table in (self._quantile, self._slope) for k in (0, 1))
+        return _cubic(part, *ends)
+
+
 def rolling_scenarios(
     distribution: Distribution,
     pit: Float64[Tensor, "R N"],
@@ -94,13 +127,7 @@ def rolling_scenarios(
     window: int,
     exposures: Float64[Tensor, "D N"],
 ) -> Float64[Tensor, "D S"]:
-    """A portfolio's scenarios at many past dates, each from the transforms before it.
-
-    A history needs hundreds of times the quantiles of one night. They are tabulated at 129 normal scores per date and
-    asset, and taken from monotone cubics through these. For quantiles of at least a twentieth of the scale the error is
-    below 2e-4 of the quantile, and beyond 3.5 scores below 1e-3, measured for Student's t from 2.1 degrees of freedom
-    on, skewed ones, mixtures and spliced tails. Across a gap between far-apart components of a mixture, it is the gap's
-    own interpolation over a step, 1/11 of a score. Scores beyond 6 are taken for 6.
+    """A portfolio's scenarios at many past dates, each from the transforms before it, by a `QuantileTable`.
 
     Args:
         distribution: the marginals of each date, batch shape `[D, N]`.
@@ -112,20 +139,12 @@ def rolling_scenarios(
     Returns:
         Profits (losses negative) in the unit of the exposures.
     """
-    score = torch.linspace(-_FARTHEST, _FARTHEST, _NODES, dtype=torch.float64, device=exposures.device)
-    step = 2 * _FARTHEST / (_NODES - 1)
-    quantile = distribution.icdf(torch.special.ndtr(score).reshape(-1, *[1] * len(distribution.batch_shape)))
-    quantile = quantile.double().movedim(0, -1)  # [D, N, nodes]
-    slope = _monotone_slopes(quantile)
-    place = (torch.special.ndtri(pit).clamp(-_FARTHEST, _FARTHEST) + _FARTHEST) / step
-    low = place.floor().clamp(max=_NODES - 2).long()
-    part = place - low
+    table = QuantileTable(distribution)
+    low, part = table.places(torch.special.ndtri(pit))
     profit = exposures.new_empty(len(first), window)
     for d, start in enumerate(first.tolist()):
         rows = slice(start, start + window)
-        index, u = low[rows].T, part[rows].T  # [N, S]
-        ends = (table[d].gather(1, index + k) for table in (quantile, slope) for k in (0, 1))
-        profit[d] = exposures[d] @ _cubic(u, *ends)
+        profit[d] = exposures[d] @ table.returns(d, low[:, rows], part[:, rows])
     return profit
 
 
