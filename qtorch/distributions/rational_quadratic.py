@@ -52,14 +52,8 @@ def inverse(
     x_0, x_1, y_0, y_1, d_0, d_1 = _bin(y, values, knots, values, slopes)
     inside = torch.clamp(y, y_0, y_1)
     width, height = x_1 - x_0, y_1 - y_0
-    s, eta = height / width, (inside - y_0) / height
-    # a xi^2 + b xi + c = 0 with a = s - b and c = -s eta. Where b < 0, b + root would cancel.
-    b = d_0 - eta * (d_0 + d_1 - 2 * s)
-    size = torch.where(b < 0, -b, b)
-    discriminant = b * b + 4 * s * eta * (s - b)  # the square of a positive slope, but for rounding
-    q = size + torch.sqrt(discriminant.clamp(min=torch.finfo(y.dtype).tiny))
-    xi = torch.where(b < 0, q / (2 * (s + size)), 2 * s * eta / q)
-    xi = xi - (xi - xi.clamp(0, 1)).detach()  # rounding may go past an end, whose gradient counts
+    s = height / width
+    xi = inverse_segment((inside - y_0) / height, s, d_0, d_1)
     _, log_slope = segment(xi, s, d_0, d_1)
     return x_0 + width * xi + (y - inside) / torch.where(y < y_0, d_0, d_1), log_slope
 
@@ -72,6 +66,19 @@ def segment(
     denominator = s + (d_0 + d_1 - 2 * s) * xi * rest
     slope = d_1 * xi * xi + 2 * s * xi * rest + d_0 * rest * rest
     return xi * (s * xi + d_0 * rest) / denominator, torch.log(slope) + 2 * torch.log(s / denominator)
+
+
+def inverse_segment(
+    eta: Float[Tensor, "..."], s: Float[Tensor, "..."], d_0: Float[Tensor, "..."], d_1: Float[Tensor, "..."]
+) -> Float[Tensor, "..."]:
+    """Within one bin: the share xi of its width at which the spline reaches the share eta of its height."""
+    # a xi^2 + b xi + c = 0 with a = s - b and c = -s eta. Where b < 0, b + root would cancel.
+    b = d_0 - eta * (d_0 + d_1 - 2 * s)
+    size = torch.where(b < 0, -b, b)
+    discriminant = b * b + 4 * s * eta * (s - b)  # the square of a positive slope, but for rounding
+    q = size + torch.sqrt(discriminant.clamp(min=torch.finfo(eta.dtype).tiny))
+    xi = torch.where(b < 0, q / (2 * (s + size)), 2 * s * eta / q)
+    return xi - (xi - xi.clamp(0, 1)).detach()  # rounding may go past an end, whose gradient counts
 
 
 def mean_slopes(knots: Points, values: Points) -> Points:

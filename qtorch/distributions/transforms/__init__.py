@@ -1,0 +1,25 @@
+"""Invertible maps with log-derivatives, for flows."""
+
+from qtorch.distributions.transforms.affine import Affine
+from qtorch.distributions.transforms.autoregressive import Autoregressive
+from qtorch.distributions.transforms.bijection import Bijection
+from qtorch.distributions.transforms.composed import Composed
+from qtorch.distributions.transforms.coupling import Coupling
+from qtorch.distributions.transforms.lu_linear import LULinear
+from qtorch.distributions.transforms.normal_scores import NormalScores
+from qtorch.distributions.transforms.pareto_tails import ParetoTails
+from qtorch.distributions.transforms.permutation import Permutation
+from qtorch.distributions.transforms.rational_quadratic import RationalQuadratic
+
+__all__ = [
+    "Affine",
+    "Autoregressive",
+    "Bijection",
+    "Composed",
+    "Coupling",
+    "LULinear",
+    "NormalScores",
+    "ParetoTails",
+    "Permutation",
+    "RationalQuadratic",
+]

@@ -1,0 +1,43 @@
+"""Flows of affine layers: RealNVP and MAF."""
+
+from collections.abc import Sequence
+
+from torch import nn
+
+from qtorch.distributions.transforms import Affine
+from qtorch.models.flows.bases import NormalBase
+from qtorch.models.flows.flow import Flow
+from qtorch.models.flows.layers import Layer, TailLayer, conditional_layers
+
+
+class AffineFlow(Flow):
+    """Affine layers: RealNVP, or a masked autoregressive flow.
+
+    Args:
+        features: coordinates D.
+        context: features C of the context; 0 for none.
+        transforms: affine layers.
+        hidden: widths of their networks.
+        autoregressive: each coordinate given all before it (MAF) instead of half given the other half (RealNVP).
+        tails: whether a layer of Pareto tails stands next to the data, as in `NeuralSplineFlow`.
+        base: a module whose call with a batch shape gives the base law; independent normals by default.
+
+    References:
+        Dinh, Sohl-Dickstein and Bengio (2017), Density estimation using Real NVP, ICLR.
+        Papamakarios, Pavlakou and Murray (2017), Masked autoregressive flow for density estimation, NeurIPS.
+    """
+
+    def __init__(
+        self,
+        features: int,
+        context: int = 0,
+        *,
+        transforms: int = 5,
+        hidden: Sequence[int] = (128, 128),
+        autoregressive: bool = False,
+        tails: bool = True,
+        base: nn.Module | None = None,
+    ) -> None:
+        layers: list[Layer] = [TailLayer(features)] if tails else []
+        layers += conditional_layers(features, context, transforms, hidden, Affine, Affine.count, autoregressive)
+        super().__init__(NormalBase(features) if base is None else base, layers)

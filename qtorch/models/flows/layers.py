@@ -1,0 +1,188 @@
+"""Layers of flows: modules that, given a context, are transforms of vectors."""
+
+import math
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from qtorch.distributions.tail_index import hill
+from qtorch.distributions.transforms import Autoregressive, Bijection, Coupling, LULinear, ParetoTails, Permutation
+from qtorch.distributions.transforms.coupling import Elementwise
+from qtorch.models.flows.orders import coupling_orders
+from qtorch.nn.feature_first import FeatureFirstMLP, MaskedMLP
+
+Context = Float[Tensor, "... C"] | None
+
+
+class Layer(nn.Module):
+    """A transform that may depend on a context."""
+
+    def given(self, context: Context) -> Bijection:
+        """The transform, from data to base, for a context `[..., C]`."""
+        raise NotImplementedError
+
+    def initialise(self, data: Float[Tensor, "T D"]) -> None:
+        """Takes from data what is better estimated than learned; nothing by default."""
+
+
+class Reorder(Layer):
+    """A fixed order of the coordinates.
+
+    Args:
+        order: a permutation of 0 to D - 1.
+
+    Raises:
+        ValueError: it is none.
+    """
+
+    order: Tensor
+    back: Tensor
+
+    def __init__(self, order: Sequence[int]) -> None:
+        super().__init__()
+        permutation = Permutation(order)
+        self.register_buffer("order", permutation.order, persistent=False)
+        self.register_buffer("back", permutation.back, persistent=False)
+
+    def given(self, context: Context) -> Bijection:
+        """The transform, which depends on no context."""
+        return Permutation(self.order, self.back)
+
+
+class CouplingLayer(Layer):
+    """The second coordinates given the first.
+
+    Args:
+        features: coordinates D.
+        context: features C of the context.
+        hidden: widths of the conditioner.
+        elementwise: the map of each coordinate, by its parameters.
+        parameters: how many it takes.
+        kept: the first coordinates, which stay.
+    """
+
+    def __init__(
+        self, features: int, context: int, hidden: Sequence[int], elementwise: Elementwise, parameters: int, kept: int
+    ) -> None:
+        super().__init__()
+        self.kept, self.elementwise = kept, elementwise
+        self.net = FeatureFirstMLP(kept, context, hidden, parameters, features - kept)
+
+    def given(self, context: Context) -> Bijection:
+        """The transform for a context `[..., C]`."""
+        return Coupling(self.net.given(context), self.elementwise, self.kept)
+
+
+class AutoregressiveLayer(Layer):
+    """Each coordinate given those before it.
+
+    Args:
+        features: coordinates D.
+        context: features C of the context.
+        hidden: widths of the conditioner.
+        elementwise: the map of each coordinate, by its parameters.
+        parameters: how many it takes.
+    """
+
+    def __init__(
+        self, features: int, context: int, hidden: Sequence[int], elementwise: Elementwise, parameters: int
+    ) -> None:
+        super().__init__()
+        self.elementwise = elementwise
+        self.net = MaskedMLP(features, context, hidden, parameters)
+
+    def given(self, context: Context) -> Bijection:
+        """The transform for a context `[..., C]`."""
+        return Autoregressive(self.net.given(context), self.elementwise)
+
+
+class LinearLayer(Layer):
+    """A learned linear map, at first the identity.
+
+    Args:
+        features: coordinates D.
+    """
+
+    def __init__(self, features: int) -> None:
+        super().__init__()
+        self.factors, self.bias = nn.Parameter(torch.zeros(features, features)), nn.Parameter(torch.zeros(features))
+
+    def given(self, context: Context) -> Bijection:
+        """The transform, which depends on no context."""
+        return LULinear(self.factors, self.bias)
+
+
+class TailLayer(Layer):
+    """Pareto tails to normal ones, with an index for each side of each coordinate.
+
+    Args:
+        features: coordinates D.
+        learned: whether indices, location and scale change in training.
+    """
+
+    def __init__(self, features: int, learned: bool = True) -> None:
+        super().__init__()
+        self.loc = nn.Parameter(torch.zeros(features), requires_grad=learned)
+        self.log_scale = nn.Parameter(torch.zeros(features), requires_grad=learned)
+        self.log_index = nn.Parameter(torch.full((2, features), math.log(0.1)), requires_grad=learned)
+
+    @property
+    def index(self) -> Float[Tensor, "2 D"]:
+        """The tail indices xi of the left and the right sides."""
+        return torch.exp(self.log_index)
+
+    def given(self, context: Context) -> Bijection:
+        """The transform, which depends on no context."""
+        lower, upper = self.index
+        return ParetoTails(self.loc, torch.exp(self.log_scale), lower, upper)
+
+    @torch.no_grad()
+    def initialise(self, data: Float[Tensor, "T D"]) -> None:
+        """Location: the medians. Indices: Hill's. Scale: that at which the map meets the tails of the data.
+
+        Raises:
+            ValueError: fewer than 20 rows, or not finite ones.
+        """
+        loc = data.double().median(0).values
+        centred = data.double() - loc
+        estimates = [hill(side * centred) for side in (-1, 1)]
+        index = torch.stack([xi for xi, _ in estimates]).clamp(0.02, 0.9)
+        threshold = torch.stack([edge for _, edge in estimates])
+        mass = (torch.stack((-centred, centred)) >= threshold.unsqueeze(1)).double().mean(1)
+        # (1 + xi t)^(-1/xi) = 2 mass at the threshold
+        scale = threshold * index / torch.expm1(-index * torch.log(2 * mass))
+        self.loc.copy_(loc)
+        self.log_scale.copy_(torch.log(scale.mean(0)))
+        self.log_index.copy_(torch.log(index))
+
+
+def conditional_layers(
+    features: int,
+    context: int,
+    transforms: int,
+    hidden: Sequence[int],
+    elementwise: Elementwise,
+    parameters: int,
+    autoregressive: bool,
+) -> list[Layer]:
+    """Coupling or autoregressive layers, with the orders between them and back to the first."""
+    layers: list[Layer] = []
+    current = list(range(features))
+
+    def reorder(order: list[int]) -> None:
+        nonlocal current
+        if order != current:
+            layers.append(Reorder([current.index(i) for i in order]))
+            current = order
+
+    for k, (order, kept) in enumerate(coupling_orders(features, transforms)):
+        if autoregressive:
+            reorder(list(range(features))[:: -1 if k % 2 else 1])
+            layers.append(AutoregressiveLayer(features, context, hidden, elementwise, parameters))
+        else:
+            reorder(order)
+            layers.append(CouplingLayer(features, context, hidden, elementwise, parameters, kept))
+    reorder(list(range(features)))
+    return layers
