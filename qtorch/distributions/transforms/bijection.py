@@ -1,5 +1,7 @@
 """What every transform here does: value and log-derivative in one pass, both ways."""
 
+from abc import ABC, abstractmethod
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -9,7 +11,7 @@ from torch.distributions.transforms import Transform
 Values = Float[Tensor, "..."]
 
 
-class Bijection(Transform):
+class Bijection(Transform, ABC):
     """An invertible map whose passes give the log absolute determinant of the Jacobian (`ladj`) with the value.
 
     With `event_dim` 0 a map acts on each element and its ladj has the shape of the values; with `event_dim` 1 it acts
@@ -29,13 +31,13 @@ class Bijection(Transform):
         """As the domain."""
         return self.domain
 
+    @abstractmethod
     def call_and_ladj(self, x: Values) -> tuple[Values, Values]:
         """The value y(x) and log |dy/dx|."""
-        raise NotImplementedError
 
+    @abstractmethod
     def inv_and_ladj(self, y: Values) -> tuple[Values, Values]:
         """The x with y(x) = y and log |dx/dy|."""
-        raise NotImplementedError
 
     def log_abs_det_jacobian(self, x: Values, y: Values) -> Values:
         """Log |dy/dx| at x."""

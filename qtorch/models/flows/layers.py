@@ -1,6 +1,7 @@
 """Layers of flows: modules that, given a context, are transforms of vectors."""
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
 import torch
@@ -16,12 +17,12 @@ from qtorch.nn.feature_first import FeatureFirstMLP, MaskedMLP
 Context = Float[Tensor, "... C"] | None
 
 
-class Layer(nn.Module):
+class Layer(nn.Module, ABC):
     """A transform that may depend on a context."""
 
+    @abstractmethod
     def given(self, context: Context) -> Bijection:
         """The transform, from data to base, for a context `[..., C]`."""
-        raise NotImplementedError
 
     def initialise(self, data: Float[Tensor, "T D"]) -> None:
         """Takes from data what is better estimated than learned; nothing by default."""
