@@ -65,7 +65,7 @@ def segment(
     rest = 1 - xi
     denominator = s + (d_0 + d_1 - 2 * s) * xi * rest
     slope = d_1 * xi * xi + 2 * s * xi * rest + d_0 * rest * rest
-    return xi * (s * xi + d_0 * rest) / denominator, torch.log(slope) + 2 * torch.log(s / denominator)
+    return xi * (s * xi + d_0 * rest) / denominator, torch.log(slope * (s / denominator) ** 2)
 
 
 def inverse_segment(
