@@ -63,9 +63,11 @@ def segment(
 ) -> tuple[Float[Tensor, "..."], Float[Tensor, "..."]]:
     """Within one bin: the share of its height at the share xi of its width, and the log of the spline's slope."""
     rest = 1 - xi
-    denominator = s + (d_0 + d_1 - 2 * s) * xi * rest
-    slope = d_1 * xi * xi + 2 * s * xi * rest + d_0 * rest * rest
-    return xi * (s * xi + d_0 * rest) / denominator, torch.log(slope * (s / denominator) ** 2)
+    denominator = torch.addcmul(s, torch.add(d_0 + d_1, s, alpha=-2), xi * rest)
+    rise = torch.addcmul(s * xi, d_0, rest)
+    slope = torch.addcmul(rest * rise, xi, torch.addcmul(s * rest, d_1, xi))
+    ratio = s / denominator
+    return xi * rise / denominator, torch.log(slope * ratio * ratio)
 
 
 def inverse_segment(

@@ -9,7 +9,13 @@ from torch import Tensor
 
 def squash(x: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
     """asinh(x) to 2e-7 absolute in float32, from functions that torch vectorises, as it does not its own asinh."""
-    return _Squash.apply(x)
+    return _Squash.apply(x) if torch.is_grad_enabled() else _asinh(x)
+
+
+def _asinh(x: Tensor) -> Tensor:
+    size = x.abs().clamp_(max=1e15)  # the square of which is finite
+    square = size * size
+    return torch.copysign(torch.addcdiv(size, square, torch.sqrt(square + 1).add_(1)).log1p_(), x)
 
 
 class _Squash(torch.autograd.Function):
@@ -17,8 +23,7 @@ class _Squash(torch.autograd.Function):
 
     @staticmethod
     def forward(x: Tensor) -> Tensor:
-        size = x.abs().clamp(max=1e15)  # the square of which is finite
-        return torch.copysign(torch.log1p(size + size * size / (1 + torch.sqrt(size * size + 1))), x)
+        return _asinh(x)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Tensor], output: Tensor) -> None:

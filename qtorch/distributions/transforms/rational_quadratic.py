@@ -67,8 +67,12 @@ class RationalQuadratic(Bijection):
 
     def _pass(self, x: Tensor, inverse: bool) -> tuple[Tensor, Tensor]:
         x, parameters = promoted(x), self.parameters
-        shape = torch.broadcast_shapes(x.shape, parameters.shape[1:])
-        y, ladj, *_ = _Spline.apply(x.expand(shape), expand_first(parameters, shape), self.bound, inverse)
+        if x.shape != parameters.shape[1:]:
+            shape = torch.broadcast_shapes(x.shape, parameters.shape[1:])
+            x, parameters = x.expand(shape), expand_first(parameters, shape)
+        if torch.is_grad_enabled():
+            return _Spline.apply(x, parameters, self.bound, inverse)
+        y, ladj, _ = _evaluate(x, parameters, self.bound, inverse)
         return y, ladj
 
 
@@ -82,33 +86,13 @@ class _Spline(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(x: Tensor, parameters: Tensor, bound: float, inverse: bool) -> tuple[Tensor, ...]:
-        inside = x.clamp(-bound, bound)
-        K = (len(parameters) + 1) // 3
-        share, floor = _shares(K, bound)
-        p = torch.softmax(parameters[: 2 * K].unflatten(0, (2, K)), 1)
-        beyond = _beyond((inside + bound).mul_(1 / share), p[int(inverse)], floor / share)
-        below, own = _select(p, beyond)
-        d = _slopes(parameters[2 * K :], beyond)
-        (x_0, y_0), (width, height) = _box(below, own, beyond, bound, share, floor)
-        d_0, d_1 = d
-        s = height / width
-        if inverse:
-            xi = inverse_segment((inside - y_0).div_(height), s, d_0, d_1)
-            y = torch.addcmul(x_0, width, xi)
-            ladj = segment(xi, s, d_0, d_1)[1].neg_()
-        else:
-            xi = (inside - x_0).div_(width)
-            eta, ladj = segment(xi, s, d_0, d_1)
-            y = torch.addcmul(y_0, height, eta)
-        return y.add_(x - inside), ladj, xi, below, own, d, p, beyond
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor, float, bool], output: tuple[Tensor, ...]) -> None:
-        x, _, ctx.bound, ctx.inverse = inputs
-        ctx.mark_non_differentiable(*output[2:])
+    def forward(ctx: Any, x: Tensor, parameters: Tensor, bound: float, inverse: bool) -> tuple[Tensor, Tensor]:
+        y, ladj, more = _evaluate(x, parameters, bound, inverse)
+        ctx.bound, ctx.inverse = bound, inverse
+        ctx.second_major = parameters.ndim > 1 and parameters.stride(1) > parameters.stride(0)
         ctx.set_materialize_grads(False)
-        ctx.save_for_backward(x, *output[2:])
+        ctx.save_for_backward(x, *more)
+        return y, ladj
 
     @staticmethod
     @once_differentiable
@@ -119,36 +103,61 @@ class _Spline(torch.autograd.Function):
         share, floor = _shares(len(beyond), bound)
         width, height = own * share + floor
         s, rest = height / width, 1 - xi
-        xi_2, q = xi * xi, xi * rest
-        twist = rest - xi
-        bend = d_0 + d_1 - 2 * s
-        D = torch.addcmul(s, bend, q)  # the denominator; A is the slope's numerator
-        over_D = torch.reciprocal(D)
+        xi_2, rest_2, q, twist = xi * xi, rest * rest, xi * rest, rest - xi
+        bend = torch.add(d_0 + d_1, s, alpha=-2)
+        over_D = torch.addcmul(s, bend, q).reciprocal_()  # D is the denominator, A the slope's numerator
+        A = torch.addcmul(d_1 * xi_2, d_0, rest_2).addcmul_(s, q, value=2)
         eta = torch.addcmul(s * xi_2, d_0, q).mul_(over_D)
-        A = torch.addcmul(d_1 * xi_2, d_0, rest * rest).addcmul_(s, q, value=2)
-        over_A = torch.reciprocal(A)
-        rise = height * s * A * over_D * over_D  # dy / d xi
-        l_xi = (d_1 * xi).addcmul_(d_0, rest, value=-1).addcmul_(s, twist).mul_(over_A)
-        l_xi = l_xi.addcmul_(bend * twist, over_D, value=-1).mul_(2)
+        rise = (over_D * over_D).mul_(s).mul_(A).mul_(height)  # dy / d xi
+        u, v = (g_l * over_D).mul_(2), g_l / A
+        # Of ladj by xi.
+        g_bend = torch.addcmul(d_1 * xi, d_0, rest, value=-1).addcmul_(s, twist).mul_(v).mul_(2)
+        g_bend.addcmul_(u, bend.mul_(twist), value=-1)
         if ctx.inverse:
             # x(y) moves with the parameters as -dy / (dy/dx), and its ladj is minus that of y(x) at x(y).
-            along = (g_y * width - g_l * l_xi) / rise
+            along = (g_y * width).sub_(g_bend).div_(rise)
             g_x = torch.where(x.abs() <= bound, along, g_y)
-            g_y, g_l = -along, -g_l
-            g_xi = torch.addcmul(g_y * rise, g_l, l_xi)
+            g_y, g_l, u, v, g_bend = -along, -g_l, -u, -v, -g_bend
+            g_xi = g_bend.addcmul_(g_y, rise)
         else:
-            g_xi = torch.addcmul(g_y * rise, g_l, l_xi)
+            g_xi = g_bend.addcmul_(g_y, rise)
             g_x = torch.where(x.abs() <= bound, g_xi / width, g_y)
-        g_eta, two_q = g_y * height * over_D, 2 * q * over_D
-        flat = 1 - 2 * q
-        g_s = g_eta * (xi_2 - eta * flat) + 2 * g_l * (q * over_A + 1 / s - flat * over_D)
-        g_0 = g_eta * q * (1 - eta) + g_l * (rest * rest * over_A - two_q)
-        g_1 = g_l * (xi_2 * over_A - two_q) - g_eta * q * eta
+        g_eta = (g_y * height).mul_(over_D)
+        both = torch.addcmul(u, g_eta, eta)
+        middle = both * q
+        g_s = (g_eta * xi_2).sub_(both).add_(torch.addcmul(middle, v, q), alpha=2).add_(g_l / s, alpha=2)
+        g_0 = torch.addcmul(g_eta * q, v, rest_2).sub_(middle)
+        g_1 = (v * xi_2).sub_(middle)
         g_left = torch.stack((-g_xi / width, g_y))
-        g_mine = torch.stack((-(g_xi * xi + g_s * s) / width, torch.addcdiv(g_y * eta, g_s, width)))
+        g_mine = torch.stack((-torch.addcmul(g_xi * xi, g_s, s) / width, torch.addcdiv(g_y * eta, g_s, width)))
         # The share of a knot that is clipped: exp(softclip) has the slope d (1 - |log d| / bound)^2.
         g_d = torch.stack((g_0, g_1)) * d * (1 - torch.log(d).abs() / MAX_LOG_SLOPE).square()
-        return g_x, _bin_backward(g_left.mul_(share), g_mine.mul_(share), g_d, below, own, p, beyond), None, None
+        grad = _empty(3 * len(beyond) - 1, x, ctx.second_major)
+        _bin_backward(grad, g_left.mul_(share), g_mine.mul_(share), g_d, below, own, p, beyond)
+        return g_x, grad, None, None
+
+
+def _evaluate(x: Tensor, parameters: Tensor, bound: float, inverse: bool) -> tuple[Tensor, Tensor, tuple[Tensor, ...]]:
+    """Value, ladj, and what their gradients need."""
+    inside = x.clamp(-bound, bound)
+    K = (len(parameters) + 1) // 3
+    share, floor = _shares(K, bound)
+    p = _softmax(parameters[: 2 * K].unflatten(0, (2, K)))
+    beyond = _beyond((inside + bound).mul_(1 / share), p[int(inverse)], floor / share)
+    below, own = _select(p, beyond)
+    d = _slopes(parameters[2 * K :], beyond)
+    (x_0, y_0), (width, height) = _box(below, own, beyond, bound, share, floor)
+    d_0, d_1 = d
+    s = height / width
+    if inverse:
+        xi = inverse_segment((inside - y_0).div_(height), s, d_0, d_1)
+        y = torch.addcmul(x_0, width, xi)
+        ladj = segment(xi, s, d_0, d_1)[1].neg_()
+    else:
+        xi = (inside - x_0).div_(width)
+        eta, ladj = segment(xi, s, d_0, d_1)
+        y = torch.addcmul(y_0, height, eta)
+    return y.add_(x - inside), ladj, (xi, below, own, d, p, beyond)
 
 
 def _shares(K: int, bound: float) -> tuple[float, float]:
@@ -156,52 +165,59 @@ def _shares(K: int, bound: float) -> tuple[float, float]:
     return 2 * bound * (1 - K * FLOOR), 2 * bound * FLOOR
 
 
+def _softmax(x: Tensor) -> Tensor:
+    """Over the second dimension, in memory as x is; torch's own makes a copy first of what is not contiguous."""
+    p = (x - x.amax(1, keepdim=True)).exp_()
+    return p.div_(p.sum(1, keepdim=True))
+
+
+def _empty(P: int, x: Tensor, second_major: bool) -> Tensor:
+    """Room for `[P, ...]`, in memory with P second or first."""
+    if second_major:
+        return x.new_empty(x.shape[0], P, *x.shape[1:]).transpose(0, 1)
+    return x.new_empty(P, *x.shape)
+
+
 def _beyond(at: Tensor, p: Tensor, floor: float) -> Tensor:
     """1 where a value is beyond the left end of a bin, `[K, ...]`; ends are sums of p + floor."""
     beyond = at.new_ones(p.shape)
-    end = torch.zeros_like(at)
-    for k in range(1, len(p)):
-        end = end.add_(p[k - 1])
-        at = at.sub_(floor)
-        beyond[k] = at >= end
+    beyond[1:] = at >= torch.cumsum(p[:-1] + floor, 0)
     return beyond
 
 
 def _select(p: Tensor, beyond: Tensor) -> tuple[Tensor, Tensor]:
     """Of widths and heights, `[2, ...]`: the sum of p over the bins before that of a value, and its own p."""
-    below, own = torch.zeros_like(p[:, 0]), p[:, 0].clone()
-    for k in range(1, p.shape[1]):
-        below.addcmul_(beyond[k], p[:, k - 1])
-        own.lerp_(p[:, k], beyond[k])  # weights of 0 and 1 are exact
+    each = p.unbind(1)
+    below, own = torch.zeros_like(each[0]), each[0].clone()
+    for before, mine, is_beyond in zip(each, each[1:], beyond[1:].unbind(), strict=False):
+        below.addcmul_(is_beyond, before)
+        own.lerp_(mine, is_beyond)  # weights of 0 and 1 are exact
     return below, own
 
 
-def _slopes(parameters: Tensor, beyond: Tensor) -> Tensor:
+def _slopes(raw: Tensor, beyond: Tensor) -> Tensor:
     """The slopes at the ends of a value's bin, `[2, ...]`."""
-    d = parameters.new_zeros(2, *parameters.shape[1:])
-    d[1] = parameters[0]
-    for k in range(1, len(beyond)):
-        d[0].lerp_(parameters[k - 1], beyond[k])
-    for k in range(1, len(parameters)):
-        d[1].lerp_(parameters[k], beyond[k])
-    d[1].addcmul_(d[1], beyond[-1], value=-1)
+    d = raw.new_zeros(2, *raw.shape[1:])
+    d[1] = raw[0]
+    masks = beyond[1:].unbind()
+    for k, is_beyond in enumerate(masks[:-1]):
+        d.lerp_(raw[k : k + 2], is_beyond)
+    d[0].lerp_(raw[-1], masks[-1])
+    d[1].mul_(1 - masks[-1])
     return soft_clip(d, MAX_LOG_SLOPE).exp_()
 
 
-def _box(
-    below: Tensor, own: Tensor, beyond: Tensor, bound: float, share: float, floor: float
-) -> tuple[Tensor, Tensor]:
+def _box(below: Tensor, own: Tensor, beyond: Tensor, bound: float, share: float, floor: float) -> tuple[Tensor, Tensor]:
     """The left end and the size of a value's bin, of widths and heights `[2, ...]`."""
     before = beyond.sum(0).sub_(1).mul_(floor).sub_(bound)
     return torch.add(before, below, alpha=share), own * share + floor
 
 
 def _bin_backward(
-    g_left: Tensor, g_mine: Tensor, g_d: Tensor, below: Tensor, own: Tensor, p: Tensor, beyond: Tensor
-) -> Tensor:
-    """Gradients of the parameters from those of the bin's left ends, sizes (in units of p) and unclipped log-slopes."""
+    grad: Tensor, g_left: Tensor, g_mine: Tensor, g_d: Tensor, below: Tensor, own: Tensor, p: Tensor, beyond: Tensor
+) -> None:
+    """Fills in those of the parameters from those of the bin's left ends, sizes (in p) and unclipped log-slopes."""
     K = len(beyond)
-    grad = torch.empty(3 * K - 1, *beyond.shape[1:], dtype=p.dtype, device=p.device)
     sizes, slopes = grad[: 2 * K].unflatten(0, (2, K)), grad[2 * K :]
     # Of a softmax p the gradient is p (g - sum(p g)), here with g = g_left, g_mine, 0 before, at and after the bin.
     dot = torch.addcmul(g_left * below, g_mine, own)
@@ -213,4 +229,3 @@ def _bin_backward(
     slopes.copy_(g_d[1].expand_as(slopes)).mul_(beyond[:-1])
     slopes.addcmul_(beyond[1:], g_d[0] - g_d[1])
     slopes[:-1].addcmul_(beyond[2:], g_d[0], value=-1)
-    return grad
