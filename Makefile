@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: nightly test test-slow gpu lint format sample notebooks readme bench-loader bench-patch clean
+.PHONY: nightly test test-slow gpu lint format sample notebooks readme bench-loader bench-patch bench-flows clean
 
 nightly: .venv/run
 	$(BIN)/qtorch nightly --config data/nightly.yaml
@@ -63,6 +63,12 @@ bench-loader: .venv-bench/done .venv-bench-gluonts/done
 # Training steps of PatchTransformer beside other libraries' PatchTST, in the same environments.
 bench-patch: .venv-bench/done .venv-bench-gluonts/done
 	.venv-bench/bin/python benchmarks/patch_transformer.py --python .venv-bench-gluonts/bin/python
+
+# Neural spline flows beside other libraries': time, and what they learn in equal steps.
+bench-flows: .venv-bench/done
+	PYTHONPATH=. .venv-bench/bin/python benchmarks/flows.py
+	PYTHONPATH=. .venv-bench/bin/python benchmarks/flows.py --compile
+	PYTHONPATH=. .venv-bench/bin/python benchmarks/flow_likelihood.py
 
 .venv-bench/done: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv-bench

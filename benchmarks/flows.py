@@ -11,6 +11,8 @@ import json
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -19,12 +21,23 @@ from worker import Worker, arguments, chosen, interpreter
 FEATURES, CONTEXT, TRANSFORMS, HIDDEN, BINS, BOUND, BATCH = 16, 16, 5, (128, 128), 8, 5.0, 1024
 KINDS = ("coupling", "autoregressive")
 
+
+class Size(NamedTuple):
+    """Of a flow."""
+
+    features: int = FEATURES
+    context: int = CONTEXT
+    transforms: int = TRANSFORMS
+    hidden: tuple[int, int] = HIDDEN
+
+
 Case = tuple[nn.Module, Callable[[Tensor, Tensor], Tensor], Callable[[Tensor], Tensor]]
-BUILD: dict[str, tuple[str, Callable[[str], Case]]] = {}  # by library: what it imports, and its flow
+Build = Callable[[str, Size], Case]
+BUILD: dict[str, tuple[str, Build]] = {}  # by library: what it imports, and its flow
 
 
-def register(name: str, needs: str) -> Callable[[Callable[[str], Case]], Callable[[str], Case]]:
-    def add(build: Callable[[str], Case]) -> Callable[[str], Case]:
+def register(name: str, needs: str) -> Callable[[Build], Build]:
+    def add(build: Build) -> Build:
         BUILD[name] = needs, build
         return build
 
@@ -32,14 +45,14 @@ def register(name: str, needs: str) -> Callable[[Callable[[str], Case]], Callabl
 
 
 @register("qtorch", "torch")
-def _qtorch(kind: str) -> Case:
+def _qtorch(kind: str, size: Size) -> Case:
     from qtorch.models.flows import NeuralSplineFlow
 
     flow = NeuralSplineFlow(
-        FEATURES,
-        CONTEXT,
-        transforms=TRANSFORMS,
-        hidden=HIDDEN,
+        size.features,
+        size.context,
+        transforms=size.transforms,
+        hidden=size.hidden,
         bins=BINS,
         bound=BOUND,
         autoregressive=kind == "autoregressive",
@@ -49,17 +62,17 @@ def _qtorch(kind: str) -> Case:
 
 
 @register("zuko", "zuko")
-def _zuko(kind: str) -> Case:
+def _zuko(kind: str, size: Size) -> Case:
     import zuko
 
+    shape = {"transforms": size.transforms, "hidden_features": size.hidden}
     if kind == "autoregressive":
-        flow = zuko.flows.NSF(FEATURES, CONTEXT, bins=BINS, transforms=TRANSFORMS, hidden_features=HIDDEN)
+        flow = zuko.flows.NSF(size.features, size.context, bins=BINS, **shape)
     else:
         flow = zuko.flows.NICE(
-            FEATURES,
-            CONTEXT,
-            transforms=TRANSFORMS,
-            hidden_features=HIDDEN,
+            size.features,
+            size.context,
+            **shape,
             univariate=zuko.transforms.MonotonicRQSTransform,
             shapes=[(BINS,), (BINS,), (BINS - 1,)],
         )
@@ -69,12 +82,12 @@ def _zuko(kind: str) -> Case:
 class _Network(nn.Module):
     """A plain network of inputs and context, for nflows."""
 
-    def __init__(self, inputs: int, outputs: int) -> None:
+    def __init__(self, inputs: int, outputs: int, size: Size) -> None:
         super().__init__()
-        a, b = HIDDEN
+        a, b = size.hidden
         self.hidden_features = b
         self.net = nn.Sequential(
-            nn.Linear(inputs + CONTEXT, a), nn.ReLU(), nn.Linear(a, b), nn.ReLU(), nn.Linear(b, outputs)
+            nn.Linear(inputs + size.context, a), nn.ReLU(), nn.Linear(a, b), nn.ReLU(), nn.Linear(b, outputs)
         )
 
     def forward(self, x: Tensor, context: Tensor) -> Tensor:
@@ -82,30 +95,31 @@ class _Network(nn.Module):
 
 
 @register("nflows", "nflows")
-def _nflows(kind: str) -> Case:
+def _nflows(kind: str, size: Size) -> Case:
     from nflows import transforms
     from nflows.distributions import StandardNormal
     from nflows.flows import Flow
 
     spline = {"num_bins": BINS, "tails": "linear", "tail_bound": BOUND}
     layers: list[nn.Module] = []
-    for i in range(TRANSFORMS):
+    for i in range(size.transforms):
         if kind == "coupling":
-            mask = (torch.arange(FEATURES) % 2 == i % 2).int()
-            layers.append(transforms.PiecewiseRationalQuadraticCouplingTransform(mask, _Network, **spline))
+            mask = (torch.arange(size.features) % 2 == i % 2).int()
+            network = partial(_Network, size=size)
+            layers.append(transforms.PiecewiseRationalQuadraticCouplingTransform(mask, network, **spline))
         else:
             layers.append(
                 transforms.MaskedPiecewiseRationalQuadraticAutoregressiveTransform(
-                    FEATURES,
-                    HIDDEN[0],
-                    context_features=CONTEXT,
-                    num_blocks=len(HIDDEN) - 1,
+                    size.features,
+                    size.hidden[0],
+                    context_features=size.context,
+                    num_blocks=len(size.hidden) - 1,
                     use_residual_blocks=False,
                     **spline,
                 )
             )
-            layers.append(transforms.ReversePermutation(FEATURES))
-    flow = Flow(transforms.CompositeTransform(layers), StandardNormal([FEATURES]))
+            layers.append(transforms.ReversePermutation(size.features))
+    flow = Flow(transforms.CompositeTransform(layers), StandardNormal([size.features]))
     return flow, lambda x, c: flow.log_prob(x, context=c), lambda c: flow.sample(1, context=c)[:, 0]
 
 
@@ -117,7 +131,7 @@ def serve(name: str) -> None:
     x, c = torch.randn(BATCH, FEATURES), torch.randn(BATCH, CONTEXT)
     tasks: dict[tuple[str, str], Callable[[], object]] = {}
     for kind in KINDS:
-        module, log_prob, sample = BUILD[library][1](kind)
+        module, log_prob, sample = BUILD[library][1](kind, Size())
         if compiled:
             log_prob = torch.compile(log_prob)
 
