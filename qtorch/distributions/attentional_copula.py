@@ -1,6 +1,7 @@
 """A copula whose conditional densities, of one coordinate after another, come from a network."""
 
 from collections.abc import Callable, Sequence
+from typing import NoReturn
 
 import torch
 from jaxtyping import Bool, Float, Float64, Int64
@@ -155,7 +156,7 @@ class AttentionalCopula(Distribution):
         with torch.no_grad():
             return self.rsample_scores(sample_shape)
 
-    def marginal(self, index: Sequence[int] | slice | Tensor) -> "AttentionalCopula":
+    def marginal(self, index: Sequence[int] | slice | Tensor) -> NoReturn:
         """Refused, because it is not known but for the last coordinates of the order.
 
         Raises:
@@ -166,7 +167,7 @@ class AttentionalCopula(Distribution):
             "which is the law of those alone as trained, or sample all and keep those."
         )
 
-    def condition(self, scores: Float64[Tensor, "... N"], known: Sequence[int] | slice | Tensor) -> Distribution:
+    def condition(self, scores: Float64[Tensor, "... N"], known: Sequence[int] | slice | Tensor) -> NoReturn:
         """Refused, because marginals of a conditional law are not known.
 
         Raises:

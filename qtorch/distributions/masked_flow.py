@@ -1,4 +1,4 @@
-"""The law of a cross-section with holes that a flow makes of independent draws."""
+"""The law of a cross-section with holes that a flow makes of a law whose marginals are known."""
 
 from collections.abc import Callable
 
@@ -9,44 +9,57 @@ from torch.distributions import Distribution, constraints
 from torch.types import _size
 
 from qtorch.distributions import coordinates
+from qtorch.distributions.joint import JointDistribution
+from qtorch.distributions.multivariate_student_t import MultivariateStudentT
 from qtorch.distributions.transforms import Bijection
 
 
 class MaskedFlow(Distribution):
-    """The law of x = f^-1(z) for the coordinates that are there, z independent, f depending on which these are.
+    """The law of x = f^-1(z) for the coordinates that are there, z of a base law, f depending on which these are.
 
-    log p(x) = sum_n log p_n(z_n) + log |det df/dx| over those there. Whatever the mask, this is a normalised density of
+    log p(x) = log p(z) + log |det df/dx|, of those there alone. Whatever the mask, this is a normalised density of
     them; nothing is imputed for the others. Densities of different masks are not forced to agree: that of fewer
     coordinates is the integral of that of more as far as training on masks of both kinds made it so. There are neither
     distribution functions nor moments of single coordinates in closed form: sample.
 
     Args:
-        base: laws of the z_n, univariate, of batch shape `[..., N]`.
+        base: the law of z, event shape `[N]`.
         transform: f for given coordinates: of a mask `[..., N]`, the bijection, whose ladj counts those alone.
         mask: which coordinates there are at all.
 
     Raises:
-        ValueError: mask and base disagree about N, or the base has an event dimension.
+        ValueError: mask and base disagree about N.
+
+    Example:
+        >>> from qtorch.distributions.transforms import Affine, Composed, Masked
+        >>> base = MultivariateStudentT(4.0, torch.zeros(3), 0.8 * torch.ones(3, 1), torch.full((3,), 0.36))
+        >>> def twice(there):
+        ...     return Composed([Masked(Affine(torch.tensor([0.0, 0.7])), there)])
+        >>> law = MaskedFlow(base, twice, torch.tensor([True, True, False]))
+        >>> law.log_prob(torch.tensor([0.5, -0.2, torch.nan])).isfinite().item()
+        True
+        >>> law.sample((2,)).shape
+        torch.Size([2, 3])
     """
 
     arg_constraints = {}
     support = constraints.real_vector
+    has_rsample = True
 
     def __init__(
-        self, base: Distribution, transform: Callable[[Bool[Tensor, "... N"]], Bijection], mask: Bool[Tensor, "... N"]
+        self,
+        base: MultivariateStudentT | JointDistribution,
+        transform: Callable[[Bool[Tensor, "... N"]], Bijection],
+        mask: Bool[Tensor, "... N"],
     ) -> None:
-        if base.event_shape or base.batch_shape[-1:] != mask.shape[-1:]:
+        if base.event_shape != mask.shape[-1:]:
             raise ValueError(
-                f"A masked flow needs univariate base laws [..., N], here of batch {tuple(base.batch_shape)} and event "
-                f"{tuple(base.event_shape)}, and a mask of as many coordinates, here {tuple(mask.shape)}."
+                f"A masked flow needs a base law of event [N], here {tuple(base.event_shape)}, and a mask of as many "
+                f"coordinates, here {tuple(mask.shape)}."
             )
         self.base, self.transform, self.mask = base, transform, mask
-        super().__init__(base.batch_shape[:-1], base.batch_shape[-1:], validate_args=False)
-
-    @property
-    def has_rsample(self) -> bool:  # type: ignore[override]
-        """As the base."""
-        return self.base.has_rsample
+        batch = torch.broadcast_shapes(base.batch_shape, mask.shape[:-1])
+        super().__init__(batch, base.event_shape, validate_args=False)
 
     def log_prob(
         self, value: Float[Tensor, "... N"], mask: Bool[Tensor, "... N"] | None = None
@@ -62,7 +75,7 @@ class MaskedFlow(Distribution):
             ValueError: the last dimension of value or mask is not N.
         """
         z, ladj, there = self._encoded(value, mask)
-        return torch.where(there, self.base.log_prob(z), 0.0).sum(-1) + ladj
+        return self.base.log_prob(z, there) + ladj
 
     def encode(
         self, value: Float[Tensor, "... N"], mask: Bool[Tensor, "... N"] | None = None
@@ -93,5 +106,5 @@ class MaskedFlow(Distribution):
         N = self.event_shape[0]
         coordinates.require_event(value, "value", N)
         there = torch.logical_and(self.mask, coordinates.there(mask, N, value.device))
-        shape = torch.broadcast_shapes(value.shape, there.shape, self.base.batch_shape)
-        return torch.where(there, value, 0.0).expand(shape), there.expand(torch.broadcast_shapes(there.shape, shape))
+        shape = torch.broadcast_shapes(value.shape, there.shape, (*self.base.batch_shape, N))
+        return torch.where(there, value, 0.0).expand(shape), there.expand(shape)

@@ -9,10 +9,11 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from qtorch.distributions import MaskedFlow, StudentT
+from qtorch.distributions import MaskedFlow, MultivariateStudentT
 from qtorch.distributions.checks import require
 from qtorch.distributions.transforms import Affine, Bijection, Composed, MaskedCoupling, RationalQuadratic
 from qtorch.distributions.transforms.bijection import soft_clip
+from qtorch.heads.copula import CopulaHead
 from qtorch.nn.cross_conditioner import CrossConditioner, rows
 from qtorch.nn.ranks import fixed_score, lower_half
 
@@ -22,8 +23,9 @@ _FARTHEST, _MOST = 5.0, math.log(8)  # of moves and of their log-scales
 class CouplingFlowHead(nn.Module):
     """Maps each asset's hidden state to a joint law of all returns, in units of the window's scale.
 
-    Each asset has a Student's t of its own, of degrees of freedom, location and scale from its state. Layers of
-    coupling make them dependent: each splits the assets that are there in two halves, by the rank of a fixed function
+    The base is a Student's t of all assets: location, scale and loadings on R factors from each asset's own state,
+    degrees of freedom from their mean, as in `CopulaHead`. Layers of coupling bend it, where dependence is not that of
+    a few factors: each splits the assets that are there in two halves, by the rank of a fixed function
     of their states, and moves one half by an affine map and a rational-quadratic spline of each asset, whose parameters
     an asset asks of the other half's states and values. Two layers after each other move the two halves of one split.
     An asset alone has the law of its own state.
@@ -34,14 +36,15 @@ class CouplingFlowHead(nn.Module):
     that forecasts are to be made for. Marginals have no closed form: sample.
 
     Values reach networks as asinh(x), locations and log-scales of moves are bounded (by 5 and log 8), and splines are
-    the identity beyond 5, so that each asset's tail index, given the others of the other half, is that of its base,
-    whose degrees of freedom are between 2.1 and 60. A fresh head has independent assets with 6 degrees of freedom and
-    volatility 1.
+    the identity beyond 5, so that every asset's tail index is that of the base, whose degrees of freedom are between
+    2.1 and 60. A fresh head is its base alone: volatility 1, one factor that explains nearly 0.4 of every asset, others
+    next to nothing, and 8 degrees of freedom.
 
     The law evaluates the network: what can be exported is that `log_prob`, or the tensors of `parameters_of`.
 
     Args:
         in_features: hidden width `D`.
+        factors: R of the base.
         layers: of coupling.
         width: of the networks.
         heads: attention heads, which divide the width.
@@ -58,14 +61,22 @@ class CouplingFlowHead(nn.Module):
     """
 
     def __init__(
-        self, in_features: int, layers: int = 4, width: int = 32, heads: int = 4, depth: int = 1, bins: int = 8
+        self,
+        in_features: int,
+        factors: int = 2,
+        layers: int = 4,
+        width: int = 32,
+        heads: int = 4,
+        depth: int = 1,
+        bins: int = 8,
     ) -> None:
         super().__init__()
         require(layers >= 2, "layers", layers, "give at least 2, one for each half")
         require(bins >= 2, "bins", bins, "give at least 2")
-        self.in_features, self.layers, self.width = in_features, layers, width
+        self.in_features, self.factors, self.layers, self.width = in_features, factors, layers, width
         self.heads, self.depth, self.bins = heads, depth, bins
-        self.own = nn.Linear(in_features, 3)
+        self.dependence = CopulaHead(in_features, factors)
+        self.own = nn.Linear(in_features, 2)
         nn.init.zeros_(self.own.weight)
         nn.init.zeros_(self.own.bias)
         size = Affine.count + RationalQuadratic.size(bins)
@@ -74,13 +85,16 @@ class CouplingFlowHead(nn.Module):
     def parameters_of(
         self, hidden: Float[Tensor, "*batch N D"], mask: Bool[Tensor, "*batch N"] | None = None
     ) -> tuple[
-        Float[Tensor, "*batch N 3"],
+        Float[Tensor, "*batch"],
+        Float[Tensor, "*batch N"],
+        Float[Tensor, "*batch N R"],
+        Float[Tensor, "*batch N"],
         Float[Tensor, "*batch N L W"],
         Float[Tensor, "*batch N L W"],
         Float[Tensor, "*batch N S"],
         Bool[Tensor, "*batch N"],
     ]:
-        """Tensors of df, location and log-scale; of what assets ask and tell in each layer; of scores that split them.
+        """Tensors of the base; of what assets ask and tell in each layer; of scores that split them; of who is there.
 
         Args:
             hidden: of each asset; where masked it doesn't matter.
@@ -88,26 +102,30 @@ class CouplingFlowHead(nn.Module):
         """
         there = torch.ones_like(hidden[..., 0], dtype=torch.bool) if mask is None else mask
         hidden = torch.where(there.unsqueeze(-1), hidden, 0.0)
+        df, loadings = self.dependence.parameters_of(hidden, there)
         raw = self.own(hidden)
         raw = raw.to(torch.promote_types(raw.dtype, torch.float32))
-        df = 2.1 + 57.9 * torch.sigmoid(raw[..., 0] - 2.63)
-        log_scale = soft_clip(raw[..., 1], math.log(8)) + 0.5 * torch.log((df - 2) / df)
-        loc = 0.5 * torch.exp(log_scale) * torch.tanh(raw[..., 2])
+        volatility = torch.exp(soft_clip(raw[..., 0], _MOST))
+        scale = volatility * torch.sqrt((df - 2) / df).unsqueeze(-1)
+        loc = 0.5 * volatility * torch.tanh(raw[..., 1])
         contexts = [network.contexts(hidden) for network in self._networks()]
         ask, tell = (torch.stack(parts, dim=-2) for parts in zip(*contexts, strict=True))
         scores = torch.stack([fixed_score(hidden, which) for which in range((self.layers + 1) // 2)], dim=-1)
-        return torch.stack((df, loc, log_scale), dim=-1), ask, tell, scores, there
+        return df, loc, scale.unsqueeze(-1) * loadings, scale, ask, tell, scores, there
 
     def distribution(
         self,
-        own: Float[Tensor, "*batch N 3"],
+        df: Float[Tensor, "*batch"],
+        loc: Float[Tensor, "*batch N"],
+        factors: Float[Tensor, "*batch N R"],
+        scale: Float[Tensor, "*batch N"],
         ask: Float[Tensor, "*batch N L W"],
         tell: Float[Tensor, "*batch N L W"],
         scores: Float[Tensor, "*batch N S"],
         mask: Bool[Tensor, "*batch N"],
     ) -> MaskedFlow:
         """The law of parameters as `parameters_of` gives them, batch shape `[*batch]`."""
-        df, loc, log_scale = own.unbind(-1)
+        own = scale * scale - (factors * factors).sum(-1)
 
         def transform(there: Tensor) -> Bijection:
             parts = []
@@ -119,7 +137,7 @@ class CouplingFlowHead(nn.Module):
                 parts.append(MaskedCoupling(conditioner, _moves, moved))
             return Composed(parts)
 
-        return MaskedFlow(StudentT(df, loc, torch.exp(log_scale), validate_args=False), transform, mask)
+        return MaskedFlow(MultivariateStudentT(df, loc, factors, own, validate_args=False), transform, mask)
 
     def forward(self, hidden: Float[Tensor, "*batch N D"], mask: Bool[Tensor, "*batch N"] | None = None) -> MaskedFlow:
         """The joint law of standardised returns, batch shape `[*batch]`."""

@@ -7,11 +7,14 @@ import sys
 
 import pytest
 import torch
+from torch.distributions import Cauchy, MultivariateNormal
 
+from qtorch.distributions import JointDistribution, StudentT
 from qtorch.distributions.cumulative import ndtr
 from qtorch.heads import AttentionalCopulaHead, CopulaHead, CouplingFlowHead
 from qtorch.nn import build, describe
-from tests.heads.toys import held_out, sizes, train
+from qtorch.risk import quasi_random_scenarios
+from tests.heads.toys import held_out, regimes, regimes_log_ratio, sizes, train
 
 NEURAL = {"attentional": AttentionalCopulaHead, "coupling": CouplingFlowHead}
 neural = pytest.mark.parametrize("name", NEURAL)
@@ -32,14 +35,21 @@ def values(name, *shape):
     return x if name == "coupling" else ndtr(x)
 
 
-def grid(name, points=400):
-    """Nodes and weights of a coordinate: normal scores of uniforms, or values out to where the t's tails end."""
-    if name == "coupling":
-        t = torch.linspace(-6, 6, points, dtype=torch.float64)
-        step = t[1] - t[0]
-        return torch.sinh(t), torch.cosh(t) * step
-    s = torch.linspace(-6, 6, points, dtype=torch.float64)
-    return ndtr(s), torch.exp(-0.5 * s * s) / math.sqrt(2 * math.pi) * (s[1] - s[0])
+def even_points(name, N, rows=2048, repeats=8):
+    """Scrambled Sobol points in the space of the law, and the log density that they come from."""
+    engines = [torch.quasirandom.SobolEngine(N, scramble=True, seed=seed) for seed in range(repeats)]
+    u = torch.stack([engine.draw(rows, dtype=torch.float64) for engine in engines]).clamp(1e-12, 1 - 1e-12)
+    if name == "attentional":
+        return u, torch.zeros(repeats, rows, dtype=torch.float64)
+    x = 2 * torch.tan(math.pi * (u - 0.5))
+    return x, Cauchy(torch.tensor(0.0, dtype=torch.float64), 2.0).log_prob(x).sum(-1)
+
+
+def jacobian(encode, x):
+    """Of a map of vectors at some points `[S, N]`, `[S, N, N]`."""
+    x = x.clone().requires_grad_()
+    z = encode(x)
+    return torch.stack([torch.autograd.grad(part.sum(), x, retain_graph=True)[0] for part in z.unbind(-1)], -2)
 
 
 @every
@@ -74,43 +84,51 @@ def test_a_masked_asset_changes_neither_density_nor_gradient(name):
 
 
 @neural
-@pytest.mark.parametrize("N", [1, 2, 3])
-def test_the_density_of_those_there_integrates_to_one(name, N):
-    """One more asset is there for the head, and not for the density."""
-    nodes, weights = grid(name, {1: 16_000, 2: 200, 3: 44}[N])
-    mask = torch.arange(N + 1) != 1
-    law = make(name, 0.15)(torch.randn(N + 1, 5).double(), mask)
-    x = torch.cartesian_prod(*[nodes] * N).reshape(-1, N)
-    w = torch.cartesian_prod(*[weights] * N).reshape(-1, N).prod(-1)
-    whole = torch.full((len(x), N + 1), torch.nan, dtype=torch.float64)
-    whole[:, mask] = x
+def test_the_density_is_that_of_the_jacobian_and_the_map_has_an_inverse(name):
+    """For strong dependence, near and far, with an asset that is not there."""
+    mask = torch.tensor([True, True, False, True])
+    law = make(name, 0.5)(torch.randn(4, 5).double(), mask)
+    x = torch.cat([scale * torch.randn(8, 4, dtype=torch.float64) for scale in (1, 2, 20 if name == "coupling" else 3)])
+    if name == "coupling":
+        encode, decode, density, base = law.encode, law.decode, law.log_prob, law.base
+    else:
+        encode, decode = law.encode_scores, law.decode_scores
+        base = MultivariateNormal(torch.zeros(3).double(), torch.eye(3).double())
+
+        def density(x):
+            return law.log_prob_of_scores(x) + base.log_prob(x[:, mask])  # of scores, and not of their uniforms
+
+    J = jacobian(encode, x)[:, mask][:, :, mask]
+    z = encode(x).detach()
+    own = base.log_prob(torch.where(mask, z, 0.0), mask) if name == "coupling" else base.log_prob(z[:, mask])
+    expected = own + torch.linalg.slogdet(J).logabsdet
+    torch.testing.assert_close(density(x), expected, rtol=1e-10, atol=1e-10)
+    assert torch.linalg.slogdet(J).logabsdet.abs().max() > 1
     with torch.no_grad():
-        total = (torch.exp(law.log_prob(whole, mask)) * w).sum()
-    assert total.item() == pytest.approx(1, abs={1: 1e-5, 2: 1e-3, 3: 2e-2}[N])
+        torch.testing.assert_close(decode(encode(x))[:, mask], x[:, mask], rtol=1e-8, atol=1e-8)
+        torch.testing.assert_close(encode(decode(z))[:, mask], z[:, mask], rtol=1e-8, atol=1e-8)
 
 
 @neural
-def test_samples_follow_the_density_and_can_be_traced_back(name):
-    law = make(name, 0.25)(torch.randn(3, 5).double(), torch.tensor([True, False, True]))
-    draws = law.sample((20_000,)).double()
+@pytest.mark.parametrize(("N", "size"), [(1, 0.3), (2, 0.3), (3, 0.15)])
+def test_the_density_integrates_to_one_and_is_that_of_draws(name, N, size):
+    """By even points and their spread over randomisations; one more asset has a state and is not there."""
+    mask = torch.arange(N + 1) != 1
+    law = make(name, size)(torch.randn(N + 1, 5).double(), mask)
+    x, log_q = even_points(name, N)
+    whole = torch.full((*x.shape[:-1], N + 1), torch.nan, dtype=torch.float64)
+    whole[..., mask] = x
+    with torch.no_grad():
+        weight = torch.exp(law.log_prob(whole) - log_q)
+        draws = law.sample((10_000,)).double()
     assert draws[:, 1].isnan().all()
-    nodes, weights = grid(name, 300)
-    x = torch.cartesian_prod(nodes, nodes)
-    whole = torch.stack((x[:, 0], torch.full_like(x[:, 0], torch.nan), x[:, 1]), -1)
-    with torch.no_grad():
-        p = torch.exp(law.log_prob(whole)) * torch.cartesian_prod(weights, weights).prod(-1)
-    for a, b in ((1.0, 0.0), (0.0, 1.0), (1.0, 1.0), (1.0, -1.0)):  # smooth, so that the sum over nodes converges
-        for wave in (torch.sin, torch.cos):
-            found = wave(a * draws[:, 0] + b * draws[:, 2]).mean()
-            assert found.item() == pytest.approx((p * wave(a * x[:, 0] + b * x[:, 1])).sum().item(), abs=0.025)
-    with torch.no_grad():
-        if name == "coupling":
-            back = law.decode(law.encode(draws[:50]))
-            torch.testing.assert_close(back, draws[:50], equal_nan=True, rtol=1e-8, atol=1e-8)
-        else:
-            z = torch.randn(50, 3).double()
-            z[:, 1] = 0
-            torch.testing.assert_close(law.encode_scores(law.decode_scores(z)), z, rtol=1e-8, atol=1e-8)
+    total = weight.mean(-1)
+    assert total.std() < 0.02 * 8**0.5
+    assert abs(total.mean() - 1) < 4 * total.std() / 8**0.5 + 1e-9
+    for frequency in (0.7, 2.0):  # bounded, and not symmetric
+        a, b = (torch.sin(frequency * x.cumsum(-1) + 0.3).prod(-1) for x in (x, draws[:, mask]))
+        a = (a * weight).mean(-1)
+        assert abs(a.mean() - b.mean()) < 4 * torch.sqrt(a.var() / 8 + b.var() / len(b))
 
 
 @neural
@@ -129,13 +147,28 @@ def test_a_gradient_reaches_every_parameter_also_through_draws(name):
 
 
 @neural
-def test_a_fresh_head_has_independent_assets(name):
+def test_a_fresh_head_is_its_start(name):
+    """Independence of the attentional copula, and of the flow a Student's t of one factor and volatility 1."""
     head = NEURAL[name](5)
     hidden, mask = torch.randn(2, 6, 5), torch.rand(2, 6) > 0.3
     law, x = head(hidden, mask), values(name, 2, 6).float()
-    own = torch.zeros(2, 6) if name == "attentional" else law.base.log_prob(x)
-    expected = torch.where(mask, own, 0.0).sum(-1)
+    expected = torch.zeros(2) if name == "attentional" else law.base.log_prob(x, mask)
     torch.testing.assert_close(law.log_prob(x), expected, rtol=1e-5, atol=1e-5)
+    if name == "coupling":
+        torch.testing.assert_close(law.base.variance, torch.ones(2, 6))
+        assert ((law.base.covariance_matrix - 0.38).abs()[:, ~torch.eye(6, dtype=torch.bool)] < 0.06).all()
+
+
+@neural
+def test_hundreds_of_assets_are_drawn_and_moments_are_refused(name):
+    law = NEURAL[name](5, width=8, heads=2)(torch.randn(2, 200, 5), torch.rand(2, 200) > 0.1)
+    draws = law.sample((3,))
+    assert draws.shape == (3, 2, 200)
+    assert torch.equal(draws.isnan(), ~law.mask.expand(3, -1, -1))
+    assert law.log_prob(draws).isfinite().all()
+    for moment in ("mean", "variance"):
+        with pytest.raises(NotImplementedError):
+            getattr(law, moment)
 
 
 @neural
@@ -189,27 +222,64 @@ def test_the_first_of_an_order_is_exactly_uniform_and_orders_are_reproducible():
 
 
 def test_draws_given_a_known_asset_follow_the_conditional_density():
-    law = make("attentional", 0.25)(torch.randn(2, 5).double())
-    known, value = torch.tensor([False, True]), torch.tensor([torch.nan, 0.03], dtype=torch.float64)
+    law, known = make("attentional", 0.5)(torch.randn(2, 5).double()), torch.tensor([False, True])
+    value = torch.tensor([torch.nan, 0.03], dtype=torch.float64)
     draws = law.sample_given(value, known, (20_000,))
     assert (draws[:, 1] == 0.03).all()
-    nodes, weights = grid("attentional", 2000)
-    pair = torch.stack((nodes, torch.full_like(nodes, 0.03)), -1)
-    with torch.no_grad():
-        first = law.known_first(known)
-        p = torch.exp(first.log_prob(pair) - first.log_prob(pair, known)) * weights
-    assert p.sum().item() == pytest.approx(1, abs=1e-5)
-    for at in (0.1, 0.3, 0.5, 0.7, 0.9):
-        share = (draws[:, 0] <= at).double().mean().item()
-        assert share == pytest.approx(p[nodes <= at].sum().item(), abs=0.015)
+    first, u = law.known_first(known), torch.linspace(1e-4, 1 - 1e-4, 101, dtype=torch.float64)
+
+    def cdf(u):
+        return ndtr(first.encode_scores(torch.special.ndtri(torch.stack((u, torch.full_like(u, 0.03)), -1)))[..., 0])
+
+    u.requires_grad_()
+    pair = torch.stack((u, torch.full_like(u, 0.03)), -1)
+    slope = torch.autograd.grad(cdf(u).sum(), u)[0]
+    torch.testing.assert_close(torch.exp(first.log_prob(pair) - first.log_prob(pair, known)), slope)
+    torch.testing.assert_close(cdf(torch.tensor([1e-9, 1 - 1e-9]).double()), torch.tensor([1e-9, 1 - 1e-9]).double())
+    at = torch.linspace(0.1, 0.9, 9, dtype=torch.float64)
+    shares, expected = (draws[:, :1] <= at).double().mean(0), cdf(at)
+    assert ((shares - expected).abs() < 4 * torch.sqrt(expected * (1 - expected) / 20_000) + 1e-9).all()
+    assert (expected - at).abs().max() > 0.1
 
 
 def test_the_last_of_an_order_integrates_out():
-    law, nodes = make("attentional", 0.25)(torch.randn(3, 5).double()), grid("attentional", 2000)
-    u, mask = values("attentional", 3).expand(2000, 3), torch.arange(3) != law.order[-1]
-    with torch.no_grad():
-        area = (torch.exp(law.log_prob(torch.where(mask, u, nodes[0].unsqueeze(-1)))) * nodes[1]).sum()
-        torch.testing.assert_close(area, torch.exp(law.log_prob(u[0], mask)), rtol=1e-5, atol=1e-5)
+    """What is left without it is the law of the others, since the rest of the density is the slope of its cdf."""
+    law = make("attentional", 0.5)(torch.randn(4, 5).double())
+    s, last = torch.randn(7, 4, dtype=torch.float64), law.order[-1]
+    mask = torch.arange(4) != last
+    J = jacobian(law.encode_scores, s)
+    assert (J[:, mask][:, :, last] == 0).all()  # the others' transforms do not know it
+    z = law.encode_scores(s)
+    torch.testing.assert_close(law.encode_scores(s, mask)[:, mask], z[:, mask])
+    rest = 0.5 * (s[:, last] ** 2 - z[:, last] ** 2) + torch.log(J[:, last, last])
+    torch.testing.assert_close(law.log_prob_of_scores(s) - law.log_prob_of_scores(s, mask), rest)
+
+
+def test_a_joint_law_takes_the_copula_with_any_marginals():
+    head, mask = make("attentional"), torch.tensor([True, False, True, True])
+    hidden, x = torch.randn(3, 4, 5).double(), 0.02 * torch.randn(3, 4).double()
+    x[:, 1] = torch.nan
+    copula, marginals = head(hidden, mask.expand(3, 4)), StudentT(torch.full((4,), 4.0).double(), 0.0, 0.01)
+    joint = JointDistribution(marginals, copula)
+    x = x.requires_grad_()
+    found = joint.log_prob(x, mask)
+    expected = copula.log_prob(marginals.cdf(x), mask) + marginals.log_prob(x)[:, mask].sum(-1)
+    torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-9)
+    grads = torch.autograd.grad(found.sum(), [x, *head.parameters()])
+    assert all(grad.isfinite().all() for grad in grads)
+    assert (grads[0][:, 1] == 0).all()
+    assert (grads[0][:, mask] != 0).all()
+    draws = joint.sample((5,))
+    assert torch.equal(draws.isnan(), ~mask.expand(5, 3, 4))
+    torch.manual_seed(9)
+    again = joint.sample((5,))
+    torch.manual_seed(9)
+    torch.testing.assert_close(marginals.cdf(again).float(), copula.rsample((5,)), equal_nan=True)
+    for refused in (lambda: joint.marginal([0, 2]), lambda: joint.condition(x.detach(), [0])):
+        with pytest.raises(NotImplementedError, match="attentional copula"):
+            refused()
+    with pytest.raises(TypeError, match="AttentionalCopula has not"):
+        quasi_random_scenarios(joint, 8)
 
 
 @neural
@@ -217,10 +287,23 @@ def test_it_learns_what_no_t_copula_can(name):
     """One asset moves with the size of the other's moves: their correlation is zero, and their dependence is not."""
     torch.manual_seed(0)
     fitting, fresh, hidden = sizes(2000, 2), sizes(4000, 2), torch.randn(2, 4)
-    head = NEURAL[name](4, width=16, heads=2)
-    train(head, hidden, fitting, steps=100)
+    settings = {"layers": 2} if name == "coupling" else {"depth": 1}
+    head = NEURAL[name](4, width=16, heads=2, **settings)
+    train(head, hidden, fitting, steps=60)
     gain, best = held_out(head, hidden, fitting, fresh, factors=1)
     assert gain > best + 0.3
+
+
+@pytest.mark.slow
+@neural
+def test_it_learns_regimes_of_correlation(name):
+    """Two clusters move together or against each other: a t copula finds the clusters, and not the regimes."""
+    torch.manual_seed(0)
+    fitting, fresh, hidden = regimes(4000, 6), regimes(4000, 6), torch.randn(6, 4)
+    head = NEURAL[name](4, width=16, heads=2)
+    train(head, hidden, fitting, steps=400)
+    gain, best = held_out(head, hidden, fitting, fresh, factors=2)
+    assert best + 0.2 < gain < regimes_log_ratio(fresh).mean() + 0.03
 
 
 @pytest.mark.slow
