@@ -26,7 +26,7 @@ class Density(nn.Module):
 def main() -> None:
     torch.manual_seed(0)
     hidden, x, mask = torch.randn(5, 6, 4), torch.rand(5, 6), torch.rand(5, 6) > 0.3
-    for head in (AttentionalCopulaHead(4, 8, 2), CouplingFlowHead(4, 4, 8, 2)):
+    for head in (AttentionalCopulaHead(4, width=8, heads=2), CouplingFlowHead(4, width=8, heads=2)):
         for value in head.parameters():
             nn.init.normal_(value, std=0.3)
         density, results = Density(head).eval(), []
