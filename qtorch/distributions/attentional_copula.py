@@ -1,7 +1,7 @@
 """A copula whose conditional densities, of one coordinate after another, come from a network."""
 
 from collections.abc import Callable, Sequence
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import torch
 from jaxtyping import Bool, Float, Float64, Int64
@@ -12,6 +12,7 @@ from torch.types import _size
 from qtorch.distributions import coordinates
 from qtorch.distributions.copulas import normal_scores
 from qtorch.distributions.cumulative import ndtr
+from qtorch.distributions.indexing import take
 from qtorch.distributions.transforms import Autoregressive, Bijection, Masked, RationalQuadratic
 from qtorch.distributions.transforms.autoregressive import MaskedConditioner
 
@@ -44,6 +45,14 @@ class AttentionalCopula(Distribution):
     References:
         Drouin, Marcotte and Chapados (2022), TACTiS: Transformer-attentional copulas for time series, ICML; Ashok,
         Marcotte, Zantedeschi, Chapados and Drouin (2024), TACTiS-2, ICLR, for two stages.
+
+    Example:
+        >>> from qtorch.heads import AttentionalCopulaHead
+        >>> copula = AttentionalCopulaHead(4).eval()(torch.randn(3, 4))
+        >>> known = torch.tensor([True, False, False])
+        >>> draws = copula.sample_given(torch.tensor([0.02, torch.nan, torch.nan]), known, (100,))
+        >>> draws.shape, bool((draws[:, 0] == 0.02).all())
+        (torch.Size([100, 3]), True)
     """
 
     arg_constraints = {}
@@ -202,3 +211,11 @@ def _spline(parameters: Float[Tensor, "P ..."]) -> Bijection:
 def _back(x: Tensor, order: Tensor) -> Tensor:
     """Each number at the place that its order names."""
     return torch.zeros_like(x).scatter(-1, order, x)
+
+
+@take.register
+def _attentional_copula(distribution: AttentionalCopula, index: Any) -> NoReturn:
+    raise NotImplementedError(
+        "The parts of an attentional copula's batch are not to be had from the law, whose network holds all states: "
+        "make the law of the hidden states at those places."
+    )

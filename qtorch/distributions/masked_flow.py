@@ -1,6 +1,7 @@
 """The law of a cross-section with holes that a flow makes of a law whose marginals are known."""
 
 from collections.abc import Callable
+from typing import Any, NoReturn
 
 import torch
 from jaxtyping import Bool, Float
@@ -9,6 +10,7 @@ from torch.distributions import Distribution, constraints
 from torch.types import _size
 
 from qtorch.distributions import coordinates
+from qtorch.distributions.indexing import take
 from qtorch.distributions.joint import JointDistribution
 from qtorch.distributions.multivariate_student_t import MultivariateStudentT
 from qtorch.distributions.transforms import Bijection
@@ -108,3 +110,11 @@ class MaskedFlow(Distribution):
         there = torch.logical_and(self.mask, coordinates.there(mask, N, value.device))
         shape = torch.broadcast_shapes(value.shape, there.shape, (*self.base.batch_shape, N))
         return torch.where(there, value, 0.0).expand(shape), there.expand(shape)
+
+
+@take.register
+def _masked_flow(distribution: MaskedFlow, index: Any) -> NoReturn:
+    raise NotImplementedError(
+        "The parts of a masked flow's batch are not to be had from the law, whose transform holds all states: make the "
+        "law of the hidden states at those places."
+    )

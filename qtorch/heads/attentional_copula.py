@@ -42,6 +42,14 @@ class AttentionalCopulaHead(nn.Module):
     References:
         Drouin, Marcotte and Chapados (2022), TACTiS: Transformer-attentional copulas for time series, ICML; Ashok,
         Marcotte, Zantedeschi, Chapados and Drouin (2024), TACTiS-2, ICLR.
+
+    Example:
+        >>> head, hidden = AttentionalCopulaHead(8), torch.randn(5, 8)
+        >>> copula = head.eval()(hidden, torch.tensor([True, True, False, True, True]))
+        >>> bool(copula.log_prob(torch.tensor([0.1, 0.2, torch.nan, 0.7, 0.4])).abs() < 1e-5)  # independence
+        True
+        >>> copula.sample((100,)).shape
+        torch.Size([100, 5])
     """
 
     def __init__(self, in_features: int, width: int = 32, heads: int = 4, depth: int = 2, bins: int = 8) -> None:

@@ -58,6 +58,15 @@ class CouplingFlowHead(nn.Module):
         Durkan, Bekasov, Murray and Papamakarios (2019), Neural spline flows, NeurIPS; for permuted sets Köhler, Klein
         and Noé (2020), Equivariant flows, ICML; for tails Jaini, Kobyzev, Yu and Brubaker (2020), Tails of Lipschitz
         triangular flows, ICML.
+
+    Example:
+        >>> head, hidden = CouplingFlowHead(8), torch.randn(5, 8)
+        >>> law = head(hidden, torch.tensor([True, True, False, True, True]))
+        >>> together, apart = torch.full((5,), -2.0), torch.tensor([-2.0, -2.0, torch.nan, 2.0, 2.0])
+        >>> bool(law.log_prob(together) > law.log_prob(apart))
+        True
+        >>> law.sample((100,)).shape
+        torch.Size([100, 5])
     """
 
     def __init__(

@@ -21,6 +21,11 @@ class MemoryBlock(nn.Module):
 
     Raises:
         ValueError: the heads do not divide the width.
+
+    Example:
+        >>> block = MemoryBlock(8, 2, 2)
+        >>> block(torch.randn(3, 5, 8), block.memory(torch.randn(3, 20, 8))).shape
+        torch.Size([3, 5, 8])
     """
 
     def __init__(self, width: int, heads: int, expansion: int, dropout: float = 0.0) -> None:

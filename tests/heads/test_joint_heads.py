@@ -11,6 +11,7 @@ from torch.distributions import Cauchy, MultivariateNormal
 
 from qtorch.distributions import JointDistribution, StudentT
 from qtorch.distributions.cumulative import ndtr
+from qtorch.distributions.indexing import take
 from qtorch.heads import AttentionalCopulaHead, CopulaHead, CouplingFlowHead
 from qtorch.nn import build, describe
 from qtorch.risk import quasi_random_scenarios
@@ -169,6 +170,8 @@ def test_hundreds_of_assets_are_drawn_and_moments_are_refused(name):
     for moment in ("mean", "variance"):
         with pytest.raises(NotImplementedError):
             getattr(law, moment)
+    with pytest.raises(NotImplementedError, match="hidden states"):
+        take(law, 0)
 
 
 @neural

@@ -13,6 +13,12 @@ class Masked(Bijection):
     Args:
         part: elementwise, finite in value and parameters wherever it is not active.
         active: broadcasts with the values.
+
+    Example:
+        >>> from qtorch.distributions.transforms import Affine
+        >>> part = Masked(Affine(torch.tensor([1.0, 0.0])), torch.tensor([True, False]))
+        >>> part(torch.tensor([2.0, 2.0]))
+        tensor([3., 2.])
     """
 
     def __init__(self, part: Bijection, active: Bool[Tensor, "..."]) -> None:

@@ -23,6 +23,15 @@ class MaskedCoupling(Bijection):
 
     References:
         Dinh, Sohl-Dickstein and Bengio (2017), Density estimation using Real NVP, ICLR, equation 9.
+
+    Example:
+        >>> from qtorch.distributions.transforms import Affine
+        >>> def by_sum(x):
+        ...     return x.sum(-1).expand(1, len(x))
+        >>> def shift(parameters):
+        ...     return [Affine(torch.cat((parameters, torch.zeros_like(parameters))))]
+        >>> MaskedCoupling(by_sum, shift, torch.tensor([True, False, False]))(torch.tensor([1.0, 10.0, 20.0]))
+        tensor([31., 10., 20.])
     """
 
     event_dim = 1
