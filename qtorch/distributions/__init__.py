@@ -1,6 +1,7 @@
 """torch.distributions that risk needs: exact cdf, icdf and tail means where torch has none."""
 
 from qtorch.distributions.affine import Affine
+from qtorch.distributions.attentional_copula import AttentionalCopula
 from qtorch.distributions.conditioned import Conditioned
 from qtorch.distributions.copulas import GaussianCopula, StudentTCopula
 from qtorch.distributions.empirical import Empirical
@@ -13,6 +14,7 @@ from qtorch.distributions.joining import concatenate, stack
 from qtorch.distributions.joint import JointDistribution
 from qtorch.distributions.jump_student_t import JumpStudentT
 from qtorch.distributions.log_tails import log_cdf, log_sf, log_tails
+from qtorch.distributions.masked_flow import MaskedFlow
 from qtorch.distributions.mixture import Mixture
 from qtorch.distributions.moment_generating import log_moment_generating
 from qtorch.distributions.multivariate_student_t import MultivariateStudentT
@@ -26,6 +28,7 @@ from qtorch.distributions.tails import partial_mean, register_tail_mean, tail_me
 
 __all__ = [
     "Affine",
+    "AttentionalCopula",
     "Conditioned",
     "Empirical",
     "ExpMinusOne",
@@ -35,6 +38,7 @@ __all__ = [
     "JohnsonSU",
     "JointDistribution",
     "JumpStudentT",
+    "MaskedFlow",
     "Mixture",
     "MultivariateStudentT",
     "NormalInverseGaussian",

@@ -11,7 +11,7 @@ from torch.types import _size
 
 from qtorch.distributions import coordinates
 from qtorch.distributions.conditioned import Conditioned
-from qtorch.distributions.copulas import Copula
+from qtorch.distributions.copula_like import CopulaLike
 from qtorch.distributions.cumulative import icdf, ndtr
 from qtorch.distributions.indexing import keep_last, take
 from qtorch.distributions.log_tails import score
@@ -25,7 +25,8 @@ class JointDistribution(Distribution):
 
     Args:
         marginals: univariate laws of batch shape `[..., N]`, with `log_prob`, `cdf` and `icdf`.
-        copula: of `N` coordinates; its batch shape broadcasts against that of the marginals.
+        copula: of `N` coordinates, such as a `StudentTCopula` or an `AttentionalCopula`; its batch shape broadcasts
+            against that of the marginals.
 
     Raises:
         ValueError: marginals and copula disagree about N, or the marginals have an event dimension.
@@ -44,7 +45,7 @@ class JointDistribution(Distribution):
     support = constraints.real_vector
     has_rsample = True
 
-    def __init__(self, marginals: Distribution, copula: Copula) -> None:
+    def __init__(self, marginals: Distribution, copula: CopulaLike) -> None:
         if marginals.event_shape or marginals.batch_shape[-1:] != copula.event_shape:
             raise ValueError(
                 f"A joint law needs univariate marginals [..., N], here of batch {tuple(marginals.batch_shape)} and "
@@ -83,9 +84,9 @@ class JointDistribution(Distribution):
         """
         there = self._there(value, mask)
         x = torch.where(there, value, 0.0)
-        own = torch.where(there, self.marginals.log_prob(x), 0.0).double().sum(-1)
-        result = own + self.copula.log_prob_of_scores(torch.where(there, self.scores(x), 0.0), mask)
-        return result.to(torch.promote_types(self.copula.loadings.dtype, value.dtype))
+        own = torch.where(there, self.marginals.log_prob(x), 0.0)
+        result = own.double().sum(-1) + self.copula.log_prob_of_scores(torch.where(there, self.scores(x), 0.0), mask)
+        return result.to(own.dtype)
 
     def scores(self, value: Float[Tensor, "... N"]) -> Float64[Tensor, "... N"]:
         """Normal scores of the marginals' transforms: each standard normal, and jointly normal under a Gaussian copula.
@@ -109,7 +110,9 @@ class JointDistribution(Distribution):
         Raises:
             ValueError: a mask is not `[N]`, or a position comes twice.
         """
-        places = coordinates.positions(index, self.event_shape[0], self.copula.loadings.device)
+        # Positions on the CPU index tensors of any device.
+        device = index.device if isinstance(index, Tensor) else torch.device("cpu")
+        places = coordinates.positions(index, self.event_shape[0], device)
         return JointDistribution(take(self.marginals, (..., places)), self.copula.marginal(places))
 
     def condition(self, value: Float[Tensor, "... N"], known: Sequence[int] | slice | Tensor) -> "JointDistribution":
@@ -122,7 +125,7 @@ class JointDistribution(Distribution):
         Raises:
             ValueError: a mask is not `[N]`, a position comes twice, or a known value is not finite.
         """
-        N, device = self.event_shape[0], self.copula.loadings.device
+        N, device = self.event_shape[0], value.device
         coordinates.require_event(value, "value", N)
         k = coordinates.positions(known, N, device)
         coordinates.require_known(value[..., k], k)

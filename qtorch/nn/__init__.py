@@ -5,8 +5,9 @@ from qtorch.nn.clock import days_since_start
 from qtorch.nn.compaction import take, usable_first
 from qtorch.nn.dropout import Dropout
 from qtorch.nn.gru import last_states
-from qtorch.nn.induced import CrossBlock, InducedBlock
+from qtorch.nn.induced import InducedBlock
 from qtorch.nn.instance_norm import instance_norm
+from qtorch.nn.memory_block import MemoryBlock
 from qtorch.nn.noise import noisy
 from qtorch.nn.recurrence import Recurrence
 from qtorch.nn.rotary import rotary_angles, rotate
@@ -15,9 +16,9 @@ from qtorch.nn.steps import last_steps, windows_of
 
 __all__ = [
     "Block",
-    "CrossBlock",
     "Dropout",
     "InducedBlock",
+    "MemoryBlock",
     "Recurrence",
     "Spec",
     "build",

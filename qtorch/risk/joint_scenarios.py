@@ -10,6 +10,7 @@ from torch import Tensor
 from qtorch.distributions import JointDistribution, StudentTCopula
 from qtorch.distributions.checks import require
 from qtorch.distributions.coordinates import others, positions
+from qtorch.distributions.copulas import Copula
 from qtorch.risk.measures.estimates import Estimate
 
 
@@ -30,6 +31,7 @@ def quasi_random_scenarios(
 
     Raises:
         ValueError: the count is not a power of 2, or there is no randomisation.
+        TypeError: the law's copula is not one of factors.
 
     References:
         Owen (1997), Scrambled net variance for integrals of smooth functions, Annals of Statistics 25; Glasserman
@@ -40,7 +42,7 @@ def quasi_random_scenarios(
 
     require(count > 0 and count & (count - 1) == 0, "count", count, "give a power of 2, such as 1024")
     require(randomisations >= 1, "randomisations", randomisations, "give at least 1, or 2 for standard errors")
-    copula, N = joint.copula, joint.event_shape[0]
+    copula, N = _factor_copula(joint), joint.event_shape[0]
     R, device = copula.loadings.shape[-1], copula.loadings.device
     points = np.stack([qmc.Sobol(1 + R + N, seed=seed + m).random(count) for m in range(randomisations)])
     # A scrambled point may be 0 to rounding.
@@ -134,6 +136,7 @@ def stress(
 
     Raises:
         ValueError: there is no shock, or one to an asset that is not there.
+        TypeError: the law's copula is not one of factors.
 
     Example:
         >>> from qtorch.distributions import StudentT
@@ -147,7 +150,7 @@ def stress(
     unknown = [name for name in shocks if name not in names]
     require(len(names) == N, "assets", len(names), f"give the {N} names of the law's coordinates, in their order")
     require(bool(shocks) and not unknown, "shocks", unknown or shocks, f"give returns of some of {names}")
-    value = torch.full((N,), torch.nan, dtype=torch.float64, device=joint.copula.loadings.device)
+    value = torch.full((N,), torch.nan, dtype=torch.float64, device=_factor_copula(joint).loadings.device)
     for name, shock in shocks.items():
         value[names.index(name)] = shock
     known = ~value.isnan()
@@ -178,10 +181,20 @@ def anomaly(
         Probabilities; NaN where no asset is there.
     """
     there = returns.isfinite() if mask is None else mask & returns.isfinite()
-    devices = [joint.copula.loadings.device] if joint.copula.loadings.is_cuda else []
+    devices = [returns.device] if returns.is_cuda else []
     with torch.no_grad(), torch.random.fork_rng(devices):
         torch.manual_seed(seed)
         simulated = joint.log_prob(joint.sample(torch.Size([draws])).double(), there)
         observed = joint.log_prob(returns.double(), there)
     p = (1 + (simulated <= observed).sum(0)) / (draws + 1)
     return torch.where(there.any(-1), p.double(), torch.nan)
+
+
+def _factor_copula(joint: JointDistribution) -> Copula:
+    """The law's copula, if scenarios can be made from shocks to its factors."""
+    if isinstance(joint.copula, Copula):
+        return joint.copula
+    raise TypeError(
+        f"These scenarios are made from shocks to factors, which a {type(joint.copula).__name__} has not: give a law "
+        "of a GaussianCopula or a StudentTCopula, or draw scenarios with joint.sample."
+    )

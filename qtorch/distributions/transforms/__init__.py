@@ -6,6 +6,8 @@ from qtorch.distributions.transforms.bijection import Bijection
 from qtorch.distributions.transforms.composed import Composed
 from qtorch.distributions.transforms.coupling import Coupling
 from qtorch.distributions.transforms.lu_linear import LULinear
+from qtorch.distributions.transforms.masked import Masked
+from qtorch.distributions.transforms.masked_coupling import MaskedCoupling
 from qtorch.distributions.transforms.normal_scores import NormalScores
 from qtorch.distributions.transforms.pareto_tails import ParetoTails
 from qtorch.distributions.transforms.permutation import Permutation
@@ -18,6 +20,8 @@ __all__ = [
     "Composed",
     "Coupling",
     "LULinear",
+    "Masked",
+    "MaskedCoupling",
     "NormalScores",
     "ParetoTails",
     "Permutation",

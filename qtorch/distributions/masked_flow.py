@@ -1,0 +1,120 @@
+"""The law of a cross-section with holes that a flow makes of a law whose marginals are known."""
+
+from collections.abc import Callable
+from typing import Any, NoReturn
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+from torch.distributions import Distribution, constraints
+from torch.types import _size
+
+from qtorch.distributions import coordinates
+from qtorch.distributions.indexing import take
+from qtorch.distributions.joint import JointDistribution
+from qtorch.distributions.multivariate_student_t import MultivariateStudentT
+from qtorch.distributions.transforms import Bijection
+
+
+class MaskedFlow(Distribution):
+    """The law of x = f^-1(z) for the coordinates that are there, z of a base law, f depending on which these are.
+
+    log p(x) = log p(z) + log |det df/dx|, of those there alone. Whatever the mask, this is a normalised density of
+    them; nothing is imputed for the others. Densities of different masks are not forced to agree: that of fewer
+    coordinates is the integral of that of more as far as training on masks of both kinds made it so. There are neither
+    distribution functions nor moments of single coordinates in closed form: sample.
+
+    Args:
+        base: the law of z, event shape `[N]`.
+        transform: f for given coordinates: of a mask `[..., N]`, the bijection, whose ladj counts those alone.
+        mask: which coordinates there are at all.
+
+    Raises:
+        ValueError: mask and base disagree about N.
+
+    Example:
+        >>> from qtorch.distributions.transforms import Affine, Composed, Masked
+        >>> base = MultivariateStudentT(4.0, torch.zeros(3), 0.8 * torch.ones(3, 1), torch.full((3,), 0.36))
+        >>> def twice(there):
+        ...     return Composed([Masked(Affine(torch.tensor([0.0, 0.7])), there)])
+        >>> law = MaskedFlow(base, twice, torch.tensor([True, True, False]))
+        >>> law.log_prob(torch.tensor([0.5, -0.2, torch.nan])).isfinite().item()
+        True
+        >>> law.sample((2,)).shape
+        torch.Size([2, 3])
+    """
+
+    arg_constraints = {}
+    support = constraints.real_vector
+    has_rsample = True
+
+    def __init__(
+        self,
+        base: MultivariateStudentT | JointDistribution,
+        transform: Callable[[Bool[Tensor, "... N"]], Bijection],
+        mask: Bool[Tensor, "... N"],
+    ) -> None:
+        if base.event_shape != mask.shape[-1:]:
+            raise ValueError(
+                f"A masked flow needs a base law of event [N], here {tuple(base.event_shape)}, and a mask of as many "
+                f"coordinates, here {tuple(mask.shape)}."
+            )
+        self.base, self.transform, self.mask = base, transform, mask
+        batch = torch.broadcast_shapes(base.batch_shape, mask.shape[:-1])
+        super().__init__(batch, base.event_shape, validate_args=False)
+
+    def log_prob(
+        self, value: Float[Tensor, "... N"], mask: Bool[Tensor, "... N"] | None = None
+    ) -> Float[Tensor, "..."]:
+        """Log density of the coordinates that are there, 0 where there is none.
+
+        Args:
+            value: `[..., N]`, broadcasts against the batch shape.
+            mask: which of the law's coordinates count, all by default; values of the others, which may be NaN, take
+                part in neither density nor gradient.
+
+        Raises:
+            ValueError: the last dimension of value or mask is not N.
+        """
+        z, ladj, there = self._encoded(value, mask)
+        return self.base.log_prob(z, there) + ladj
+
+    def encode(
+        self, value: Float[Tensor, "... N"], mask: Bool[Tensor, "... N"] | None = None
+    ) -> Float[Tensor, "... N"]:
+        """The z of an x, NaN where nothing is; arguments as of `log_prob`."""
+        z, _, there = self._encoded(value, mask)
+        return torch.where(there, z, torch.nan)
+
+    def decode(self, z: Float[Tensor, "... N"], mask: Bool[Tensor, "... N"] | None = None) -> Float[Tensor, "... N"]:
+        """The x of a z, NaN where nothing is; arguments as of `log_prob`."""
+        z, there = self._present(z, mask)
+        return torch.where(there, self.transform(there).inv_and_ladj(z)[0], torch.nan)
+
+    def sample(self, sample_shape: _size = torch.Size()) -> Tensor:
+        """Draws without gradients, NaN where nothing is."""
+        with torch.no_grad():
+            return self.decode(self.base.sample(torch.Size(sample_shape)))
+
+    def rsample(self, sample_shape: _size = torch.Size()) -> Tensor:
+        """Draws with gradients, NaN where nothing is."""
+        return self.decode(self.base.rsample(torch.Size(sample_shape)))
+
+    def _encoded(self, value: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+        x, there = self._present(value, mask)
+        return *self.transform(there).call_and_ladj(x), there
+
+    def _present(self, value: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
+        N = self.event_shape[0]
+        coordinates.require_event(value, "value", N)
+        there = torch.logical_and(self.mask, coordinates.there(mask, N, value.device))
+        shape = torch.broadcast_shapes(value.shape, there.shape, (*self.base.batch_shape, N))
+        return torch.where(there, value, 0.0).expand(shape), there.expand(shape)
+
+
+@take.register
+def _masked_flow(distribution: MaskedFlow, index: Any) -> NoReturn:
+    raise NotImplementedError(
+        "The parts of a masked flow's batch are not to be had from the law, whose transform holds all states: make the "
+        "law of the hidden states at those places."
+    )

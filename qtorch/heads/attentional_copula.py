@@ -1,0 +1,125 @@
+"""A head that forecasts the dependence of a cross-section of any shape, by attention over assets in an order."""
+
+import torch
+from jaxtyping import Bool, Float, Int64
+from torch import Tensor, nn
+
+from qtorch.distributions import AttentionalCopula
+from qtorch.distributions.checks import require
+from qtorch.distributions.transforms import RationalQuadratic
+from qtorch.nn.cross_conditioner import CrossConditioner
+from qtorch.nn.ordered_conditioner import OrderedConditioner
+from qtorch.nn.ranks import fixed_score, order_of
+
+
+class AttentionalCopulaHead(nn.Module):
+    """Maps each asset's hidden state to a non-parametric copula of all assets: densities of one given those before it.
+
+    An asset asks, by its own state, the states and uniforms of the assets before it in an order; what it finds are the
+    parameters of the spline that is its conditional distribution function. See `qtorch.distributions.AttentionalCopula`
+    for the law, and for what is exact in it. What assets that come later are like is known to an asset as far as its
+    state, from an encoder of the whole cross-section, says.
+
+    In training the order is random, from torch's generator or one that is given, so that the law of any order is
+    learned. In evaluation it is by a fixed function of each asset's state, so that permuting assets permutes the law;
+    assets of equal states come by number. A fresh head says independence.
+
+    The law evaluates the network: what can be exported is that `log_prob`, or the tensors of `parameters_of`.
+
+    Train the marginals first and freeze them, then maximise this law's log density of their probability transforms:
+    trained at once with them, the two may err together, and the law is no copula (Ashok et al.).
+
+    Args:
+        in_features: hidden width `D`.
+        width: of the network.
+        heads: attention heads, which divide the width.
+        depth: blocks of attention.
+        bins: of the splines.
+
+    Raises:
+        ValueError: there are fewer than two bins, there is no block, or the heads do not divide the width.
+
+    References:
+        Drouin, Marcotte and Chapados (2022), TACTiS: Transformer-attentional copulas for time series, ICML; Ashok,
+        Marcotte, Zantedeschi, Chapados and Drouin (2024), TACTiS-2, ICLR.
+
+    Example:
+        >>> head, hidden = AttentionalCopulaHead(8), torch.randn(5, 8)
+        >>> copula = head.eval()(hidden, torch.tensor([True, True, False, True, True]))
+        >>> bool(copula.log_prob(torch.tensor([0.1, 0.2, torch.nan, 0.7, 0.4])).abs() < 1e-5)  # independence
+        True
+        >>> copula.sample((100,)).shape
+        torch.Size([100, 5])
+    """
+
+    def __init__(self, in_features: int, width: int = 32, heads: int = 4, depth: int = 2, bins: int = 8) -> None:
+        super().__init__()
+        require(bins >= 2, "bins", bins, "give at least 2")
+        self.in_features, self.width, self.heads, self.depth, self.bins = in_features, width, heads, depth, bins
+        self.network = CrossConditioner(in_features, width, heads, depth, RationalQuadratic.size(bins))
+
+    def parameters_of(
+        self,
+        hidden: Float[Tensor, "*batch N D"],
+        mask: Bool[Tensor, "*batch N"] | None = None,
+        order: Int64[Tensor, "*any N"] | None = None,
+        generator: torch.Generator | None = None,
+    ) -> tuple[
+        Float[Tensor, "*batch N W"], Float[Tensor, "*batch N W"], Int64[Tensor, "*batch N"], Bool[Tensor, "*batch N"]
+    ]:
+        """Tensors of what assets ask and tell, of the order and of who is there.
+
+        Args:
+            hidden: of each asset; where masked it doesn't matter.
+            mask: which assets are there, all by default.
+            order: which asset comes i-th, a permutation `[N]` or one of each row; by default as the class says.
+            generator: of random orders, torch's own by default.
+
+        Raises:
+            ValueError: an order is not a permutation.
+        """
+        there = torch.ones_like(hidden[..., 0], dtype=torch.bool) if mask is None else mask
+        hidden = torch.where(there.unsqueeze(-1), hidden, 0.0)
+        if order is not None:
+            _require_permutation(order, hidden.shape[-2])
+            order = order.expand(there.shape)
+        elif self.training:
+            order = torch.argsort(torch.rand(there.shape, device=hidden.device, generator=generator), dim=-1)
+        else:
+            order = order_of(fixed_score(hidden, 0), there)
+        return *self.network.contexts(hidden), order, there
+
+    def distribution(
+        self,
+        ask: Float[Tensor, "*batch N W"],
+        tell: Float[Tensor, "*batch N W"],
+        order: Int64[Tensor, "*batch N"],
+        mask: Bool[Tensor, "*batch N"],
+    ) -> AttentionalCopula:
+        """The copula of parameters as `parameters_of` gives them, batch shape `[*batch]`."""
+
+        def conditioner(order: Tensor, there: Tensor) -> OrderedConditioner:
+            rows = order.unsqueeze(-1).expand(*order.shape, ask.shape[-1])
+            asking, telling = (part.expand(rows.shape).gather(-2, rows) for part in (ask, tell))
+            return OrderedConditioner(self.network, asking, telling, there)
+
+        return AttentionalCopula(conditioner, order, mask)
+
+    def forward(
+        self,
+        hidden: Float[Tensor, "*batch N D"],
+        mask: Bool[Tensor, "*batch N"] | None = None,
+        order: Int64[Tensor, "*any N"] | None = None,
+        generator: torch.Generator | None = None,
+    ) -> AttentionalCopula:
+        """The copula of the assets, batch shape `[*batch]`; arguments as of `parameters_of`."""
+        return self.distribution(*self.parameters_of(hidden, mask, order, generator))
+
+
+def _require_permutation(order: Tensor, N: int) -> None:
+    if order.shape[-1:] != (N,):
+        raise ValueError(f"order of shape {tuple(order.shape)} must end in the N = {N} assets.")
+    if torch.compiler.is_compiling():
+        return
+    if not torch.equal(order.sort(-1).values, torch.arange(N, device=order.device).expand(order.shape)):
+        raise ValueError(f"order must hold each of 0 to {N - 1} once in every row.")
