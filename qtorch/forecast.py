@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.distributions import Distribution
 
 from qtorch.data.states import State
-from qtorch.distributions import take
+from qtorch.distributions import JointDistribution, take
 from qtorch.risk.measures import expected_shortfall, value_at_risk
 
 
@@ -23,7 +23,8 @@ class Forecast:
     Measures are float64 tensors `[D, H, N]` in decimals, NaN where there is no forecast.
 
     Attributes:
-        distribution: of simple returns over the horizon, batch shape `[D, H, N]`; where `mask` is False it is a
+        distribution: of simple returns over the horizon, batch shape `[D, H, N]`, or joint, batch shape `[D, H]` and
+            event shape `[N]`; where `mask` is False it is a
             placeholder.
         mask: where there is a forecast.
         state: the panel's `State` of each asset at each date.
@@ -39,18 +40,24 @@ class Forecast:
     assets: tuple[str, ...]
     horizons: tuple[int, ...]
 
+    @property
+    def marginals(self) -> Distribution:
+        """The law of each asset, batch shape `[D, H, N]`."""
+        law = self.distribution
+        return law.marginals if isinstance(law, JointDistribution) else law
+
     def value_at_risk(self, level: float) -> Float64[Tensor, "D H N"]:
         """Positive loss not exceeded with probability `level`."""
-        return self._masked(value_at_risk(self.distribution, level))
+        return self._masked(value_at_risk(self.marginals, level))
 
     def expected_shortfall(self, level: float) -> Float64[Tensor, "D H N"]:
         """Positive mean loss beyond the value at risk at confidence `level`."""
-        return self._masked(expected_shortfall(self.distribution, level))
+        return self._masked(expected_shortfall(self.marginals, level))
 
     @cached_property
     def volatility(self) -> Float64[Tensor, "D H N"]:
         """Standard deviation of the return over the horizon (not annualised)."""
-        return self._masked(self.distribution.variance.sqrt())
+        return self._masked(self.marginals.variance.sqrt())
 
     def select(self, dates: slice) -> "Forecast":
         """The forecasts of some of the dates, by position."""
@@ -66,7 +73,7 @@ class Forecast:
     def pit(self, returns: Float[Tensor, "D H N"]) -> Float64[Tensor, "D H N"]:
         """Probability integral transforms of realised returns, uniform if the forecasts are right; NaN where none."""
         there = returns.isfinite()
-        value = self.distribution.cdf(torch.where(there, returns, 0.0).double())
+        value = self.marginals.cdf(torch.where(there, returns, 0.0).double())
         return torch.where(there, self._masked(value), torch.nan)
 
     def to_frame(self, levels: Iterable[float] = (0.95, 0.975, 0.99)) -> pd.DataFrame:
@@ -78,7 +85,7 @@ class Forecast:
         """
         D, H, N = len(self.dates), len(self.horizons), len(self.assets)
         shape = (D, H, N)
-        df = getattr(self.distribution, "df", None)
+        df = getattr(self.marginals, "df", None)
         df = torch.full(shape, torch.nan) if df is None else df.expand(shape)
         states = np.array([state.name for state in sorted(State)], dtype=object)
         common = {

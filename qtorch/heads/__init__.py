@@ -2,6 +2,7 @@
 
 from qtorch.heads.copula import CopulaHead
 from qtorch.heads.flow import FlowHead
+from qtorch.heads.joint import JointHead
 from qtorch.heads.skewed_student_t import SkewedStudentT
 
-__all__ = ["CopulaHead", "FlowHead", "SkewedStudentT"]
+__all__ = ["CopulaHead", "FlowHead", "JointHead", "SkewedStudentT"]

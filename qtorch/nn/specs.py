@@ -14,14 +14,16 @@ def describe(module: nn.Module) -> Spec:
     """The class path and constructor arguments of a module that keeps each argument in an attribute of its name.
 
     Raises:
-        TypeError: an argument is not kept, or is not made of str, int, float, bool, None, lists and dicts.
+        TypeError: an argument is not kept, or is not made of modules, str, int, float, bool, None, lists and dicts.
     """
     kind = type(module)
     arguments = {}
     for name in inspect.signature(kind).parameters:
         if not hasattr(module, name):
             raise TypeError(f"{kind.__name__} does not keep its argument {name!r} in an attribute of that name.")
-        arguments[name] = _plain(getattr(module, name), f"{kind.__name__}.{name}")
+        value = getattr(module, name)
+        nested = isinstance(value, nn.Module)
+        arguments[name] = describe(value) if nested else _plain(value, f"{kind.__name__}.{name}")
     return {"class_path": f"{kind.__module__}.{kind.__qualname__}", "init_args": arguments}
 
 
@@ -43,6 +45,9 @@ def build(spec: Spec, *, allow: Iterable[str] = (), **arguments: Any) -> nn.Modu
     for key, value in arguments.items():
         if _plain(given.setdefault(key, value), key) != _plain(value, key):
             raise ValueError(f"{path}: init_args give {key}={given[key]!r}, but the windows need {value!r}.")
+    for key, value in given.items():
+        if isinstance(value, dict) and "class_path" in value:
+            given[key] = build(value, allow=allow)
     return _call(path, kind, given)
 
 
