@@ -1,16 +1,19 @@
 """Scenarios of joint laws by randomised quasi-Monte-Carlo, given what is known or under stress, and odd nights."""
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Float64
 from torch import Tensor
+from torch.distributions import Distribution, Uniform
 
-from qtorch.distributions import JointDistribution, StudentTCopula
+from qtorch.distributions import JointDistribution, StudentTCopula, take
 from qtorch.distributions.checks import require
 from qtorch.distributions.coordinates import others, positions
 from qtorch.risk.measures.estimates import Estimate
+from qtorch.risk.scenarios import rolling_scenarios
 
 
 def quasi_random_scenarios(
@@ -53,6 +56,39 @@ def quasi_random_scenarios(
     shocks = torch.special.ndtri(torch.from_numpy(points[..., 1:])).to(device)
     with torch.no_grad():
         return joint.returns(copula.scores(shocks[..., :R], shocks[..., R:], mixing)).double()
+
+
+def portfolio_scenarios(
+    joint: JointDistribution, exposures: Float64[Tensor, "D N"], count: int, *, seed: int = 0
+) -> Float64[Tensor, "D S"]:
+    """A portfolio's quasi-random scenarios at many dates, by tables of the marginals' quantiles.
+
+    Args:
+        joint: of each date, batch shape `[D]`; its copula may be one for all.
+        exposures: of each date; 0 leaves an asset out.
+        count: S, a power of 2; every date has the same points.
+        seed: as of `quasi_random_scenarios`.
+
+    Returns:
+        Profits (losses negative) in the unit of the exposures; see `qtorch.risk.QuantileTable` for their error.
+
+    Raises:
+        ValueError: the count is not a power of 2.
+    """
+    copula: Any = joint.copula
+    zero = torch.zeros(joint.event_shape, dtype=torch.float64, device=copula.loadings.device)
+    uniform = Uniform(zero, zero + 1)
+
+    def of(one: Any, marginals: Distribution, held: Tensor) -> Tensor:
+        pit = quasi_random_scenarios(JointDistribution(uniform, one), count, randomisations=1, seed=seed)[0]
+        return rolling_scenarios(marginals, pit, torch.zeros(len(held), dtype=torch.int64), count, held)
+
+    with torch.no_grad():
+        marginals = joint.marginals.expand(torch.Size((*joint.batch_shape, *joint.event_shape)))
+        if not copula.batch_shape:
+            return of(copula, marginals, exposures)
+        days = range(len(exposures))
+        return torch.cat([of(take(copula, d), take(marginals, slice(d, d + 1)), exposures[d : d + 1]) for d in days])
 
 
 def randomised(statistic: Callable[[Tensor], Tensor], scenarios: Float64[Tensor, "M S ..."]) -> Estimate:
