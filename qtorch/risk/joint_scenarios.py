@@ -7,13 +7,15 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float, Float64
 from torch import Tensor
-from torch.distributions import Distribution, Uniform
+from torch.distributions import Uniform
 
 from qtorch.distributions import JointDistribution, StudentTCopula, take
 from qtorch.distributions.checks import require
 from qtorch.distributions.coordinates import others, positions
 from qtorch.risk.measures.estimates import Estimate
 from qtorch.risk.scenarios import rolling_scenarios
+
+_PIECE = 1 << 20  # transforms that are held at once
 
 
 def quasi_random_scenarios(
@@ -76,19 +78,19 @@ def portfolio_scenarios(
         ValueError: the count is not a power of 2.
     """
     copula: Any = joint.copula
-    zero = torch.zeros(joint.event_shape, dtype=torch.float64, device=copula.loadings.device)
-    uniform = Uniform(zero, zero + 1)
-
-    def of(one: Any, marginals: Distribution, held: Tensor) -> Tensor:
-        pit = quasi_random_scenarios(JointDistribution(uniform, one), count, randomisations=1, seed=seed)[0]
-        return rolling_scenarios(marginals, pit, torch.zeros(len(held), dtype=torch.int64), count, held)
-
+    D, N = exposures.shape
+    zero = torch.zeros(N, dtype=torch.float64, device=copula.loadings.device)
+    parts = []
     with torch.no_grad():
-        marginals = joint.marginals.expand(torch.Size((*joint.batch_shape, *joint.event_shape)))
-        if not copula.batch_shape:
-            return of(copula, marginals, exposures)
-        days = range(len(exposures))
-        return torch.cat([of(take(copula, d), take(marginals, slice(d, d + 1)), exposures[d : d + 1]) for d in days])
+        marginals = joint.marginals.expand(torch.Size((D, N)))
+        for days in torch.arange(D).split(max(1, _PIECE // (count * N)) if copula.batch_shape else max(1, D)):
+            own: Any = take(copula, days) if copula.batch_shape else copula
+            uniform = JointDistribution(Uniform(zero, zero + 1), own)
+            pit = quasi_random_scenarios(uniform, count, randomisations=1, seed=seed)[0].movedim(0, -2)
+            first = days - days[0] if copula.batch_shape else torch.zeros_like(days)
+            rows = pit.flatten(end_dim=-2)
+            parts.append(rolling_scenarios(take(marginals, days), rows, first * count, count, exposures[days]))
+    return torch.cat(parts)
 
 
 def randomised(statistic: Callable[[Tensor], Tensor], scenarios: Float64[Tensor, "M S ..."]) -> Estimate:
