@@ -11,6 +11,7 @@ from torch.distributions import Distribution
 from qtorch.distributions.affine import Affine
 from qtorch.distributions.empirical import Empirical
 from qtorch.distributions.exp_minus_one import ExpMinusOne
+from qtorch.distributions.joint import JointDistribution
 from qtorch.distributions.jump_student_t import JumpStudentT
 from qtorch.distributions.mixture import Mixture
 from qtorch.distributions.quantile_spline import QuantileSpline
@@ -156,7 +157,7 @@ def _kind(distribution: Distribution) -> tuple[Any, ...]:
 
 def _checked(distributions: Sequence[Distribution]) -> Sequence[Distribution]:
     kinds = {type(distribution).__name__ for distribution in distributions}
-    if "JointDistribution" in kinds:
+    if any(isinstance(distribution, JointDistribution) for distribution in distributions):
         raise ValueError("joint laws can't be joined or mixed: join their marginals, and put a copula on the result.")
     if len(kinds) != 1 or any(distribution.event_shape for distribution in distributions):
         raise ValueError(f"univariate laws of one class are joined, not {sorted(kinds)}.")

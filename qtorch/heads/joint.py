@@ -12,7 +12,9 @@ from qtorch.heads.copula import CopulaHead
 class JointHead(nn.Module):
     """Maps the hidden states of all assets at a row to their joint law at every horizon.
 
-    The horizons have marginals of their own and share one copula. For encoders in panel layout.
+    The horizons have marginals of their own and share one copula. For encoders in panel layout. It is trained as a
+    whole by the joint log score, or in two stages, marginals first: train a `Forecaster` with the univariate head,
+    freeze its encoder and head, and give both to a new one, in which the copula alone learns.
 
     Args:
         marginals: a univariate head, such as `SkewedStudentT` or `FlowHead`.
@@ -28,6 +30,18 @@ class JointHead(nn.Module):
         >>> law = head(torch.zeros(3, 4, 8))
         >>> law.batch_shape, law.event_shape
         (torch.Size([3, 2]), torch.Size([4]))
+
+        The second stage, of a head that a first one has trained; the encoder is frozen in the same way:
+
+        >>> trained = SkewedStudentT(8, [1, 5]).requires_grad_(False)
+        >>> second = JointHead(trained, CopulaHead(8, 2))
+        >>> {name.split(".")[0] for name, value in second.named_parameters() if value.requires_grad}
+        {'copula'}
+
+    References:
+        Joe and Xu (1996), The estimation method of inference functions for margins for multivariate models, University
+        of British Columbia, technical report 166; Ashok, Marcotte, Zantedeschi, Chapados and Drouin (2024), TACTiS-2:
+        better, faster, simpler attentional copulas for multivariate time series, ICLR, for the two stages.
     """
 
     marginals: Any
