@@ -40,7 +40,8 @@ class ModelConfig:
     Attributes:
         encoder: class_path and init_args of the encoder, whose layout decides that of the windows; null is the default
             forecaster's.
-        head: class_path and init_args of the head.
+        head: class_path and init_args of the head. Those of a `JointHead`, which needs an encoder in panel layout, are
+            marginals and copula, each with class_path and init_args.
         context: sessions that the model sees.
         horizons: in own sessions.
         features: the inputs, as of `qtorch.data.features.Features.to_dict`; null is the default forecaster's.

@@ -1,8 +1,9 @@
 """Forecasts: a distribution of returns with the dates, assets and horizons it is about."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -12,7 +13,8 @@ from torch import Tensor
 from torch.distributions import Distribution
 
 from qtorch.data.states import State
-from qtorch.distributions import take
+from qtorch.distributions import Empirical, GaussianCopula, JointDistribution, StudentTCopula, take
+from qtorch.risk.joint_scenarios import portfolio_scenarios, quasi_random_scenarios
 from qtorch.risk.measures import expected_shortfall, value_at_risk
 
 
@@ -23,8 +25,8 @@ class Forecast:
     Measures are float64 tensors `[D, H, N]` in decimals, NaN where there is no forecast.
 
     Attributes:
-        distribution: of simple returns over the horizon, batch shape `[D, H, N]`; where `mask` is False it is a
-            placeholder.
+        distribution: of simple returns over the horizon, batch shape `[D, H, N]`, or joint, batch shape `[D, H]` and
+            event shape `[N]`; where `mask` is False it is a placeholder.
         mask: where there is a forecast.
         state: the panel's `State` of each asset at each date.
         dates: as-of dates; a forecast knows its row of the panel and nothing later.
@@ -39,18 +41,24 @@ class Forecast:
     assets: tuple[str, ...]
     horizons: tuple[int, ...]
 
+    @property
+    def marginals(self) -> Distribution:
+        """The law of each asset, batch shape `[D, H, N]`."""
+        law = self.distribution
+        return law.marginals if isinstance(law, JointDistribution) else law
+
     def value_at_risk(self, level: float) -> Float64[Tensor, "D H N"]:
         """Positive loss not exceeded with probability `level`."""
-        return self._masked(value_at_risk(self.distribution, level))
+        return self._masked(value_at_risk(self.marginals, level))
 
     def expected_shortfall(self, level: float) -> Float64[Tensor, "D H N"]:
         """Positive mean loss beyond the value at risk at confidence `level`."""
-        return self._masked(expected_shortfall(self.distribution, level))
+        return self._masked(expected_shortfall(self.marginals, level))
 
     @cached_property
     def volatility(self) -> Float64[Tensor, "D H N"]:
         """Standard deviation of the return over the horizon (not annualised)."""
-        return self._masked(self.distribution.variance.sqrt())
+        return self._masked(self.marginals.variance.sqrt())
 
     def select(self, dates: slice) -> "Forecast":
         """The forecasts of some of the dates, by position."""
@@ -66,8 +74,97 @@ class Forecast:
     def pit(self, returns: Float[Tensor, "D H N"]) -> Float64[Tensor, "D H N"]:
         """Probability integral transforms of realised returns, uniform if the forecasts are right; NaN where none."""
         there = returns.isfinite()
-        value = self.distribution.cdf(torch.where(there, returns, 0.0).double())
+        value = self.marginals.cdf(torch.where(there, returns, 0.0).double())
         return torch.where(there, self._masked(value), torch.nan)
+
+    def with_copula(self, copula: GaussianCopula | StudentTCopula) -> "Forecast":
+        """The same marginals made joint, or their dependence replaced.
+
+        A copula that is fitted to transforms knows their dates: forecast dates after them alone.
+
+        Args:
+            copula: of the `N` assets, such as `qtorch.risk.fit_copula` of past transforms (`pit`); one for all, or with
+                a batch shape that broadcasts to `[D, H]`.
+
+        Raises:
+            ValueError: the copula is of other dates, horizons or assets.
+
+        Example:
+            >>> from qtorch.distributions import StudentT
+            >>> law = StudentT(torch.tensor(4.0), torch.zeros(1, 1, 2), torch.tensor([0.01, 0.02]))
+            >>> there = torch.ones(1, 2, dtype=torch.bool)
+            >>> dates = pd.DatetimeIndex(["2024-05-03"])
+            >>> forecast = Forecast(law, there, there.byte(), dates, ("AAPL", "JPM"), (1,))
+            >>> joint = forecast.with_copula(StudentTCopula(5.0, torch.full((2, 1), 0.7)))
+            >>> profit = joint.portfolio(torch.tensor([0.5, 0.5]))
+            >>> bool(value_at_risk(profit, 0.99) < forecast.value_at_risk(0.99).mean())
+            True
+        """
+        D, H = len(self.dates), len(self.horizons)
+        batch = tuple(copula.batch_shape)
+        if len(batch) > 2 or any(own not in (1, there) for own, there in zip(reversed(batch), (H, D), strict=False)):
+            raise ValueError(
+                f"the copula's batch shape {batch} does not broadcast to [{D}, {H}], the forecast's dates and horizons."
+            )
+        return replace(self, distribution=JointDistribution(self.marginals, copula))
+
+    def scenarios(
+        self, date: str | pd.Timestamp, horizon: int, count: int = 1024, seed: int = 0
+    ) -> Float64[Tensor, "S N"]:
+        """Quasi-random joint scenarios of simple returns, as of `qtorch.risk.quasi_random_scenarios`.
+
+        Args:
+            date: one of `dates`.
+            horizon: one of `horizons`, in sessions.
+            count: S, a power of 2.
+            seed: the same gives the same scenarios.
+
+        Returns:
+            NaN for assets without a forecast.
+
+        Raises:
+            ValueError: the law is not joint, or the date, horizon or count is not right.
+        """
+        joint, day = self._joint("scenarios"), pd.Timestamp(date)
+        if day not in self.dates:
+            raise ValueError(f"there is no forecast of {day:%Y-%m-%d}; the dates are {_span(self.dates)}.")
+        if horizon not in self.horizons:
+            raise ValueError(f"there is no forecast over {horizon} sessions; the horizons are {self.horizons}.")
+        d, h = int(self.dates.get_indexer(pd.DatetimeIndex([day]))[0]), self.horizons.index(horizon)
+        law: Any = take(joint, (d, h))
+        scenarios = quasi_random_scenarios(law, count, randomisations=1, seed=seed)[0]
+        return torch.where(self.mask[d], scenarios, torch.nan)
+
+    def portfolio(
+        self, weights: Float[Tensor, "N"] | Float[Tensor, "D N"], count: int = 1024, seed: int = 0
+    ) -> Empirical:
+        """The law of a portfolio's return at each date and horizon, from quasi-random scenarios of the joint law.
+
+        Args:
+            weights: of the assets, or exposures in any unit, which the law is then in; of all dates or of each.
+            count: scenarios, a power of 2.
+            seed: the same gives the same scenarios.
+
+        Returns:
+            Batch shape `[D, H]`, for `qtorch.risk.value_at_risk` and `expected_shortfall`.
+
+        Raises:
+            ValueError: the law is not joint, a weight is not finite, or an asset that is held has no forecast.
+        """
+        joint = self._joint("a portfolio's law")
+        D, N = self.mask.shape
+        if weights.shape not in ((N,), (D, N)) or not weights.isfinite().all():
+            raise ValueError(f"weights are [{N}] or [{D}, {N}] finite numbers, not {tuple(weights.shape)}: {weights}.")
+        held = weights.detach().to(self.mask.device).double().expand(D, N)
+        without = (held != 0) & ~self.mask
+        if without.any():
+            d, n = without.nonzero()[0].tolist()
+            raise ValueError(
+                f"{int(without.sum())} of the held positions have no forecast, the first {self.assets[n]} on "
+                f"{self.dates[d]:%Y-%m-%d}. Give weights of 0 there: weights may be [D, N]."
+            )
+        laws: list[Any] = [take(joint, (slice(None), h)) for h in range(len(self.horizons))]
+        return Empirical(torch.stack([portfolio_scenarios(law, held, count, seed=seed) for law in laws], dim=1))
 
     def to_frame(self, levels: Iterable[float] = (0.95, 0.975, 0.99)) -> pd.DataFrame:
         """A tidy frame, one row per date, asset, horizon and level, without the assets that have no forecast.
@@ -78,7 +175,7 @@ class Forecast:
         """
         D, H, N = len(self.dates), len(self.horizons), len(self.assets)
         shape = (D, H, N)
-        df = getattr(self.distribution, "df", None)
+        df = getattr(self.marginals, "df", None)
         df = torch.full(shape, torch.nan) if df is None else df.expand(shape)
         states = np.array([state.name for state in sorted(State)], dtype=object)
         common = {
@@ -109,12 +206,24 @@ class Forecast:
     def __repr__(self) -> str:
         horizons = ", ".join(map(str, self.horizons))
         return (
-            f"Forecast({len(self.dates)} dates {self.dates[0]:%Y-%m-%d}..{self.dates[-1]:%Y-%m-%d}, "
+            f"Forecast({len(self.dates)} dates {_span(self.dates)}, "
             f"{len(self.assets)} assets, horizons {horizons}; {int(self.mask.sum())} of {self.mask.numel()} forecast)"
         )
 
+    def _joint(self, wanted: str) -> JointDistribution:
+        if not isinstance(self.distribution, JointDistribution):
+            raise ValueError(
+                f"{wanted} needs a joint law, and this forecast has marginals alone. Give it a dependence, "
+                "forecast.with_copula(qtorch.risk.fit_copula(...)), or train a JointHead."
+            )
+        return self.distribution
+
     def _masked(self, value: Tensor) -> Float64[Tensor, "D H N"]:
         return torch.where(self.mask[:, None, :], value.double(), torch.nan)
+
+
+def _span(dates: pd.DatetimeIndex) -> str:
+    return f"{dates[0]:%Y-%m-%d}..{dates[-1]:%Y-%m-%d}"
 
 
 def _numpy(tensor: Tensor) -> np.ndarray:

@@ -11,6 +11,7 @@ from torch.distributions import Distribution
 from qtorch.distributions.affine import Affine
 from qtorch.distributions.empirical import Empirical
 from qtorch.distributions.exp_minus_one import ExpMinusOne
+from qtorch.distributions.joint import JointDistribution
 from qtorch.distributions.jump_student_t import JumpStudentT
 from qtorch.distributions.mixture import Mixture
 from qtorch.distributions.quantile_spline import QuantileSpline
@@ -38,7 +39,9 @@ def stack(distributions: Sequence[Distribution]) -> Distribution:
         >>> parts.batch_shape, Mixture(torch.tensor([0.5, 0.5]), parts).mean
         (torch.Size([3, 2]), tensor([0.5000, 0.5000, 0.5000]))
     """
-    if len({_kind(distribution) for distribution in distributions}) > 1:
+    if len({_kind(distribution) for distribution in distributions}) > 1 and not any(
+        distribution.event_shape for distribution in distributions
+    ):
         return Stacked(distributions)
     shape = _checked(distributions)[0].batch_shape
     if any(distribution.batch_shape != shape for distribution in distributions):
@@ -154,6 +157,8 @@ def _kind(distribution: Distribution) -> tuple[Any, ...]:
 
 def _checked(distributions: Sequence[Distribution]) -> Sequence[Distribution]:
     kinds = {type(distribution).__name__ for distribution in distributions}
+    if any(isinstance(distribution, JointDistribution) for distribution in distributions):
+        raise ValueError("joint laws can't be joined or mixed: join their marginals, and put a copula on the result.")
     if len(kinds) != 1 or any(distribution.event_shape for distribution in distributions):
         raise ValueError(f"univariate laws of one class are joined, not {sorted(kinds)}.")
     return distributions

@@ -10,6 +10,7 @@ from torch.distributions import Distribution, constraints
 from torch.types import _size
 
 from qtorch.distributions import coordinates
+from qtorch.distributions.affine import Affine
 from qtorch.distributions.conditioned import Conditioned
 from qtorch.distributions.copula_like import CopulaLike
 from qtorch.distributions.cumulative import icdf, ndtr
@@ -141,6 +142,18 @@ class JointDistribution(Distribution):
     def _there(self, value: Tensor, mask: Tensor | None) -> Bool[Tensor, "... N"]:
         coordinates.require_event(value, "value", self.event_shape[0])
         return coordinates.there(mask, self.event_shape[0], value.device)
+
+
+def rescaled(distribution: Distribution, scale: Tensor) -> Distribution:
+    """The law of scale times X: of each coordinate of a joint law, whose copula stays, or of a univariate law.
+
+    Args:
+        distribution: of X.
+        scale: positive; broadcasts against the batch shape, and the event's if the law is joint.
+    """
+    if isinstance(distribution, JointDistribution):
+        return JointDistribution(Affine(distribution.marginals, 0.0, scale), distribution.copula)
+    return Affine(distribution, 0.0, scale)
 
 
 @take.register

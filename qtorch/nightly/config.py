@@ -1,6 +1,7 @@
 """The configuration of the nightly job, as its YAML file names it."""
 
 from dataclasses import dataclass, field
+from typing import Literal
 
 from qtorch.configuration import ModelConfig, PricesConfig, TrainingConfig
 
@@ -44,12 +45,16 @@ class RiskConfig:
     Attributes:
         levels: confidences of value at risk and expected shortfall.
         backtest_sessions: sessions before tonight that the model is never trained on and is judged by.
-        scenario_sessions: past sessions whose transforms make a portfolio's scenarios.
+        scenario_sessions: past sessions whose transforms make a portfolio's scenarios, or the copula of these.
+        dependence: of a portfolio's assets: past, their past transforms themselves; or copula, a Student-t copula
+            fitted to them, with recent ones weighing more, and quasi-random scenarios of it. Where the model's head is
+            a `JointHead`, copula is the model's own.
     """
 
     levels: list[float] = field(default_factory=lambda: [0.95, 0.975, 0.99])
     backtest_sessions: int = 500
     scenario_sessions: int = 1000
+    dependence: Literal["past", "copula"] = "past"
 
 
 @dataclass
@@ -78,6 +83,8 @@ class NightlyConfig:
             raise ValueError(f"model.horizons must begin with 1, on which the backtest is made: {self.model.horizons}.")
         if not self.risk.levels or not all(0 < level < 1 for level in self.risk.levels):
             raise ValueError(f"risk.levels are confidences inside (0, 1), such as 0.99: {self.risk.levels}.")
+        if self.risk.dependence not in ("past", "copula"):
+            raise ValueError(f"risk.dependence is past or copula, not {self.risk.dependence!r}.")
         for name, value, least in (
             ("risk.backtest_sessions", self.risk.backtest_sessions, 2),
             ("risk.scenario_sessions", self.risk.scenario_sessions, 100),

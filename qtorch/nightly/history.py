@@ -2,23 +2,35 @@
 
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
-from jaxtyping import Float64
+from jaxtyping import Float64, Int64
 from torch import Tensor
 
 from qtorch.data import WindowSource
 from qtorch.data.windows import outcomes
-from qtorch.distributions import Empirical, take
+from qtorch.distributions import Empirical, JointDistribution, StudentTCopula, take
 from qtorch.forecast import Forecast
 from qtorch.models import HistoricalSimulation, RiskMetrics
 from qtorch.nightly.config import NightlyConfig
+from qtorch.nightly.dependence import fitted, refitted
 from qtorch.nightly.record import Record
-from qtorch.risk import complete, expected_shortfall, joint_scenarios, rolling_scenarios, value_at_risk
+from qtorch.risk import (
+    anomaly,
+    complete,
+    expected_shortfall,
+    joint_scenarios,
+    portfolio_scenarios,
+    quasi_random_scenarios,
+    rolling_scenarios,
+    value_at_risk,
+)
 from qtorch.training import Forecaster
 
+TONIGHT, PAST_DAYS = 1024, 2048  # quasi-random scenarios: of each of 8 randomisations, and of a day of the record
 MODEL, EWMA, HISTORICAL = "qtorch", "riskmetrics", "historical_simulation"
 
 
@@ -59,9 +71,26 @@ class History:
         self.forecast = model.forecast(self.panel, self.panel.dates[self.rows], source=source, **self._limits)
 
     @property
+    def own_copula(self) -> bool:
+        """Whether the model forecasts joint laws."""
+        return isinstance(self.forecast.distribution, JointDistribution)
+
+    @property
+    def by_copula(self) -> bool:
+        """Whether portfolios come from a copula, not from past transforms."""
+        return self.config.risk.dependence == "copula"
+
+    @cached_property
     def tonight(self) -> Forecast:
-        """The forecast of the last row."""
-        return self.forecast.select(slice(-1, None))
+        """The forecast of the last row; joint where portfolios come from a copula."""
+        forecast = self.forecast.select(slice(-1, None))
+        if not self.by_copula or self.own_copula:
+            return forecast
+        past = self.transforms[-self.config.risk.scenario_sessions :]
+        copulas = [fitted(past[:, h]) for h in range(past.shape[1])]
+        return forecast.with_copula(
+            StudentTCopula(torch.stack([c.df for c in copulas]), torch.stack([c.loadings for c in copulas]))
+        )
 
     @cached_property
     def returns(self) -> Float64[Tensor, "T N"]:
@@ -97,26 +126,26 @@ class History:
         """The dates of the records' returns."""
         return self.panel.dates[self.rows[self.backtest] + 1]
 
-    def scenarios(self, horizon: int) -> Float64[Tensor, "S N"]:
-        """Joint scenarios of tonight's returns over a horizon, by its position."""
+    def scenarios(self, horizon: int) -> Float64[Tensor, "M S N"]:
+        """Joint scenarios of tonight's returns over a horizon, by its position: of several randomisations of a copula.
+
+        Past transforms are one set.
+        """
+        if self.by_copula:
+            joint: Any = take(self.tonight.distribution, (0, horizon))
+            return quasi_random_scenarios(joint, TONIGHT, seed=self.config.training.seed)
         pit = self.transforms[-self.config.risk.scenario_sessions :, horizon]
         pit = pit[pit.isfinite().any(1)]
         generator = torch.Generator().manual_seed(self.config.training.seed)
-        return joint_scenarios(take(self.tonight.distribution, (0, horizon)), complete(pit, generator))
+        return joint_scenarios(take(self.tonight.marginals, (0, horizon)), complete(pit, generator)).unsqueeze(0)
 
     def portfolio(self, exposures: Float64[Tensor, " N"]) -> PortfolioRecord:
         """The record of tonight's exposures on each day of the backtest, its scenarios made from the days before it."""
-        start, stop = self.backtest.start, self.backtest.stop
-        window = min(self.config.risk.scenario_sessions, start)
-        pit = self.transforms[:, 0]
-        generator = torch.Generator().manual_seed(self.config.training.seed + 1)
-        filled = complete(pit, generator, fit=pit[:start])
-        days = torch.arange(start, stop)
+        days = torch.arange(self.backtest.start, self.backtest.stop)
         held = torch.where(self.returns[days].isfinite() & self.forecast.mask[days], exposures, 0.0)
         traded = held.abs().sum(1) > 0
         days, held = days[traded], held[traded]
-        marginals = take(self.forecast.distribution, (days, 0))
-        fan = Empirical(rolling_scenarios(marginals, filled, days - window, window, held))
+        fan = Empirical(self._from_copulas(days, held) if self.by_copula else self._from_past(days, held))
         levels = self.config.risk.levels
         record = Record(
             (held * self.returns[days].nan_to_num()).sum(1, keepdim=True),
@@ -124,3 +153,44 @@ class History:
             {level: expected_shortfall(fan, level)[:, None] for level in levels},
         )
         return PortfolioRecord(record, fan, self.panel.dates[self.rows[days.numpy()] + 1])
+
+    def oddness(self) -> float:
+        """The probability of a joint density as low as that of tonight's returns under the forecast of the row before.
+
+        See `qtorch.risk.anomaly`; NaN where no asset has both. The copula is that of the record.
+        """
+        day = self.backtest.stop - 1
+        joint: Any = take(self._joint_laws[-1][1], slice(-1, None))
+        returns, mask = self.returns[day:], self.forecast.mask[day : day + 1]
+        return anomaly(joint, returns, mask, seed=self.config.training.seed).item()
+
+    @cached_property
+    def _joint_laws(self) -> list[tuple[Tensor, JointDistribution]]:
+        """Days of the backtest, by their position in `rows`, and their joint laws of the next session's returns."""
+        days = torch.arange(self.backtest.start, self.backtest.stop)
+        if self.own_copula:
+            law: Any = take(self.forecast.distribution, (days, 0))
+            return [(days, law)]
+        blocks = refitted(self.transforms[:, 0], days.tolist(), self.config.risk.scenario_sessions)
+        marginals = self.forecast.marginals
+        return [
+            (torch.tensor(block), JointDistribution(take(marginals, (torch.tensor(block), 0)), copula))
+            for block, copula in blocks
+        ]
+
+    def _from_copulas(self, days: Int64[Tensor, " D"], held: Float64[Tensor, "D N"]) -> Float64[Tensor, "D S"]:
+        """Profits of exposures on days of the backtest under the joint laws."""
+        parts, seed = [], self.config.training.seed + 1
+        for block, law in self._joint_laws:
+            some: Any = take(law, torch.isin(block, days))
+            parts.append(portfolio_scenarios(some, held[torch.isin(days, block)], PAST_DAYS, seed=seed))
+        return torch.cat(parts)
+
+    def _from_past(self, days: Int64[Tensor, " D"], held: Float64[Tensor, "D N"]) -> Float64[Tensor, "D S"]:
+        """The same from the past transforms themselves, holes filled."""
+        start = self.backtest.start
+        window = min(self.config.risk.scenario_sessions, start)
+        pit = self.transforms[:, 0]
+        generator = torch.Generator().manual_seed(self.config.training.seed + 1)
+        filled = complete(pit, generator, fit=pit[:start])
+        return rolling_scenarios(take(self.forecast.marginals, (days, 0)), filled, days - window, window, held)

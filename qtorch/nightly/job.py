@@ -15,6 +15,7 @@ from qtorch.data import WindowSource
 from qtorch.deploy.bundle import versions
 from qtorch.nightly import gates, tables
 from qtorch.nightly.config import NightlyConfig
+from qtorch.nightly.facts import dependence_facts
 from qtorch.nightly.history import MODEL, History
 from qtorch.nightly.models import model_for
 from qtorch.nightly.outcome import ExitCode
@@ -104,6 +105,7 @@ def run(
             by_column = [exposures.get(asset, 0.0) for asset in panel.assets]
             held = history.portfolio(torch.tensor(by_column, dtype=torch.float64))
             backtests.append(held.record.table([tables.PORTFOLIO], MODEL))
+    dependence = dependence_facts(history, portfolio)
     backtest = pd.concat(backtests, ignore_index=True)
     backtest = backtest[backtest["observations"] > 0].reset_index(drop=True)
 
@@ -131,6 +133,7 @@ def run(
                 records,
                 held,
                 about,
+                dependence,
             )
             write_report(night, folder / "report.html")
         manifest = {
@@ -142,6 +145,7 @@ def run(
             "data_sha256": gates.file_hash(config.data.path),
             "positions_sha256": None if config.positions is None else gates.file_hash(config.positions),
             "model": about,
+            "dependence": dependence,
             "config": plain(config),
             "findings": {str(kind): int(n) for kind, n in panel.findings["kind"].value_counts().items()},
             "versions": versions(),

@@ -55,6 +55,7 @@ class Night:
         records: by model.
         held: the portfolio's record, None without positions.
         model: what is known about the model.
+        dependence: of the portfolio's assets, as of `qtorch.nightly.facts.dependence_facts`.
     """
 
     date: pd.Timestamp
@@ -69,6 +70,7 @@ class Night:
     records: dict[str, Record]
     held: PortfolioRecord | None
     model: dict[str, Any]
+    dependence: dict[str, Any]
 
 
 def write_report(night: Night, path: Path) -> None:
@@ -93,6 +95,7 @@ def _content(night: Night) -> dict[str, Any]:
         "unit": night.unit,
         "config": night.config,
         "model": night.model,
+        "dependence": night.dependence,
         "headline": _headline(night),
         "portfolio_fan": None if night.held is None else _responsive(lambda w: _portfolio_figure(night, w)),
         "contributions": _contributions(night),
@@ -130,6 +133,11 @@ def _headline(night: Night) -> dict[str, Any] | None:
                 ("Value at risk", "value_at_risk", top),
                 ("Expected shortfall", "expected_shortfall", middle),
             )
+        ],
+        "errors": [
+            {"horizon": horizon, "level": top, "error": whole.loc[(horizon, top), "value_at_risk_error"]}
+            for horizon in night.config.model.horizons
+            if night.history.by_copula
         ],
         "exposure": whole["exposure"].iloc[0],
         "status": whole["status"].iloc[0],
@@ -267,7 +275,7 @@ def _asset_fans(night: Night, most: int = 6) -> list[dict[str, Any]]:
         there = torch.arange(len(there))[there][-SHOWN_DAYS:]
         if not len(there):
             continue
-        marginals = take(forecast.distribution, (there, 0, n))
+        marginals = take(forecast.marginals, (there, 0, n))
         quantiles = torch.stack([marginals.icdf(torch.tensor(p, dtype=torch.float64)) for p in PROBABILITIES], dim=-1)
         figure = Figure(figsize=(NARROW, 2.3))
         ax = figure.subplots()

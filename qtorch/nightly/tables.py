@@ -1,6 +1,7 @@
 """The tables that a night writes."""
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -11,11 +12,12 @@ from jaxtyping import Bool, Float64
 from torch import Tensor
 from torch.distributions import Distribution
 
-from qtorch.distributions import take
+from qtorch.distributions import Empirical, take
 from qtorch.nightly.history import History
-from qtorch.risk import expected_shortfall, portfolio_risk, value_at_risk
+from qtorch.risk import expected_shortfall, portfolio_risk, randomised, value_at_risk
 
 PORTFOLIO = "PORTFOLIO"
+ERRORS = ["value_at_risk_error", "expected_shortfall_error"]
 
 
 def forecast_table(history: History, states: pd.DataFrame, levels: Sequence[float]) -> pd.DataFrame:
@@ -32,7 +34,8 @@ def portfolio_table(history: History, exposures: pd.Series, unit: str, states: p
     """Tonight's risk of the portfolio and its contributions by asset, per horizon and level.
 
     The row PORTFOLIO holds the whole; a position's own row holds its stand-alone risk and its Euler contributions,
-    which sum to the portfolio's. Positions without a forecast are left out of the whole, whose status names them.
+    which sum to the portfolio's. Positions without a forecast are left out of the whole, whose status names them. Where
+    the scenarios are a copula's, the whole has standard errors, from independent randomisations of them.
     """
     tonight, assets = history.tonight, list(exposures.index)
     column = [tonight.assets.index(asset) for asset in assets]
@@ -43,11 +46,13 @@ def portfolio_table(history: History, exposures: pd.Series, unit: str, states: p
     status = "ok" if without.empty else "without " + ", ".join(without)
     parts = []
     for h, horizon in enumerate(tonight.horizons):
-        scenarios = history.scenarios(h)[:, column]
+        scenarios = history.scenarios(h)[..., column]
         for level in history.config.risk.levels:
-            risk = portfolio_risk(scenarios, held, level)
+            risk = portfolio_risk(scenarios.flatten(0, 1), held, level)
             var, es = risk.value_at_risk.item(), risk.expected_shortfall.item()
-            alone = _stand_alone(take(tonight.distribution, (0, h, column)), exposure, there, level)
+            alone = _stand_alone(take(tonight.marginals, (0, h, column)), exposure, there, level)
+            errors = _errors(scenarios @ held, level)
+            nothing = [math.nan] * len(assets)
             rows = {
                 "horizon": horizon,
                 "level": level,
@@ -58,6 +63,8 @@ def portfolio_table(history: History, exposures: pd.Series, unit: str, states: p
                 "expected_shortfall": [es, *alone[1].tolist()],
                 "component_value_at_risk": [var, *risk.component_value_at_risk.tolist()],
                 "component_expected_shortfall": [es, *risk.component_expected_shortfall.tolist()],
+                ERRORS[0]: [errors[0], *nothing],
+                ERRORS[1]: [errors[1], *nothing],
                 "status": [status, *states.loc[assets, "status"]],
             }
             parts.append(pd.DataFrame(rows))
@@ -67,12 +74,25 @@ def portfolio_table(history: History, exposures: pd.Series, unit: str, states: p
 def no_portfolio() -> pd.DataFrame:
     """The portfolio table of a night without positions."""
     columns = ["horizon", "level", "asset", "exposure", "unit", "value_at_risk", "expected_shortfall"]
-    return pd.DataFrame(columns=[*columns, "component_value_at_risk", "component_expected_shortfall", "status"])
+    return pd.DataFrame(
+        columns=[*columns, "component_value_at_risk", "component_expected_shortfall", *ERRORS, "status"]
+    )
 
 
 def write_table(frame: pd.DataFrame, path: Path) -> None:
     """Writes a table; the same rows give the same bytes."""
     pq.write_table(pa.Table.from_pandas(frame, preserve_index=False), path, compression="zstd")
+
+
+def _errors(profits: Float64[Tensor, "M S"], level: float) -> list[float]:
+    """Standard errors of value at risk and expected shortfall; NaN of one set of scenarios."""
+    if len(profits) == 1:
+        return [math.nan, math.nan]
+
+    def of(measure: Callable[[Distribution, float], Tensor]) -> float:
+        return randomised(lambda x: measure(Empirical(x), level), profits).standard_error.item()
+
+    return [of(value_at_risk), of(expected_shortfall)]
 
 
 def _stand_alone(

@@ -14,14 +14,16 @@ def describe(module: nn.Module) -> Spec:
     """The class path and constructor arguments of a module that keeps each argument in an attribute of its name.
 
     Raises:
-        TypeError: an argument is not kept, or is not made of str, int, float, bool, None, lists and dicts.
+        TypeError: an argument is not kept, or is not made of modules, str, int, float, bool, None, lists and dicts.
     """
     kind = type(module)
     arguments = {}
     for name in inspect.signature(kind).parameters:
         if not hasattr(module, name):
             raise TypeError(f"{kind.__name__} does not keep its argument {name!r} in an attribute of that name.")
-        arguments[name] = _plain(getattr(module, name), f"{kind.__name__}.{name}")
+        value = getattr(module, name)
+        nested = isinstance(value, nn.Module)
+        arguments[name] = describe(value) if nested else _plain(value, f"{kind.__name__}.{name}")
     return {"class_path": f"{kind.__module__}.{kind.__qualname__}", "init_args": arguments}
 
 
@@ -31,16 +33,24 @@ def build(spec: Spec, *, allow: Iterable[str] = (), **arguments: Any) -> nn.Modu
     Args:
         spec: as of `describe`, or as written in a configuration.
         allow: further packages whose classes may be named, such as ``"mydesk.models"``.
-        **arguments: given beside `init_args`, which may not repeat them with another value.
+        **arguments: given beside `init_args`, which may not repeat them with another value. They go to the module and
+            to those that its `init_args` describe in the same way, as far as these take them.
 
     Raises:
         ValueError: the class is not allowed, does not exist or is no module, or its arguments do not fit.
     """
-    path, kind = _named(spec, allow, "a model needs a class_path such as qtorch.models.Transformer")
-    if not (isinstance(kind, type) and issubclass(kind, nn.Module)):
-        raise ValueError(f"class_path {path!r} is not a torch.nn.Module.")
+    path, kind = _module(spec, allow)
     given = dict(spec.get("init_args") or {})
+    theirs: set[str] = set()
+    for key, part in given.items():
+        if isinstance(part, dict) and "class_path" in part:
+            takes = inspect.signature(_module(part, allow)[1]).parameters
+            inner = {name: value for name, value in arguments.items() if name in takes}
+            theirs |= inner.keys()
+            given[key] = build(part, allow=allow, **inner)
     for key, value in arguments.items():
+        if key in theirs and key not in inspect.signature(kind).parameters:
+            continue
         if _plain(given.setdefault(key, value), key) != _plain(value, key):
             raise ValueError(f"{path}: init_args give {key}={given[key]!r}, but the windows need {value!r}.")
     return _call(path, kind, given)
@@ -64,6 +74,13 @@ def construct(what: Spec, *, allow: Iterable[str] = (), **arguments: Any) -> Any
     if twice := given.keys() & arguments.keys():
         raise ValueError(f"{path}: init_args give {', '.join(sorted(twice))}, which the job gives itself.")
     return _call(path, kind, given | arguments)
+
+
+def _module(spec: Spec, allow: Iterable[str]) -> tuple[str, type[nn.Module]]:
+    path, kind = _named(spec, allow, "a model needs a class_path such as qtorch.models.Transformer")
+    if not (isinstance(kind, type) and issubclass(kind, nn.Module)):
+        raise ValueError(f"class_path {path!r} is not a torch.nn.Module.")
+    return path, kind
 
 
 def _named(spec: Spec, allow: Iterable[str], needed: str) -> tuple[str, Any]:

@@ -3,7 +3,14 @@
 from qtorch.risk import backtests
 from qtorch.risk.backtests import christoffersen, kupiec, traffic_light
 from qtorch.risk.copula_fitting import fit_copula
-from qtorch.risk.joint_scenarios import anomaly, conditional_scenarios, quasi_random_scenarios, randomised, stress
+from qtorch.risk.joint_scenarios import (
+    anomaly,
+    conditional_scenarios,
+    portfolio_scenarios,
+    quasi_random_scenarios,
+    randomised,
+    stress,
+)
 from qtorch.risk.measures import (
     LIQUIDITY_HORIZONS,
     Estimate,
@@ -94,6 +101,7 @@ __all__ = [
     "log_score",
     "pinball",
     "portfolio_risk",
+    "portfolio_scenarios",
     "qlike",
     "quantile_weighted_crps",
     "quasi_random_scenarios",

@@ -1,17 +1,22 @@
 """Scenarios of joint laws by randomised quasi-Monte-Carlo, given what is known or under stress, and odd nights."""
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Float64
 from torch import Tensor
+from torch.distributions import Uniform
 
-from qtorch.distributions import JointDistribution, StudentTCopula
+from qtorch.distributions import JointDistribution, StudentTCopula, take
 from qtorch.distributions.checks import require
 from qtorch.distributions.coordinates import others, positions
 from qtorch.distributions.copulas import Copula
 from qtorch.risk.measures.estimates import Estimate
+from qtorch.risk.scenarios import rolling_scenarios
+
+_PIECE = 1 << 20  # transforms that are held at once
 
 
 def quasi_random_scenarios(
@@ -55,6 +60,39 @@ def quasi_random_scenarios(
     shocks = torch.special.ndtri(torch.from_numpy(points[..., 1:])).to(device)
     with torch.no_grad():
         return joint.returns(copula.scores(shocks[..., :R], shocks[..., R:], mixing)).double()
+
+
+def portfolio_scenarios(
+    joint: JointDistribution, exposures: Float64[Tensor, "D N"], count: int, *, seed: int = 0
+) -> Float64[Tensor, "D S"]:
+    """A portfolio's quasi-random scenarios at many dates, by tables of the marginals' quantiles.
+
+    Args:
+        joint: of each date, batch shape `[D]`; its copula may be one for all.
+        exposures: of each date; 0 leaves an asset out.
+        count: S, a power of 2; every date has the same points.
+        seed: as of `quasi_random_scenarios`.
+
+    Returns:
+        Profits (losses negative) in the unit of the exposures; see `qtorch.risk.QuantileTable` for their error.
+
+    Raises:
+        ValueError: the count is not a power of 2.
+    """
+    copula: Any = joint.copula
+    D, N = exposures.shape
+    zero = torch.zeros(N, dtype=torch.float64, device=copula.loadings.device)
+    parts = []
+    with torch.no_grad():
+        marginals = joint.marginals.expand(torch.Size((D, N)))
+        for days in torch.arange(D).split(max(1, _PIECE // (count * N)) if copula.batch_shape else max(1, D)):
+            own: Any = take(copula, days) if copula.batch_shape else copula
+            uniform = JointDistribution(Uniform(zero, zero + 1), own)
+            pit = quasi_random_scenarios(uniform, count, randomisations=1, seed=seed)[0].movedim(0, -2)
+            first = days - days[0] if copula.batch_shape else torch.zeros_like(days)
+            rows = pit.flatten(end_dim=-2)
+            parts.append(rolling_scenarios(take(marginals, days), rows, first * count, count, exposures[days]))
+    return torch.cat(parts)
 
 
 def randomised(statistic: Callable[[Tensor], Tensor], scenarios: Float64[Tensor, "M S ..."]) -> Estimate:

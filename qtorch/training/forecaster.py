@@ -16,8 +16,10 @@ from qtorch.data.panel import Panel
 from qtorch.data.panel_windows import PanelWindowSource
 from qtorch.data.sampling import Source
 from qtorch.data.window import Window, WindowSpec
-from qtorch.distributions import Affine
+from qtorch.distributions import JointDistribution
+from qtorch.distributions.joint import rescaled
 from qtorch.forecast import Forecast
+from qtorch.heads import JointHead
 from qtorch.training.forecasting import forecast
 from qtorch.training.network import Network
 from qtorch.training.objectives import LogScore, Objective
@@ -69,6 +71,11 @@ class Forecaster(lightning.LightningModule):
                 raise ValueError(f"the {name} are {has}, but the windows have {needs}. Make both from one WindowSpec.")
         if self.network.layout not in ("asset", "panel"):
             raise ValueError(f"an encoder's layout is asset or panel, not {self.network.layout!r}.")
+        if isinstance(head, JointHead) and self.network.layout != "panel":
+            raise ValueError(
+                f"a JointHead needs an encoder in panel layout, but {type(encoder).__name__} sees one asset at a time. "
+                "Give one such as PanelTransformer."
+            )
         if learning_rate is not None and schedule is not None:
             raise ValueError("the schedule has a learning rate of its own. Give one of schedule and learning_rate.")
         default = Schedule() if learning_rate is None else Schedule(learning_rate)
@@ -101,9 +108,9 @@ class Forecaster(lightning.LightningModule):
                 "every position. Give DataModule(..., every_position=False)."
             )
 
-    def forward(self, window: Window) -> Affine:
-        """The distribution of simple returns, with the window's target's shape for a batch shape."""
-        return Affine(self._standardised(window), 0.0, window.scale.unsqueeze(self._horizon_axis))
+    def forward(self, window: Window) -> Distribution:
+        """The distribution of simple returns, with the window's target's shape for batch and event shapes."""
+        return rescaled(self._standardised(window), window.scale.unsqueeze(self._horizon_axis))
 
     def losses(self, window: Window, objective: Objective | None = None) -> tuple[dict[str, Tensor], Tensor]:
         """An objective (`loss`) and every score in it for each target, and the targets' weights.
@@ -114,7 +121,8 @@ class Forecaster(lightning.LightningModule):
 
         Returns:
             Losses by name and weights, all of the shape of the window's target. Losses are 0 where a target is masked;
-            so are weights, which are one over the horizon elsewhere.
+            so are weights, which are one over the horizon elsewhere. Of a joint law both are without the assets' axis:
+            losses per observed asset, and weights of their number over the horizon.
         """
         objective = self.objective if objective is None else objective
         distribution = self._standardised(window)
@@ -126,8 +134,11 @@ class Forecaster(lightning.LightningModule):
             }
         loss = torch.stack([weight * value for weight, value in scores.values()]).sum(0)
         horizons = torch.tensor(self.spec.horizons, dtype=torch.float32, device=outcomes.device)
-        horizons = horizons if self._horizon_axis == -1 else horizons.unsqueeze(-1)
-        return {"loss": loss} | {name: value for name, (_, value) in scores.items()}, window.target_mask / horizons
+        if isinstance(distribution, JointDistribution):
+            weight = window.target_mask.sum(-1) / horizons
+        else:
+            weight = window.target_mask / (horizons if self._horizon_axis == -1 else horizons.unsqueeze(-1))
+        return {"loss": loss} | {name: value for name, (_, value) in scores.items()}, weight
 
     def mean_loss(self, window: Window) -> Float[Tensor, ""]:
         """The weighted mean of the objective over the window's observed targets."""
@@ -226,6 +237,8 @@ class Forecaster(lightning.LightningModule):
         bad = ~torch.isfinite(loss)
         if not bad.any():
             return
+        if bad.ndim < window.target_mask.ndim:  # of a joint law: any observed asset may be the cause
+            bad = bad.unsqueeze(-1) & window.target_mask
         if self.network.layout == "panel":
             columns = bad.flatten(end_dim=-2).any(0).nonzero().flatten()
         else:

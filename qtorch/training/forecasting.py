@@ -14,8 +14,9 @@ from qtorch.data.panel_windows import PanelWindowSource
 from qtorch.data.sampling import Source
 from qtorch.data.window import WindowSpec
 from qtorch.data.windows import WindowSource
-from qtorch.distributions import Affine
+from qtorch.distributions.joint import rescaled
 from qtorch.forecast import Forecast
+from qtorch.heads import JointHead
 from qtorch.training.network import Network
 
 Dates = Iterable[str | pd.Timestamp] | str | pd.Timestamp
@@ -70,7 +71,13 @@ def forecast(
         dense[valid] = values
         spread.append(dense.movedim(2, 1))
     *parameters, scale = spread
-    distribution = Affine(network.head.distribution(*parameters), 0.0, scale.expand(D, len(spec.horizons), N))
+    if isinstance(network.head, JointHead):
+        # Assets come from rows of their own; the newest knows most of the market, and its df is the date's.
+        row = torch.full((D, N), -1, dtype=torch.int64, device=valid.device)
+        row[valid] = own.places(entries[valid])[0].long().to(valid.device)
+        df, newest = parameters[0], row.argmax(1)[:, None, None].expand(D, len(spec.horizons), N)
+        parameters[0] = df.gather(2, newest.to(df.device))
+    distribution = rescaled(network.head.distribution(*parameters), scale.expand(D, len(spec.horizons), N))
     at = torch.as_tensor(rows, device=panel.state.device)
     return Forecast(distribution, valid, panel.state[at], dates, panel.assets, spec.horizons)
 

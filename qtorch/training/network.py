@@ -6,6 +6,7 @@ import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 
+from qtorch.heads.joint import JointHead
 from qtorch.nn import windows_of
 
 
@@ -46,7 +47,7 @@ class Network(nn.Module):
             `[B, H, ...]`, with C after B if from every position, and N before H in panel layout.
         """
         hidden = self.encoder(inputs, mask)
-        return self._of(hidden if every_position else hidden[:, -1])
+        return self._of(*((hidden, mask) if every_position else (hidden[:, -1], mask[:, -1])))
 
     def last_of(
         self, inputs: Float[Tensor, "Q F"], mask: Bool[Tensor, " Q"], place: Int64[Tensor, " K"], context: int
@@ -64,9 +65,10 @@ class Network(nn.Module):
             return self._of(last_of(inputs, mask, place, context))
         return self(windows_of(inputs, place, context), windows_of(mask, place, context))
 
-    def _of(self, hidden: Tensor) -> tuple[Tensor, ...]:
+    def _of(self, hidden: Tensor, mask: Tensor | None = None) -> tuple[Tensor, ...]:
+        given = (mask,) if isinstance(self.head, JointHead) else ()  # a joint head asks who is there
         if torch.is_autocast_enabled(hidden.device.type):
             # Degrees of freedom and volatilities of 8 bits would make steps of half a per cent in every forecast.
             with torch.autocast(hidden.device.type, enabled=False):
-                return self.head.parameters_of(hidden.float())
-        return self.head.parameters_of(hidden)
+                return self.head.parameters_of(hidden.float(), *given)
+        return self.head.parameters_of(hidden, *given)

@@ -9,7 +9,7 @@ from jaxtyping import Float64
 from torch import Tensor
 from torch.distributions import Distribution
 
-from qtorch.distributions import tail_mean
+from qtorch.distributions import JointDistribution, tail_mean
 from qtorch.distributions.checks import require
 from qtorch.risk.measures.tail import checked_level
 from qtorch.risk.scores import crps, fz0, log_score, pinball
@@ -34,13 +34,21 @@ class Objective(ABC):
             mask: `[...]`, which outcomes count.
 
         Returns:
-            Losses `[...]`; 0 outside the mask, NaN where the forecast is.
+            Losses `[...]`; 0 outside the mask, NaN where the forecast is. Of a joint law of event `[N]` they are per
+            observed asset, `[...]` without N: minus the joint log density of the observed over their number, and the
+            mean over them of other scores, of the marginals.
         """
+        if isinstance(distribution, JointDistribution):
+            return self._joint_losses(distribution, outcomes, mask)
         return torch.where(mask, self._losses(distribution, outcomes, mask), 0.0)
 
     @abstractmethod
     def _losses(self, distribution: Distribution, outcomes: Tensor, mask: Tensor) -> Tensor:
         """The same, with anything outside the mask."""
+
+    def _joint_losses(self, joint: JointDistribution, outcomes: Tensor, mask: Tensor) -> Tensor:
+        """Of a joint law: the mean over the observed assets, 0 where there is none."""
+        return self(joint.marginals, outcomes, mask).sum(-1) / mask.sum(-1).clamp(min=1)
 
     @property
     def terms(self) -> tuple[tuple[float, "Objective"], ...]:
@@ -63,6 +71,9 @@ class LogScore(Objective):
 
     def _losses(self, distribution: Distribution, outcomes: Tensor, mask: Tensor) -> Tensor:
         return log_score(distribution, outcomes, mask)
+
+    def _joint_losses(self, joint: JointDistribution, outcomes: Tensor, mask: Tensor) -> Tensor:
+        return -joint.log_prob(outcomes, mask) / mask.sum(-1).clamp(min=1)
 
 
 @dataclass(frozen=True)
@@ -169,6 +180,9 @@ class Mix(Objective):
     def _losses(self, distribution: Distribution, outcomes: Tensor, mask: Tensor) -> Tensor:
         losses = [weight * score(distribution, outcomes, mask) for weight, score in self.terms]
         return torch.stack(losses).sum(0)
+
+    def _joint_losses(self, joint: JointDistribution, outcomes: Tensor, mask: Tensor) -> Tensor:
+        return self._losses(joint, outcomes, mask)
 
 
 def _levels(levels: Sequence[float]) -> tuple[float, ...]:

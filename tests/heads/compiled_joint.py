@@ -1,47 +1,43 @@
-"""Compiles the densities of the joint heads without a graph break, held against eager mode, and exports one.
+"""Compiles a joint head without a graph break, under autocast too, and holds it against eager mode.
 
 A process of its own, because compiled code can't contain the run-time check of annotations that the test suite switches
 on.
 
-Usage: python -m tests.heads.compiled_joint
+Usage: python -m tests.heads.compiled_joint NAME
 """
 
+import sys
+
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from qtorch.heads import AttentionalCopulaHead, CouplingFlowHead
-
-
-class Density(nn.Module):
-    """The log density of a head's law."""
-
-    def __init__(self, head: nn.Module) -> None:
-        super().__init__()
-        self.head = head
-
-    def forward(self, hidden: Tensor, x: Tensor, mask: Tensor) -> Tensor:
-        return self.head(hidden, mask).log_prob(x, mask)
+from qtorch import heads
+from qtorch.training.network import Network
+from tests.training.runs import Across
 
 
 def main() -> None:
     torch.manual_seed(0)
-    hidden, x, mask = torch.randn(5, 6, 4), torch.rand(5, 6), torch.rand(5, 6) > 0.3
-    for head in (AttentionalCopulaHead(4, width=8, heads=2), CouplingFlowHead(4, width=8, heads=2)):
-        for value in head.parameters():
-            nn.init.normal_(value, std=0.3)
-        density, results = Density(head).eval(), []
-        for function in (density, torch.compile(density, backend="eager", fullgraph=True)):
-            value = function(hidden, x, mask)
-            results.append(
-                [value.detach(), *torch.autograd.grad(value.sum(), list(head.parameters()), allow_unused=True)]
-            )
-        for one, other in zip(*results, strict=True):
-            torch.testing.assert_close(one, other)
-    batch = {0: torch.export.Dim("batch", min=2)}
-    with torch.no_grad():
-        program = torch.export.export(density, (hidden, x, mask), dynamic_shapes=(batch,) * 3).module()
-        more = torch.randn(9, 6, 4), torch.rand(9, 6), torch.rand(9, 6) > 0.3
-        torch.testing.assert_close(program(*more), density(*more))
+    marginals = getattr(heads, sys.argv[1])(8, (1, 5))
+    head = heads.JointHead(marginals, heads.CopulaHead(8, 2))
+    for layer in (marginals.project, head.copula.project, head.copula.tails):
+        torch.nn.init.normal_(layer.weight, std=0.3)
+    network = Network(Across(3), head).eval()
+    inputs, mask, x = torch.randn(5, 6, 4, 3), torch.rand(5, 6, 4) < 0.8, torch.randn(5, 2, 4)
+    there = torch.rand(5, 2, 4) < 0.8
+
+    def functions(inputs: Tensor) -> tuple[Tensor, ...]:
+        parameters = network(inputs, mask)
+        law = head.distribution(*(p.movedim(2, 1) for p in parameters))
+        return law.log_prob(x, there), law.marginals.icdf(torch.tensor(0.01)), *parameters
+
+    for mixed in (False, True):
+        torch.compiler.reset()
+        compiled = torch.compile(functions, backend="eager", fullgraph=True)
+        with torch.autocast("cpu", torch.bfloat16, enabled=mixed):
+            for one, other in zip(functions(inputs), compiled(inputs), strict=True):
+                torch.testing.assert_close(one, other)
+                assert one.dtype == torch.float32
 
 
 if __name__ == "__main__":

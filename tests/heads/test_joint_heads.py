@@ -311,6 +311,6 @@ def test_it_learns_regimes_of_correlation(name):
 
 @pytest.mark.slow
 def test_densities_compile_without_a_graph_break_and_export():
-    command = [sys.executable, "-m", "tests.heads.compiled_joint"]
+    command = [sys.executable, "-m", "tests.heads.compiled_joint_heads"]
     done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
     assert done.returncode == 0, done.stderr[-4000:]

@@ -1,0 +1,38 @@
+"""What the manifest and the report tell of a night's copula."""
+
+import math
+from typing import Any
+
+import pandas as pd
+
+from qtorch.nightly.history import History
+from qtorch.nightly.tables import ERRORS, PORTFOLIO
+
+
+def dependence_facts(history: History, portfolio: pd.DataFrame) -> dict[str, Any]:
+    """Whose the copula is, its degrees of freedom, how well scenarios determine tonight's VaR, and how odd today was.
+
+    Args:
+        history: of the night.
+        portfolio: its portfolio table, which may be empty.
+
+    Returns:
+        of: past, where there is no copula and nothing else is told; fitted or model. degrees_of_freedom: by horizon.
+        p_value: of today's returns under yesterday's forecast, None where no asset has both. value_at_risk_error: by
+        horizon and level, in the portfolio's unit; None without a portfolio.
+    """
+    if not history.by_copula:
+        return {"of": "past"}
+    joint: Any = history.tonight.distribution
+    horizons = history.tonight.horizons
+    df = joint.copula.df.expand(joint.batch_shape)[0].tolist()
+    p = history.oddness()
+    errors: dict[str, dict[str, float]] = {str(horizon): {} for horizon in horizons}
+    for row in portfolio[portfolio["asset"] == PORTFOLIO].to_dict("records"):
+        errors[str(row["horizon"])][str(row["level"])] = row[ERRORS[0]]
+    return {
+        "of": "model" if history.own_copula else "fitted",
+        "degrees_of_freedom": {str(horizon): round(value, 4) for horizon, value in zip(horizons, df, strict=True)},
+        "p_value": None if math.isnan(p) else round(p, 6),
+        "value_at_risk_error": None if portfolio.empty else errors,
+    }
