@@ -27,7 +27,9 @@ class AttentionalCopulaHead(nn.Module):
     The law evaluates the network: what can be exported is that `log_prob`, or the tensors of `parameters_of`.
 
     Train the marginals first and freeze them, then maximise this law's log density of their probability transforms:
-    trained at once with them, the two may err together, and the law is no copula (Ashok et al.).
+    trained at once with them, the two may err together, and the law is no copula (Ashok et al.). As it starts from
+    independence, its first hundred steps go into what a `CopulaHead` starts with: a rate that rises first and then
+    falls, over several hundred steps, takes it past a t copula where dependence is not one.
 
     Args:
         in_features: hidden width `D`.
