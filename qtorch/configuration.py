@@ -48,8 +48,9 @@ class ModelConfig:
         allow: packages beside qtorch whose classes may be named.
     """
 
-    encoder: dict[str, Any] | None = None
-    head: dict[str, Any] = field(default_factory=lambda: {"class_path": "qtorch.heads.SkewedStudentT"})
+    # Of Any, the command line's parser would make more than plain values of the parts of a head that is made of heads.
+    encoder: dict | None = None
+    head: dict = field(default_factory=lambda: {"class_path": "qtorch.heads.SkewedStudentT"})
     context: int = 64
     horizons: list[int] = field(default_factory=lambda: [1, 10])
     features: dict[str, Any] | None = None

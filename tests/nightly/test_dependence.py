@@ -6,6 +6,7 @@ import json
 import pandas as pd
 import pytest
 import torch
+import yaml
 
 from qtorch.configuration import ModelConfig, make_forecaster
 from qtorch.data import DataError, WindowSource
@@ -154,6 +155,17 @@ def test_a_night_of_a_joint_model_with_a_closed_market(job):
     for words in ("of the model's own", "Monte Carlo standard errors", "How odd today was", "degrees of freedom over"):
         assert words in page
     assert "nan" not in page.replace("finance", "").lower().split("base64")[0]
+
+
+def test_a_joint_head_comes_from_yaml_as_it_stands(tmp_path):
+    from qtorch.cli import _nightly_parser
+
+    text = {"data": {"path": "prices"}, "model": {"encoder": PANEL, "head": JOINT}, "risk": {"dependence": "copula"}}
+    (tmp_path / "night.yaml").write_text(yaml.safe_dump(text))
+    parser = _nightly_parser()
+    config = parser.instantiate(parser.parse_args(["--config", str(tmp_path / "night.yaml")]))
+    assert (config.model.encoder, config.model.head) == (PANEL, JOINT)
+    assert config.risk.dependence == "copula"
 
 
 def test_factors_are_as_many_as_correlations_determine():
