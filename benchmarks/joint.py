@@ -7,7 +7,8 @@ seed. Every 63 sessions a copula is fitted to the transforms of the sessions bef
   past date's residuals of all assets together times tonight's volatilities, of the last 1,000 dates;
 * independent: our marginals, independent;
 * past transforms: our marginals and the last 1,000 transform vectors (`qtorch.risk.rolling_scenarios`);
-* Gaussian, t copula: our marginals and quasi-random scenarios of the fitted copula.
+* Gaussian, t copula: our marginals and quasi-random scenarios of the fitted copula;
+* pooled: half of the scenarios from the t copula, half past transforms, a mixture of the two dependences.
 
 Prints for each the energy score in per cent (fair, of 500 scenarios), the joint log score in nats where there is a
 density, and the FZ0 loss of 21 portfolios: equal weights, and 20 long-short ones with normal weights of a fixed seed
@@ -146,10 +147,14 @@ def models(market: Market, factors: int, half_life: float) -> Iterator[tuple[str
     N = market.returns.shape[1]
     nothing: list[Copula] = [GaussianCopula(torch.zeros(N, 0, dtype=torch.float64))] * -(-len(market) // EVERY)
     yield "independent", market.from_copulas(nothing), market.log_scores(None)
-    yield "past transforms", market.from_past(), None
-    for name, gaussian in (("Gaussian copula", True), ("t copula", False)):
-        fits = market.fits(factors, half_life, gaussian)
-        yield name, market.from_copulas(fits), market.log_scores(fits)
+    past = market.from_past()
+    yield "past transforms", past, None
+    fits = market.fits(factors, half_life, gaussian=True)
+    yield "Gaussian copula", market.from_copulas(fits), market.log_scores(fits)
+    fits = market.fits(factors, half_life, gaussian=False)
+    fitted = market.from_copulas(fits)
+    yield "t copula", fitted, market.log_scores(fits)
+    yield "pooled", lambda d: torch.cat((fitted(d)[:PAST], past(d))), None
 
 
 def main() -> None:

@@ -6,7 +6,7 @@ ROOT = Path(__file__).parents[1]
 
 def test_the_readmes_python_runs():
     blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), flags=re.DOTALL)
-    assert len(blocks) == 6
+    assert len(blocks) == 7
     names: dict = {}
     for block in blocks:
         exec(compile(block.replace("max_epochs=3", "max_epochs=1"), "README.md", "exec"), names)
