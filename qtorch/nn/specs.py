@@ -13,8 +13,10 @@ Spec = dict[str, Any]
 def describe(module: nn.Module) -> Spec:
     """The class path and constructor arguments of a module that keeps each argument in an attribute of its name.
 
+    An argument that is a module is described in the same way.
+
     Raises:
-        TypeError: an argument is not kept, or is not made of str, int, float, bool, None, lists and dicts.
+        TypeError: an argument is not kept, or is not made of str, int, float, bool, None, lists, dicts and modules.
     """
     kind = type(module)
     arguments = {}
@@ -29,7 +31,8 @@ def build(spec: Spec, *, allow: Iterable[str] = (), **arguments: Any) -> nn.Modu
     """A fresh module from `{class_path, init_args}`; only classes of qtorch and of allowed packages are imported.
 
     Args:
-        spec: as of `describe`, or as written in a configuration.
+        spec: as of `describe`, or as written in a configuration; an argument that is itself such a spec, and nothing
+            more, is built first.
         allow: further packages whose classes may be named, such as ``"mydesk.models"``.
         **arguments: given beside `init_args`, which may not repeat them with another value.
 
@@ -43,6 +46,9 @@ def build(spec: Spec, *, allow: Iterable[str] = (), **arguments: Any) -> nn.Modu
     for key, value in arguments.items():
         if _plain(given.setdefault(key, value), key) != _plain(value, key):
             raise ValueError(f"{path}: init_args give {key}={given[key]!r}, but the windows need {value!r}.")
+    for key, value in given.items():
+        if isinstance(value, dict) and value.keys() == {"class_path", "init_args"}:
+            given[key] = build(value, allow=allow)
     return _call(path, kind, given)
 
 
@@ -98,6 +104,8 @@ def _call(path: str, kind: Any, given: dict[str, Any]) -> Any:
 
 
 def _plain(value: Any, where: str) -> Any:
+    if isinstance(value, nn.Module):
+        return describe(value)
     if isinstance(value, (list, tuple)):
         return [_plain(item, where) for item in value]
     if isinstance(value, dict):
