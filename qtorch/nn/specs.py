@@ -13,6 +13,8 @@ Spec = dict[str, Any]
 def describe(module: nn.Module) -> Spec:
     """The class path and constructor arguments of a module that keeps each argument in an attribute of its name.
 
+    An argument that is a module is described in the same way.
+
     Raises:
         TypeError: an argument is not kept, or is not made of modules, str, int, float, bool, None, lists and dicts.
     """
@@ -31,7 +33,7 @@ def build(spec: Spec, *, allow: Iterable[str] = (), **arguments: Any) -> nn.Modu
     """A fresh module from `{class_path, init_args}`; only classes of qtorch and of allowed packages are imported.
 
     Args:
-        spec: as of `describe`, or as written in a configuration.
+        spec: as of `describe`, or as written in a configuration; an argument that is itself such a spec is built first.
         allow: further packages whose classes may be named, such as ``"mydesk.models"``.
         **arguments: given beside `init_args`, which may not repeat them with another value. They go to the module and
             to those that its `init_args` describe in the same way, as far as these take them.
@@ -115,6 +117,8 @@ def _call(path: str, kind: Any, given: dict[str, Any]) -> Any:
 
 
 def _plain(value: Any, where: str) -> Any:
+    if isinstance(value, nn.Module):
+        return describe(value)
     if isinstance(value, (list, tuple)):
         return [_plain(item, where) for item in value]
     if isinstance(value, dict):

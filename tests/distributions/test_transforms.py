@@ -9,14 +9,20 @@ from qtorch.distributions import StudentT
 from qtorch.distributions.transforms import (
     Affine,
     Autoregressive,
+    Bernstein,
     Composed,
+    Continuous,
     Coupling,
     LULinear,
+    MixtureGaussianisation,
     NormalScores,
     ParetoTails,
     Permutation,
     RationalQuadratic,
+    Rotation,
+    UnconstrainedMonotone,
 )
+from qtorch.distributions.transforms.bijection import soft_clip
 
 D = 3
 
@@ -36,6 +42,15 @@ CASES = {
     ),
     "tails, exponential": (ParetoTails, [draws(D), draws(D).exp(), torch.zeros(D).double(), torch.zeros(D).double()]),
     "scores": (lambda df, scale: NormalScores(StudentT(df, 0.1, scale)), [torch.tensor(3.0).double(), draws(D).exp()]),
+    "bernstein": (Bernstein, [draws(9, D)]),
+    "bernstein, small box": (lambda p: Bernstein(p, bound=2.0), [draws(4, D)]),
+    "monotone": (UnconstrainedMonotone, [draws(14, D)]),
+    "mixture": (MixtureGaussianisation, [draws(9, D)]),
+    "rotation": (Rotation, [draws(D, D)]),
+    "continuous": (
+        lambda w: Continuous(lambda t, x: (x @ w).tanh() * (1 + t), torch.eye(D, dtype=w.dtype), steps=24),
+        [0.1 * draws(D, D)],
+    ),
     "linear": (LULinear, [0.3 * draws(D, D), draws(D)]),
     "permutation": (lambda: Permutation([2, 0, 1]), []),
     "composed": (
@@ -88,9 +103,10 @@ def test_gradients_of_values_and_ladj_are_right(name):
     x = draws(2, D) + 0.01
     leaves = [p.clone().requires_grad_() for p in (x, *parameters) if not (p == 0).all()]
     constants = parameters[len(leaves) - 1 :]
+    fast = name in ("continuous", "mixture", "monotone")  # along random directions
     for way in ("call_and_ladj", "inv_and_ladj"):
         assert torch.autograd.gradcheck(
-            lambda v, *p, way=way: getattr(kind(*p, *constants), way)(v), leaves, atol=1e-5, rtol=1e-4
+            lambda v, *p, way=way: getattr(kind(*p, *constants), way)(v), leaves, atol=1e-5, rtol=1e-4, fast_mode=fast
         )
 
 
@@ -112,7 +128,7 @@ def test_extremes_stay_finite_with_their_gradients(name, dtype):
 
 @cases
 def test_half_precision_is_computed_in_float32(name):
-    if name == "coupling":
+    if name in ("coupling", "continuous"):
         pytest.skip("its network is the caller's")
     kind, parameters = CASES[name]
     x = draws(5, D).bfloat16()
@@ -167,3 +183,67 @@ def test_a_wrong_permutation_or_number_of_parameters_is_refused():
         Permutation([0, 0, 1])
     with pytest.raises(ValueError, match="3 K - 1"):
         RationalQuadratic(torch.zeros(4, 2))
+
+
+@pytest.mark.parametrize(
+    ("kind", "count"), [(Bernstein, 12), (UnconstrainedMonotone, 26), (MixtureGaussianisation, 12)]
+)
+def test_parameters_of_0_give_the_identity(kind, count):
+    x = torch.cat((SOME, torch.tensor([[1e6, -1e10, 0.0]]).double()))
+    y, ladj = kind(torch.zeros(count, 1).double()).call_and_ladj(x)
+    torch.testing.assert_close(y, x, rtol=1e-11, atol=1e-11)
+    torch.testing.assert_close(ladj, torch.zeros_like(x), rtol=0, atol=1e-10)
+
+
+def test_the_score_of_a_mixture_is_right_and_far_out_that_of_its_widest_kernel():
+    f = MixtureGaussianisation(torch.tensor([0.0, 1.0, -1.0, 2.0, 0.3, -0.5]).double())
+    weight, loc = torch.softmax(torch.tensor([0.0, 1.0]).double(), 0), torch.tensor([-1.0, 2.0]).double()
+    scale = torch.exp(soft_clip(torch.tensor([0.3, -0.5]).double(), 5.0))
+    x = torch.linspace(-4, 5, 19).double()
+    mass = (weight * torch.special.ndtr((x[:, None] - loc) / scale)).sum(-1)
+    torch.testing.assert_close(f(x), torch.special.ndtri(mass), rtol=1e-8, atol=1e-8)
+    far = torch.tensor([-1e30, 1e30]).double().requires_grad_()
+    y, ladj = f.call_and_ladj(far)
+    torch.testing.assert_close(y, far.detach() / scale[0], rtol=1e-12, atol=0)
+    torch.testing.assert_close(ladj, -torch.log(scale[0]).expand(2), rtol=1e-9, atol=1e-9)
+    (grad,) = torch.autograd.grad(y.sum(), far)
+    torch.testing.assert_close(grad, 1 / scale[0].expand(2), rtol=1e-9, atol=0)
+
+
+def test_hutchinsons_estimate_is_the_divergence_on_average():
+    w = 0.5 * draws(D, D)
+    velocity = lambda t, x: (x @ w).tanh()  # noqa: E731
+    signs = torch.cartesian_prod(*[torch.tensor([-1.0, 1.0]).double()] * D)  # all of them: no error is left
+    x = draws(4, D)
+    exact = Continuous(velocity, torch.eye(D).double()).call_and_ladj(x)[1]
+    torch.testing.assert_close(Continuous(velocity, signs / len(signs) ** 0.5).call_and_ladj(x)[1], exact)
+
+
+def test_a_rotation_is_that_of_its_matrix_up_to_signs():
+    matrix = torch.linalg.qr(draws(4, 4)).Q
+    found = Rotation(Rotation.vectors_of(matrix)).matrix
+    torch.testing.assert_close((found.mT @ matrix).abs(), torch.eye(4).double(), rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize(("kind", "count"), [(Bernstein, 1), (UnconstrainedMonotone, 4), (MixtureGaussianisation, 4)])
+def test_a_wrong_number_of_parameters_is_refused(kind, count):
+    with pytest.raises(ValueError, match="parameters"):
+        kind(torch.zeros(count, 2))
+
+
+def test_the_integral_of_a_network_has_the_slope_that_its_ladj_says_whatever_the_parameters():
+    x = torch.linspace(-5, 5, 400).double().requires_grad_()
+    for size, error in ((1.0, 1e-11), (20.0, 2e-8)):
+        y, ladj = UnconstrainedMonotone(size * draws(14, 400)).call_and_ladj(x)
+        (slope,) = torch.autograd.grad(y.sum(), x)
+        torch.testing.assert_close(torch.log(slope), ladj, rtol=0, atol=error)
+
+
+@pytest.mark.parametrize(
+    ("kind", "count"), [(Bernstein, 17), (UnconstrainedMonotone, 20), (MixtureGaussianisation, 24)]
+)
+def test_steep_and_flat_maps_are_inverted(kind, count):
+    f = kind(4 * draws(count, 500))
+    x = 3 * draws(500)
+    y = f(x)
+    torch.testing.assert_close(f(f.inv(y)), y, rtol=1e-11, atol=1e-11)

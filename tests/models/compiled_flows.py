@@ -12,7 +12,19 @@ import sys
 import torch
 from torch import Tensor, nn
 
-from qtorch.models.flows import AffineFlow, Flow, LinearLayer, NeuralSplineFlow, NormalBase, StudentTBase, TailLayer
+from qtorch.models.flows import (
+    AffineFlow,
+    BernsteinFlow,
+    ContinuousFlow,
+    Flow,
+    GaussianisationFlow,
+    LinearLayer,
+    MonotoneFlow,
+    NeuralSplineFlow,
+    NormalBase,
+    StudentTBase,
+    TailLayer,
+)
 
 C = 2
 SMALL = {"transforms": 3, "hidden": [16, 16]}
@@ -24,15 +36,23 @@ MAKE = {
     "spline, one t base": lambda d: NeuralSplineFlow(d, C, tails=False, base=StudentTBase(d, shared=True), **SMALL),
     "affine coupling": lambda d: AffineFlow(d, C, **SMALL),
     "affine autoregressive": lambda d: AffineFlow(d, C, autoregressive=True, **SMALL),
+    "mtaf": lambda d: AffineFlow(d, C, tails=False, base=StudentTBase(d, learned=False), **SMALL),
+    "bernstein coupling": lambda d: BernsteinFlow(d, C, degree=8, **SMALL),
+    "bernstein autoregressive": lambda d: BernsteinFlow(d, C, degree=8, autoregressive=True, **SMALL),
+    "monotone": lambda d: MonotoneFlow(d, C, units=4, transforms=2, hidden=[16], tails=False),
+    "gaussianisation": lambda d: GaussianisationFlow(d, C, transforms=2, kernels=4),
     "linear": lambda d: Flow(
         NormalBase(d), [TailLayer(d), LinearLayer(d), *AffineFlow(d, C, tails=False, **SMALL).layers]
     ),
 }
+# torchdiffeq breaks graphs.
+PRECISE = {"method": "dopri8", "steps": None, "tolerance": 1e-11}
+ODES = {"continuous": lambda d: ContinuousFlow(d, C, hidden=[16], tails=False, **PRECISE)}
 
 
 def make(name: str, features: int) -> Flow:
     torch.manual_seed(5)
-    return MAKE[name](features)
+    return (MAKE | ODES)[name](features)
 
 
 class LogProb(nn.Module):
@@ -55,7 +75,7 @@ def main() -> None:
             flow.zero_grad(set_to_none=True)
             value = function(x, context)
             value.mean().backward()
-            results.append([value.detach(), *(p.grad for p in flow.parameters())])
+            results.append([value.detach(), *(p.grad for p in flow.parameters() if p.requires_grad)])
         error = max((a - b).abs().max().item() for a, b in zip(*results, strict=True))
         with torch.no_grad():
             z = torch.randn(8, 4)

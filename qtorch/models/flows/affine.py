@@ -7,7 +7,7 @@ from torch import nn
 from qtorch.distributions.transforms import Affine
 from qtorch.models.flows.bases import NormalBase
 from qtorch.models.flows.flow import Flow
-from qtorch.models.flows.layers import Layer, TailLayer, conditional_layers
+from qtorch.models.flows.layers import conditional_layers
 
 
 class AffineFlow(Flow):
@@ -38,6 +38,8 @@ class AffineFlow(Flow):
         tails: bool = True,
         base: nn.Module | None = None,
     ) -> None:
-        layers: list[Layer] = [TailLayer(features)] if tails else []
-        layers += conditional_layers(features, context, transforms, hidden, Affine, Affine.count, autoregressive)
+        kind, size = Affine, Affine.count
+        layers = conditional_layers(features, context, transforms, hidden, kind, size, autoregressive, tails)
         super().__init__(NormalBase(features) if base is None else base, layers)
+        self.features, self.context, self.transforms, self.hidden = features, context, transforms, list(hidden)
+        self.autoregressive, self.tails = autoregressive, tails

@@ -22,6 +22,7 @@ class NormalBase(nn.Module):
 
     def __init__(self, features: int) -> None:
         super().__init__()
+        self.features = features
         self.register_buffer("zero", torch.zeros(features), persistent=False)
 
     def forward(self, batch_shape: torch.Size = torch.Size()) -> Distribution:
@@ -38,6 +39,11 @@ class StudentTBase(nn.Module):
         shared: one df for all, as in a TAF; each its own, as in a gTAF, by default.
         learned: False keeps what `initialise` estimates, as in an mTAF.
 
+    As base of ``AffineFlow(D, tails=False, autoregressive=True, base=...)`` it makes a TAF (`shared`), a gTAF (neither)
+    or an mTAF (not `learned`, after `initialise`). An mTAF's authors also keep light coordinates from depending on
+    heavy ones: give the data with its coordinates in order of their tail indices, and ``transforms=1``, whose layer
+    reads them in the order in which they come.
+
     References:
         Jaini, Kobyzev, Yu and Brubaker (2020), Tails of Lipschitz triangular flows, ICML.
         Laszkiewicz, Lederer and Fischer (2022), Marginal tail-adaptive normalizing flows, ICML.
@@ -45,7 +51,7 @@ class StudentTBase(nn.Module):
 
     def __init__(self, features: int, shared: bool = False, learned: bool = True) -> None:
         super().__init__()
-        self.features = features
+        self.features, self.shared, self.learned = features, shared, learned
         self.log_df = nn.Parameter(torch.full((1 if shared else features,), math.log(10.0)), requires_grad=learned)
 
     def forward(self, batch_shape: torch.Size = torch.Size()) -> Distribution:

@@ -32,12 +32,22 @@ class Flow(nn.Module):
     def initialise(self, data: Float[Tensor, "T D"]) -> None:
         """Estimates from data, in float64, what gradients learn slowly: tail indices, locations, scales.
 
+        Each layer sees what the layers before it make of the data, without a context; the base sees the data.
+
         Raises:
             ValueError: fewer than 20 rows, or not finite ones.
         """
-        for part in [*self._parts(), self.base]:
-            if isinstance(part, Layer | StudentTBase):
-                part.initialise(data)
+        parts = self._parts()
+        while parts and type(parts[-1]).initialise is Layer.initialise:  # nobody waits for what it makes of the data
+            parts.pop()
+        z = data
+        for i, part in enumerate(parts):
+            part.initialise(z)
+            if i + 1 < len(parts):
+                with torch.no_grad():
+                    z = part.given(None)(z)
+        if isinstance(self.base, StudentTBase):
+            self.base.initialise(data)
 
     def _parts(self) -> list[Layer]:
         return [layer for layer in self.layers if isinstance(layer, Layer)]

@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from qtorch.distributions.checks import require
 from qtorch.distributions.tail_index import hill
 from qtorch.distributions.transforms import Autoregressive, Bijection, Coupling, LULinear, ParetoTails, Permutation
 from qtorch.distributions.transforms.coupling import Elementwise
@@ -77,15 +78,7 @@ class CouplingLayer(Layer):
 
 
 class AutoregressiveLayer(Layer):
-    """Each coordinate given those before it.
-
-    Args:
-        features: coordinates D.
-        context: features C of the context.
-        hidden: widths of the conditioner.
-        elementwise: the map of each coordinate, by its parameters.
-        parameters: how many it takes.
-    """
+    """Each coordinate given those before it; the arguments are those of `CouplingLayer`, but that none is kept."""
 
     def __init__(
         self, features: int, context: int, hidden: Sequence[int], elementwise: Elementwise, parameters: int
@@ -167,9 +160,16 @@ def conditional_layers(
     elementwise: Elementwise,
     parameters: int,
     autoregressive: bool,
+    tails: bool,
 ) -> list[Layer]:
-    """Coupling or autoregressive layers, with the orders between them and back to the first."""
-    layers: list[Layer] = []
+    """Tails if wanted, then coupling or autoregressive layers, with the orders between them and back to the first.
+
+    Raises:
+        ValueError: there is no coordinate or no layer.
+    """
+    require(features >= 1, "features", features, "a law needs a coordinate")
+    require(transforms >= 1, "transforms", transforms, "a flow needs a layer")
+    layers: list[Layer] = [TailLayer(features)] if tails else []
     current = list(range(features))
 
     def reorder(order: list[int]) -> None:

@@ -9,7 +9,7 @@ from qtorch.distributions.checks import require
 from qtorch.distributions.transforms import RationalQuadratic
 from qtorch.models.flows.bases import NormalBase
 from qtorch.models.flows.flow import Flow
-from qtorch.models.flows.layers import Layer, TailLayer, conditional_layers
+from qtorch.models.flows.layers import conditional_layers
 
 
 class NeuralSplineFlow(Flow):
@@ -56,10 +56,9 @@ class NeuralSplineFlow(Flow):
         tails: bool = True,
         base: nn.Module | None = None,
     ) -> None:
-        require(features >= 1, "features", features, "a law needs a coordinate")
-        require(transforms >= 1, "transforms", transforms, "a flow needs a layer")
         require(bins >= 2, "bins", bins, "a spline needs two bins")
-        elementwise, parameters = partial(RationalQuadratic, bound=bound), RationalQuadratic.size(bins)
-        layers: list[Layer] = [TailLayer(features)] if tails else []
-        layers += conditional_layers(features, context, transforms, hidden, elementwise, parameters, autoregressive)
+        kind, size = partial(RationalQuadratic, bound=bound), RationalQuadratic.size(bins)
+        layers = conditional_layers(features, context, transforms, hidden, kind, size, autoregressive, tails)
         super().__init__(NormalBase(features) if base is None else base, layers)
+        self.features, self.context, self.transforms, self.hidden = features, context, transforms, list(hidden)
+        self.bins, self.bound, self.autoregressive, self.tails = bins, bound, autoregressive, tails
