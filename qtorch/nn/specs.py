@@ -23,9 +23,7 @@ def describe(module: nn.Module) -> Spec:
     for name in inspect.signature(kind).parameters:
         if not hasattr(module, name):
             raise TypeError(f"{kind.__name__} does not keep its argument {name!r} in an attribute of that name.")
-        value = getattr(module, name)
-        nested = isinstance(value, nn.Module)
-        arguments[name] = describe(value) if nested else _plain(value, f"{kind.__name__}.{name}")
+        arguments[name] = _plain(getattr(module, name), f"{kind.__name__}.{name}")
     return {"class_path": f"{kind.__module__}.{kind.__qualname__}", "init_args": arguments}
 
 
