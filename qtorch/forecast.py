@@ -87,7 +87,7 @@ class Forecast:
                 a batch shape that broadcasts to `[D, H]`.
 
         Raises:
-            ValueError: the copula is of other dates, horizons or assets.
+            ValueError: the copula is of other dates, horizons or assets, or not one of factors.
 
         Example:
             >>> from qtorch.distributions import StudentT
@@ -100,6 +100,8 @@ class Forecast:
             >>> bool(value_at_risk(profit, 0.99) < forecast.value_at_risk(0.99).mean())
             True
         """
+        if not isinstance(copula, GaussianCopula | StudentTCopula):
+            raise ValueError(f"a forecast takes a GaussianCopula or a StudentTCopula, not a {type(copula).__name__}.")
         D, H = len(self.dates), len(self.horizons)
         batch = tuple(copula.batch_shape)
         if len(batch) > 2 or any(own not in (1, there) for own, there in zip(reversed(batch), (H, D), strict=False)):

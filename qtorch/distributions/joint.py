@@ -78,7 +78,8 @@ class JointDistribution(Distribution):
         Args:
             value: `[..., N]`, broadcasts against the batch shape.
             mask: True where a value counts; the others, which may be NaN, take part in neither density nor gradient.
-                All True by default; where all are False the result is 0.
+                All True by default; where all are False the result is 0. What the copula itself leaves
+                out never counts.
 
         Raises:
             ValueError: the last dimension of value or mask is not N.
@@ -141,7 +142,9 @@ class JointDistribution(Distribution):
 
     def _there(self, value: Tensor, mask: Tensor | None) -> Bool[Tensor, "... N"]:
         coordinates.require_event(value, "value", self.event_shape[0])
-        return coordinates.there(mask, self.event_shape[0], value.device)
+        there = coordinates.there(mask, self.event_shape[0], value.device)
+        own = getattr(self.copula, "mask", None)  # of a copula that leaves assets out by itself
+        return there if own is None else there & own
 
 
 def rescaled(distribution: Distribution, scale: Tensor) -> Distribution:

@@ -21,7 +21,7 @@ class JointHead(nn.Module):
         copula: of the same `in_features`.
 
     Raises:
-        ValueError: the two heads have hidden states of different widths.
+        ValueError: the second is no `CopulaHead`, or the two have hidden states of different widths.
 
     Example:
         >>> import torch
@@ -49,6 +49,11 @@ class JointHead(nn.Module):
     def __init__(self, marginals: nn.Module, copula: CopulaHead) -> None:
         super().__init__()
         self.marginals, self.copula = marginals, copula
+        if not isinstance(copula, CopulaHead):
+            raise ValueError(
+                f"a {type(copula).__name__} gives no copula of factors, which forecasts are made of. Give a CopulaHead; "
+                "other joint heads are called and trained by themselves."
+            )
         if self.marginals.in_features != copula.in_features:
             raise ValueError(
                 f"the marginals' in_features are {self.marginals.in_features}, the copula's {copula.in_features}. "

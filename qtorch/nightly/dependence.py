@@ -12,6 +12,7 @@ from qtorch.distributions import StudentTCopula
 from qtorch.risk import fit_copula
 
 REFIT_AFTER, HALF_LIFE, MOST_FACTORS = 63, 250.0, 5  # the first two in sessions
+LEAST_DAYS = 60
 
 
 def factors_of(assets: int) -> int:
@@ -31,12 +32,15 @@ def fitted(pit: Float64[Tensor, "T N"], start: StudentTCopula | None = None) -> 
         start: a copula of the same assets to start from.
 
     Raises:
-        DataError: no two assets have transforms of one day.
+        DataError: two assets or more have transforms on too few days.
     """
-    if not (pit.isfinite().sum(1) > 1).any():
+    if pit.shape[1] == 1:
+        return StudentTCopula(30.0, pit.new_zeros(1, 1))  # any: one asset depends on none
+    days = int((pit.isfinite().sum(1) > 1).sum())
+    if days < LEAST_DAYS:
         raise DataError(
-            f"a copula needs days on which two assets have both a forecast and a return; there is none in {len(pit)}. "
-            "Give more history or assets, or set risk.dependence to past."
+            f"a copula needs {LEAST_DAYS} days on which two assets have both a forecast and a return; there are {days} "
+            f"in {len(pit)}. Give more history or assets, lower risk.backtest_sessions, or set risk.dependence to past."
         )
     age = torch.arange(len(pit) - 1, -1, -1, dtype=torch.float64)
     return fit_copula(pit, factors_of(pit.shape[1]), 0.5 ** (age / HALF_LIFE), start=start)

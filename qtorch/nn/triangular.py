@@ -47,14 +47,11 @@ class _Staircase(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         weight, x = ctx.saved_tensors
-        g_weight, g_x = torch.zeros_like(weight), None
-        for rows, columns in reversed(_blocks(ctx.stairs)):
+        g_weight, g_x = torch.zeros_like(weight), torch.zeros_like(x)
+        for rows, columns in _blocks(ctx.stairs):
             own, g = weight[rows, :columns], grad[rows]
             torch.mm(g, x[:columns].mT, out=g_weight[rows, :columns])
-            if g_x is None:
-                g_x = own.mT @ g
-            else:
-                g_x[:columns].addmm_(own.mT, g)
+            g_x[:columns].addmm_(own.mT, g)
         return g_weight, g_x, grad.sum(1), None
 
 

@@ -79,7 +79,7 @@ def portfolio_scenarios(
     Raises:
         ValueError: the count is not a power of 2.
     """
-    copula: Any = joint.copula
+    copula: Any = _factor_copula(joint)
     D, N = exposures.shape
     zero = torch.zeros(N, dtype=torch.float64, device=copula.loadings.device)
     parts = []
@@ -89,7 +89,7 @@ def portfolio_scenarios(
             own: Any = take(copula, days) if copula.batch_shape else copula
             uniform = JointDistribution(Uniform(zero, zero + 1), own)
             pit = quasi_random_scenarios(uniform, count, randomisations=1, seed=seed)[0].movedim(0, -2)
-            first = days - days[0] if copula.batch_shape else torch.zeros_like(days)
+            first = days - days[:1] if copula.batch_shape else torch.zeros_like(days)
             rows = pit.flatten(end_dim=-2)
             parts.append(rolling_scenarios(take(marginals, days), rows, first * count, count, exposures[days]))
     return torch.cat(parts)

@@ -19,7 +19,7 @@ from qtorch.data.window import Window, WindowSpec
 from qtorch.distributions import JointDistribution
 from qtorch.distributions.joint import rescaled
 from qtorch.forecast import Forecast
-from qtorch.heads import JointHead
+from qtorch.heads import AttentionalCopulaHead, CopulaHead, CouplingFlowHead, JointHead
 from qtorch.training.forecasting import forecast
 from qtorch.training.network import Network
 from qtorch.training.objectives import LogScore, Objective
@@ -71,6 +71,11 @@ class Forecaster(lightning.LightningModule):
                 raise ValueError(f"the {name} are {has}, but the windows have {needs}. Make both from one WindowSpec.")
         if self.network.layout not in ("asset", "panel"):
             raise ValueError(f"an encoder's layout is asset or panel, not {self.network.layout!r}.")
+        if isinstance(head, AttentionalCopulaHead | CopulaHead | CouplingFlowHead):
+            raise ValueError(
+                f"a {type(head).__name__} gives one joint law and no horizons, which a Forecaster's head has. Give "
+                "JointHead(marginals, CopulaHead(...)), or train the network with its law's log_prob by itself."
+            )
         if isinstance(head, JointHead) and self.network.layout != "panel":
             raise ValueError(
                 f"a JointHead needs an encoder in panel layout, but {type(encoder).__name__} sees one asset at a time. "

@@ -15,7 +15,7 @@ from qtorch.distributions.indexing import take
 from qtorch.distributions.transforms import Affine, Composed, Masked
 from qtorch.heads import AttentionalCopulaHead, CopulaHead, CouplingFlowHead
 from qtorch.nn import build, describe
-from qtorch.risk import quasi_random_scenarios
+from qtorch.risk import anomaly, quasi_random_scenarios
 from tests.heads.toys import held_out, regimes, regimes_log_ratio, sizes, train
 
 NEURAL = {"attentional": AttentionalCopulaHead, "coupling": CouplingFlowHead}
@@ -329,3 +329,14 @@ def test_densities_compile_without_a_graph_break_and_export():
     command = [sys.executable, "-m", "tests.heads.compiled_joint_heads"]
     done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
     assert done.returncode == 0, done.stderr[-4000:]
+
+
+def test_what_a_copula_leaves_out_never_counts():
+    torch.manual_seed(0)
+    hidden, there = torch.randn(4, 8), torch.tensor([True, True, False, True])
+    law = JointDistribution(
+        StudentT(4.0, torch.zeros(4), 0.01), AttentionalCopulaHead(8, width=8, heads=2)(hidden, there)
+    )
+    x = torch.full((4,), 0.001)
+    torch.testing.assert_close(law.log_prob(x), law.log_prob(x, there))
+    assert 0.02 < anomaly(law, x) == anomaly(law, torch.where(there, x, torch.nan))

@@ -178,8 +178,10 @@ def test_factors_are_as_many_as_correlations_determine():
 def test_what_cannot_be_is_said(past, job):
     alone = past.transforms[:, 0].clone()
     alone[:, 1:] = torch.nan
-    with pytest.raises(DataError, match="days on which two assets have both.*risk.dependence to past"):
-        fitted(alone)
+    for pit in (alone, past.transforms[:10, 0]):
+        with pytest.raises(DataError, match="days on which two assets have both.*risk.dependence to past"):
+            fitted(pit)
+    assert (fitted(alone[:, :1]).loadings == 0).all()
     config = job()
     config.risk.dependence = "normal"
     with pytest.raises(ValueError, match="risk.dependence is past or copula, not 'normal'"):

@@ -5,7 +5,9 @@ from qtorch.nn.feature_first import MaskedMLP
 from qtorch.nn.triangular import staircase_first
 
 
-@pytest.mark.parametrize("stairs", [[(7, 5)], [(2, 1), (4, 3), (7, 5)], [(0, 0), (3, 0), (3, 2), (7, 5)]])
+@pytest.mark.parametrize(
+    "stairs", [[(7, 5)], [(2, 1), (4, 3), (7, 5)], [(0, 0), (3, 0), (3, 2), (7, 5)], [(7, 3), (7, 5)]]
+)
 def test_what_is_skipped_is_zero(stairs):
     """Values and gradients are those of the dense product, and gradcheck agrees."""
     torch.manual_seed(0)

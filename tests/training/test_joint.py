@@ -12,7 +12,7 @@ from qtorch.data.features import Features, Label, Scaled
 from qtorch.data.synthetic import Absences, SyntheticMarket
 from qtorch.deploy import load, save
 from qtorch.distributions import JointDistribution, concatenate, stack
-from qtorch.heads import CopulaHead, JointHead, SkewedStudentT
+from qtorch.heads import AttentionalCopulaHead, CopulaHead, CouplingFlowHead, JointHead, SkewedStudentT
 from qtorch.training import FZ0, Forecaster, LogScore, Schedule, fit
 from tests.training.runs import SPEC, Across, small_data, small_model, small_panel
 
@@ -88,6 +88,11 @@ def test_what_does_not_fit_is_named():
     head = JointHead(SkewedStudentT(encoder.out_features, SPEC.horizons), CopulaHead(encoder.out_features, 2))
     with pytest.raises(ValueError, match="JointHead needs an encoder in panel layout, but Temporal"):
         Forecaster(encoder, head, SPEC)
+    with pytest.raises(ValueError, match="AttentionalCopulaHead gives no copula of factors"):
+        JointHead(SkewedStudentT(8, SPEC.horizons), AttentionalCopulaHead(8))
+    for head in (AttentionalCopulaHead(8), CouplingFlowHead(8), CopulaHead(8, 2)):
+        with pytest.raises(ValueError, match=f"a {type(head).__name__} gives one joint law and no horizons"):
+            Forecaster(Across(len(SPEC.features)), head, SPEC)
     with pytest.raises(ValueError, match="in_features are 8, the copula's 4"):
         JointHead(SkewedStudentT(8, [1]), CopulaHead(4, 1))
 

@@ -67,6 +67,9 @@ class RationalQuadratic(Bijection):
 
     def _pass(self, x: Tensor, inverse: bool) -> tuple[Tensor, Tensor]:
         x, parameters = promoted(x), self.parameters
+        if x.dtype != parameters.dtype:
+            dtype = torch.promote_types(x.dtype, parameters.dtype)
+            x, parameters = x.to(dtype), parameters.to(dtype)
         if x.shape != parameters.shape[1:]:
             shape = torch.broadcast_shapes(x.shape, parameters.shape[1:])
             x, parameters = x.expand(shape), expand_first(parameters, shape)
@@ -98,8 +101,9 @@ class _Spline(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
         x, xi, below, own, d, p, beyond = ctx.saved_tensors
-        g_y, g_l = (torch.zeros_like(x) if grad is None else grad for grad in grads[:2])
         bound, (d_0, d_1) = ctx.bound, d
+        g_y, g_l = (torch.zeros_like(x) if grad is None else grad for grad in grads)
+        g_l = g_l * (x.abs() < bound)
         share, floor = _shares(len(beyond), bound)
         width, height = own * share + floor
         s, rest = height / width, 1 - xi
@@ -154,10 +158,10 @@ def _evaluate(x: Tensor, parameters: Tensor, bound: float, inverse: bool) -> tup
         y = torch.addcmul(x_0, width, xi)
         ladj = segment(xi, s, d_0, d_1)[1].neg_()
     else:
-        xi = (inside - x_0).div_(width)
+        xi = (inside - x_0).div_(width).clamp_(0, 1)  # rounding may go past an end, where a slope may not be positive
         eta, ladj = segment(xi, s, d_0, d_1)
         y = torch.addcmul(y_0, height, eta)
-    return y.add_(x - inside), ladj, (xi, below, own, d, p, beyond)
+    return y.add_(x - inside), ladj.mul_(x.abs() < bound), (xi, below, own, d, p, beyond)
 
 
 def _shares(K: int, bound: float) -> tuple[float, float]:
