@@ -33,8 +33,8 @@ def solve(function: ValueAndLadj, y: Values, low: Values, high: Values) -> tuple
     A Newton step that leaves the bracket, or is more than half as long as the one before, gives way to bisection, so
     that the search always ends. It ends at steps of eps^0.75, since one more Newton step squares the error. That one
     is part of the graph, all before it is not: gradients are implicit, exact to first order in y and in whatever the
-    map depends on. In compiled code the number of steps is fixed (torch's own loop forgets there what a module has
-    kept between two coordinates), and enough for float32.
+    map depends on. In compiled code the number of steps is fixed, since torch.while_loop (of torch 2.13) gave wrong
+    values there inside an autoregressive inverse.
 
     Args:
         function: x to f(x) and log f'(x), f increasing.
