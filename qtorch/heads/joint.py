@@ -18,7 +18,7 @@ class JointHead(nn.Module):
 
     Args:
         marginals: a univariate head, such as `SkewedStudentT` or `FlowHead`.
-        copula: of the same `in_features`.
+        copula: a `CopulaHead` of the same `in_features`.
 
     Raises:
         ValueError: the second is no `CopulaHead`, or the two have hidden states of different widths.
@@ -46,14 +46,14 @@ class JointHead(nn.Module):
 
     marginals: Any
 
-    def __init__(self, marginals: nn.Module, copula: CopulaHead) -> None:
+    def __init__(self, marginals: nn.Module, copula: nn.Module) -> None:
         super().__init__()
-        self.marginals, self.copula = marginals, copula
         if not isinstance(copula, CopulaHead):
             raise ValueError(
-                f"a {type(copula).__name__} gives no copula of factors, which forecasts are made of. Give a CopulaHead; "
+                f"a {type(copula).__name__} gives no copula of factors, of which forecasts are made. Give a CopulaHead; "
                 "other joint heads are called and trained by themselves."
             )
+        self.marginals, self.copula = marginals, copula
         if self.marginals.in_features != copula.in_features:
             raise ValueError(
                 f"the marginals' in_features are {self.marginals.in_features}, the copula's {copula.in_features}. "

@@ -8,7 +8,7 @@ from torch import Tensor
 
 
 def squash(x: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
-    """asinh(x) to 5e-7 absolute in float32 up to 1e4, from functions that torch vectorises, as it does not its own asinh."""
+    """asinh(x) to 5e-7 absolute in float32 up to 1e4, of functions that torch vectorises, unlike its own asinh."""
     return _Squash.apply(x) if torch.is_grad_enabled() else _asinh(x)
 
 
