@@ -50,7 +50,7 @@ class JointHead(nn.Module):
         super().__init__()
         if not isinstance(copula, CopulaHead):
             raise ValueError(
-                f"a {type(copula).__name__} gives no copula of factors, of which forecasts are made. Give a CopulaHead; "
+                f"a {type(copula).__name__} gives no copula of factors, which forecasts are of. Give a CopulaHead; "
                 "other joint heads are called and trained by themselves."
             )
         self.marginals, self.copula = marginals, copula
