@@ -9,6 +9,8 @@ from torch import Tensor
 from torch.distributions import Distribution
 
 from qtorch.distributions.affine import Affine
+from qtorch.distributions.copula_like import CopulaLike
+from qtorch.distributions.copulas import GaussianCopula, StudentTCopula
 from qtorch.distributions.empirical import Empirical
 from qtorch.distributions.exp_minus_one import ExpMinusOne
 from qtorch.distributions.joint import JointDistribution
@@ -55,15 +57,36 @@ def concatenate(distributions: Sequence[Distribution]) -> Distribution:
     """Distributions of one class as one, one after the other along the first dimension of the batch.
 
     Args:
-        distributions: of batch shapes that differ in the first dimension alone, without event dimension.
+        distributions: of batch shapes that differ in the first dimension alone, without event dimension, or joint laws
+            of as many coordinates with copulas of as many factors.
 
     Raises:
         ValueError: they are none, of several classes or of shapes that do not fit.
     """
-    shapes = [tuple(distribution.batch_shape) for distribution in _checked(distributions)]
+    joint = [distribution for distribution in distributions if isinstance(distribution, JointDistribution)]
+    if not joint or len(joint) != len(distributions):
+        _checked(distributions)
+    shapes = [tuple(distribution.batch_shape) for distribution in distributions]
     if not shapes[0] or any(shape[1:] != shapes[0][1:] for shape in shapes):
         raise ValueError(f"laws are concatenated along the first dimension of the batch; theirs are {shapes}.")
+    if joint:
+        marginals = concatenate([law.marginals.expand(law.batch_shape + law.event_shape) for law in joint])
+        return JointDistribution(marginals, _copulas([law.copula.expand(law.batch_shape) for law in joint]))
     return joined(distributions[0], distributions, torch.cat)
+
+
+def _copulas(copulas: Sequence[CopulaLike]) -> GaussianCopula | StudentTCopula:
+    """Copulas of a few factors as one, along the first dimension of the batch."""
+    student = [copula for copula in copulas if isinstance(copula, StudentTCopula)]
+    factors = [copula for copula in copulas if isinstance(copula, GaussianCopula | StudentTCopula)]
+    kinds = sorted({f"{type(c).__name__} {tuple(getattr(c, 'loadings', torch.empty(0)).shape[-2:])}" for c in copulas})
+    if len(kinds) != 1 or len(factors) != len(copulas):
+        raise ValueError(f"copulas of one class, assets and factors are concatenated, not {', '.join(kinds)}.")
+    loadings = torch.cat([copula.loadings for copula in factors])
+    if not student:
+        return GaussianCopula(loadings, validate_args=False)
+    df = torch.cat([copula.df.expand(copula.batch_shape) for copula in student])
+    return StudentTCopula(df, loadings, validate_args=False)
 
 
 @singledispatch
@@ -158,7 +181,9 @@ def _kind(distribution: Distribution) -> tuple[Any, ...]:
 def _checked(distributions: Sequence[Distribution]) -> Sequence[Distribution]:
     kinds = {type(distribution).__name__ for distribution in distributions}
     if any(isinstance(distribution, JointDistribution) for distribution in distributions):
-        raise ValueError("joint laws can't be joined or mixed: join their marginals, and put a copula on the result.")
+        raise ValueError(
+            "joint laws can't be mixed, nor joined with others: join their marginals, and put a copula on the result."
+        )
     if len(kinds) != 1 or any(distribution.event_shape for distribution in distributions):
         raise ValueError(f"univariate laws of one class are joined, not {sorted(kinds)}.")
     return distributions

@@ -18,6 +18,7 @@ from qtorch.distributions import (
     SkewedStudentT,
     StudentT,
     StudentTCopula,
+    concatenate,
     tail_mean,
     take,
 )
@@ -311,3 +312,24 @@ def test_errors_name_what_is_wrong():
         law.condition(torch.where(torch.arange(4) == 2, torch.nan, x), [0, 2])
     with pytest.raises(ValueError, match="comes twice"):
         law.marginal([1, -3])
+
+
+@pytest.mark.parametrize("shared", [True, False])
+@pytest.mark.parametrize("name", ["t_copula", "gaussian_copula"])
+def test_dates_are_concatenated(name, shared):
+    """A walk's forecasts, with a copula for each stretch of dates or one for each date."""
+    torch.manual_seed(0)
+    laws = []
+    for days in (2, 3):
+        L = LOADINGS[:3] * (0.9 if days == 3 else 1.0)
+        batch = () if shared else (days, 1)
+        copula = GaussianCopula(L.expand(*batch, 3, 2)) if name[0] == "g" else StudentTCopula(DF + torch.rand(batch), L)
+        laws.append(JointDistribution(skewed(3).expand((days, 1, 3)), copula))
+    x = torch.randn(5, 1, 3).double()
+    whole = concatenate(laws)
+    assert whole.batch_shape == (5, 1)
+    apart = torch.cat([law.log_prob(part) for law, part in zip(laws, x.split((2, 3)), strict=True)])
+    torch.testing.assert_close(whole.log_prob(x), apart)
+    other = JointDistribution(skewed(3).expand((2, 1, 3)), GaussianCopula(LOADINGS[:3, :1]))
+    with pytest.raises(ValueError, match=r"copulas of one class, assets and factors.*GaussianCopula \(3, 1\)"):
+        concatenate([laws[0], other])

@@ -64,9 +64,9 @@ def test_it_trains_forecasts_and_is_saved(panel, tmp_path):
     other = again.forecast(panel, panel.dates[-5:])
     torch.testing.assert_close(other.distribution.copula.df, law.copula.df)
     torch.testing.assert_close(other.distribution.copula.loadings, law.copula.loadings)
-    for join in (stack, concatenate):
-        with pytest.raises(ValueError, match="joint laws can't be joined or mixed"):
-            join([law, law])
+    for join, laws in ((stack, [law, law]), (concatenate, [law, law.marginals])):
+        with pytest.raises(ValueError, match="joint laws can't be mixed, nor joined with others"):
+            join(laws)
 
 
 def test_a_closed_market_has_its_own_rows_loadings_and_the_last_rows_df(panel):
