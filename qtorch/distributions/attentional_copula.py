@@ -190,8 +190,8 @@ class AttentionalCopula(Distribution):
     def _in_order(self, scores: Tensor, mask: Tensor | None) -> tuple[Float64[Tensor, "... N"], Tensor, Bijection]:
         """Scores and places in order, 0 where nothing is, and the map to independent scores."""
         coordinates.require_event(scores, "scores", self.event_shape[0])
-        s, there, order = torch.broadcast_tensors(scores, self._there(mask), self.order)
         given = self._there(mask)
+        s, there, order = torch.broadcast_tensors(scores, given, self.order)
         own = self.order.expand(torch.broadcast_shapes(self.order.shape, given.shape))
         conditioner = self.conditioner(own, given.expand(own.shape).gather(-1, own))
         return torch.where(there, s.double(), 0.0).gather(-1, order), order, Autoregressive(conditioner, _spline)
