@@ -197,9 +197,10 @@ def test_a_fresh_flow_is_near_the_multivariate_t_of_its_data(kind, autoregressiv
     assert flow.base.index.item() == pytest.approx(1 / 3, rel=0.1)
     with torch.no_grad():
         assert (law.log_prob(test) - flow().log_prob(test)).mean() < 0.02
-        both = [(r < -6 * law.marginals().scale).float() for r in (flow().sample((400_000,)), law.sample((400_000,)))]
-        chances = [(r[:, 0] * r[:, 1]).mean().item() for r in both]
-    assert chances[0] == pytest.approx(chances[1], rel=0.3)
+        low = [r[:, :2] < -6 * law.marginals().scale[:2] for r in (flow().sample((400_000,)), law.sample((400_000,)))]
+    # Of the days extreme for one of two, the share extreme for both: Hill's bias, which margins have, is not in it.
+    shares = [(r.all(1).sum() / r.any(1).sum()).item() for r in low]
+    assert shares[0] == pytest.approx(shares[1], rel=0.2)
 
 
 def test_the_base_finds_no_shock_in_a_normal_law():
