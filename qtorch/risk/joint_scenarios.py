@@ -1,18 +1,19 @@
 """Scenarios of joint laws by randomised quasi-Monte-Carlo, given what is known or under stress, and odd nights."""
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Float64
 from torch import Tensor
-from torch.distributions import Uniform
+from torch.distributions import Distribution, Uniform
 
 from qtorch.distributions import JointDistribution, StudentTCopula, take
 from qtorch.distributions.checks import require
 from qtorch.distributions.coordinates import others, positions
 from qtorch.distributions.copulas import Copula
+from qtorch.risk.drawn_scenarios import drawn_scenarios
 from qtorch.risk.measures.estimates import Estimate
 from qtorch.risk.scenarios import rolling_scenarios
 
@@ -63,14 +64,15 @@ def quasi_random_scenarios(
 
 
 def portfolio_scenarios(
-    joint: JointDistribution, exposures: Float64[Tensor, "D N"], count: int, *, seed: int = 0
+    joint: Distribution, exposures: Float64[Tensor, "D N"], count: int, *, seed: int = 0
 ) -> Float64[Tensor, "D S"]:
-    """A portfolio's quasi-random scenarios at many dates, by tables of the marginals' quantiles.
+    """A portfolio's scenarios at many dates: quasi-random, by tables of the marginals' quantiles, or drawn.
 
     Args:
-        joint: of each date, batch shape `[D]`; its copula may be one for all.
+        joint: of each date, batch shape `[D]`; its copula may be one for all. One without a copula of factors is drawn
+            from, date by date; see `drawn_scenarios`.
         exposures: of each date; 0 leaves an asset out.
-        count: S, a power of 2; every date has the same points.
+        count: S, a power of 2 for quasi-random ones; every date has the same points.
         seed: as of `quasi_random_scenarios`.
 
     Returns:
@@ -79,8 +81,14 @@ def portfolio_scenarios(
     Raises:
         ValueError: the count is not a power of 2.
     """
-    copula: Any = _factor_copula(joint)
     D, N = exposures.shape
+    if not of_factors(joint):
+        profits = []
+        for d, held in enumerate(exposures):
+            drawn = drawn_scenarios(take(joint, d), count, seed=seed)
+            profits.append(torch.where(held != 0, drawn, 0.0) @ held)
+        return torch.stack(profits)
+    copula: Any = joint.copula
     zero = torch.zeros(N, dtype=torch.float64, device=copula.loadings.device)
     parts = []
     with torch.no_grad():
@@ -228,10 +236,16 @@ def anomaly(
     return torch.where(there.any(-1), p.double(), torch.nan)
 
 
+def of_factors(law: Distribution) -> TypeGuard[JointDistribution]:
+    """Whether scenarios can be made from shocks to the factors of the law's copula."""
+    return isinstance(law, JointDistribution) and isinstance(law.copula, Copula)
+
+
 def _factor_copula(joint: JointDistribution) -> Copula:
     """The law's copula, if scenarios can be made from shocks to its factors."""
-    if isinstance(joint.copula, Copula):
-        return joint.copula
+    copula: Any = joint.copula
+    if of_factors(joint):
+        return copula
     raise TypeError(
         f"These scenarios are made from shocks to factors, which a {type(joint.copula).__name__} has not: give a law "
         "of a GaussianCopula or a StudentTCopula, or draw scenarios with joint.sample."
