@@ -63,15 +63,18 @@ class DCC:
         size = torch.diagonal(Q, dim1=-2, dim2=-1).sqrt()
         return Q / (size.unsqueeze(-1) * size.unsqueeze(-2))
 
-    def recoloured(
-        self, residuals: Float64[Tensor, "T N"], path: Float64[Tensor, "T N N"], tonight: Float64[Tensor, "D N N"]
-    ) -> Float64[Tensor, "D T N"]:
-        """Past residual vectors without their day's correlations, R_t^(-1/2) z_t, given those of some nights.
 
-        Symmetric roots, so that the order of the assets does not matter.
-        """
-        white = torch.einsum("tij,tj->ti", _power(path, -0.5), residuals)
-        return torch.einsum("dij,tj->dti", _power(tonight, 0.5), white)
+def whitened(residuals: Float64[Tensor, "T N"], path: Float64[Tensor, "T N N"]) -> Float64[Tensor, "T N"]:
+    """Residual vectors without their day's correlations, R_t^(-1/2) z_t.
+
+    Symmetric roots, so that the order of the assets does not matter.
+    """
+    return torch.einsum("tij,tj->ti", _power(path, -0.5), residuals)
+
+
+def recoloured(white: Float64[Tensor, "T N"], tonight: Float64[Tensor, "N N"]) -> Float64[Tensor, "T N"]:
+    """The same given the correlations of a night."""
+    return white @ _power(tonight, 0.5)
 
 
 def correlations(residuals: Float64[Tensor, "T N"]) -> Float64[Tensor, "N N"]:

@@ -27,20 +27,22 @@ Usage: python benchmarks/joint.py [--data FILE] [--until 2017-01-12] [--factors 
 
 from argparse import Namespace
 from collections.abc import Callable, Iterator, Sequence
+from functools import cached_property, partial
 from itertools import chain, product
 from typing import Any
 
 import numpy as np
 import torch
-from dcc import DCC
+from dcc import DCC, recoloured, whitened
 from joint_learned import labelled_windows, learned
 from protocol import LEVELS, market, outcomes, parser, tails_of
 from risk_accuracy import DAY, GJR_FHS
 from torch import Tensor
-from torch.distributions import Normal
+from torch.distributions import Distribution, Normal
 
 from qtorch.data import Panel, PanelWindowSource, WindowSource
 from qtorch.distributions import Empirical, GaussianCopula, JointDistribution, StudentTCopula, take
+from qtorch.forecast import Forecast
 from qtorch.models import default_forecaster, default_windows
 from qtorch.models.baselines.request import Request
 from qtorch.risk import QuantileTable, complete, energy_score, fit_copula, fz0, quasi_random_scenarios
@@ -57,17 +59,35 @@ class Market:
     """Forecasts and outcomes of the test's sessions, `D` of them, and transforms from `FITTED` sessions before on."""
 
     def __init__(self, panel: Panel, seed: int) -> None:
-        source = WindowSource(panel, default_windows(panel, horizons=(1,)))
         rows, _ = outcomes(panel)
-        self.panel, self.asked = panel, rows - 1
-        model = refit(lambda: default_forecaster(panel, horizons=(1,)), source, int(self.asked[0]), seed)
+        self.panel, self.asked, self.seed = panel, rows - 1, seed
+        self.request = Request.of(panel, panel.dates[self.asked], DAY, None, 60, 5)  # as of forecasts
+        self.returns = torch.where(self.request.valid, panel.returns()[rows], torch.nan)
+
+    @cached_property
+    def forecast(self) -> Forecast:
+        """Of the default forecaster, from `FITTED` sessions before the test on."""
+        source = WindowSource(self.panel, default_windows(self.panel, horizons=(1,)))
+        make = partial(default_forecaster, self.panel, horizons=(1,))
+        model = refit(make, source, int(self.asked[0]), self.seed)
         every = np.arange(self.asked[0] - FITTED, self.asked[-1] + 1)
-        forecast = model.forecast(panel, panel.dates[every], source=source)
-        returns = panel.returns()[every + 1]
-        self.pit = forecast.pit(returns[:, None])[:, 0]
-        self.marginals = take(forecast.distribution, (slice(FITTED, None), 0))
-        self.returns = torch.where(forecast.mask, returns, torch.nan)[FITTED:]
-        self.table = QuantileTable(self.marginals)
+        return model.forecast(self.panel, self.panel.dates[every], source=source)
+
+    @cached_property
+    def pit(self) -> Tensor:
+        """The transforms of what came of them."""
+        every = np.arange(self.asked[0] - FITTED, self.asked[-1] + 1)
+        return self.forecast.pit(self.panel.returns()[every + 1][:, None])[:, 0]
+
+    @cached_property
+    def marginals(self) -> Distribution:
+        """Those of the test."""
+        return take(self.forecast.distribution, (slice(FITTED, None), 0))
+
+    @cached_property
+    def table(self) -> QuantileTable:
+        """Their quantiles."""
+        return QuantileTable(self.marginals)
 
     def __len__(self) -> int:
         return len(self.returns)
@@ -110,9 +130,8 @@ class Market:
 
     def from_residuals(self) -> Scenarios:
         """Joint filtered historical simulation."""
-        request = Request.of(self.panel, self.panel.dates[self.asked], DAY, None, 60, 5)
         scenarios = torch.zeros(len(self), PAST, self.returns.shape[1], dtype=torch.float64)
-        for piece in GJR_FHS.filter.filtered(request):
+        for piece in GJR_FHS.filter.filtered(self.request):
             residuals, mu = piece.latest(slice(None), PAST), piece.theta.mu
             values = mu.unsqueeze(-1) + piece.tonight.sqrt().unsqueeze(-1) * residuals
             scenarios[piece.dates] = values.mT
@@ -120,9 +139,8 @@ class Market:
 
     def from_dcc(self) -> Scenarios:
         """The same, with the residuals' correlations of their own days turned into tonight's."""
-        request = Request.of(self.panel, self.panel.dates[self.asked], DAY, None, 60, 5)
         scenarios = torch.zeros(len(self), PAST, self.returns.shape[1], dtype=torch.float64)
-        pieces = sorted(GJR_FHS.filter.filtered(request), key=lambda piece: int(piece.dates.min()))
+        pieces = sorted(GJR_FHS.filter.filtered(self.request), key=lambda piece: int(piece.dates.min()))
         dcc, fitted_at = None, -EVERY
         for piece in pieces:
             dates = piece.dates.sort()
@@ -133,11 +151,11 @@ class Market:
                 dcc, fitted_at = DCC.fitted(z[:FITTED], dcc), first
                 print(f"{'':<16} DCC of {first}: a {dcc.a:.4f}, b {dcc.b:.4f}", flush=True)
             path = dcc.path(z)
+            white = whitened(z, path[:-1])
             tonight = piece.tonight[dates.indices].sqrt()
             for k in range(count):
-                rows = slice(FITTED + k - PAST, FITTED + k)
-                coloured = dcc.recoloured(z[rows], path[rows], path[FITTED + k : FITTED + k + 1])[0]
-                scenarios[first + k] = piece.theta.mu + tonight[k] * coloured
+                past = recoloured(white[FITTED + k - PAST : FITTED + k], path[FITTED + k])
+                scenarios[first + k] = piece.theta.mu + tonight[k] * past
         if not scenarios.isfinite().all():
             raise ValueError("an asset has too few residuals for DCC scenarios; give data with longer histories.")
         return lambda d: scenarios[d]

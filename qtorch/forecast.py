@@ -14,8 +14,7 @@ from torch.distributions import Distribution
 
 from qtorch.data.states import State
 from qtorch.distributions import Empirical, GaussianCopula, JointDistribution, StudentTCopula, take
-from qtorch.risk.drawn_scenarios import drawn_scenarios
-from qtorch.risk.joint_scenarios import of_factors, portfolio_scenarios, quasi_random_scenarios
+from qtorch.risk.joint_scenarios import portfolio_scenarios, scenarios_of
 from qtorch.risk.measures import expected_shortfall, value_at_risk
 
 _DRAWS = 2048  # of a law without marginals
@@ -227,10 +226,7 @@ class Forecast:
 
     def _scenarios(self, d: int, h: int, count: int, seed: int) -> Float64[Tensor, "S N"]:
         """Of the joint law of a date and horizon, by their positions."""
-        law: Any = take(self.distribution, (d, h))
-        if of_factors(law):
-            return quasi_random_scenarios(law, count, randomisations=1, seed=seed)[0]
-        return drawn_scenarios(law, count, seed=seed)
+        return scenarios_of(take(self.distribution, (d, h)), count, randomisations=1, seed=seed)[0]
 
     def _joint(self, wanted: str) -> Any:
         if not self.distribution.event_shape:

@@ -63,6 +63,28 @@ def quasi_random_scenarios(
         return joint.returns(copula.scores(shocks[..., :R], shocks[..., R:], mixing)).double()
 
 
+def scenarios_of(
+    joint: Distribution, count: int, *, randomisations: int = 8, seed: int = 0
+) -> Float64[Tensor, "M S N"]:
+    """Scenarios of any joint law: quasi-random ones where its copula is of factors, else independent draws.
+
+    Args:
+        joint: of no batch shape.
+        count: scenarios of a randomisation, S; a power of 2 for quasi-random ones.
+        randomisations: M.
+        seed: of the first; the same gives the same scenarios.
+
+    Returns:
+        NaN for assets that the law leaves out.
+
+    Raises:
+        ValueError: as of `quasi_random_scenarios` or `drawn_scenarios`.
+    """
+    if of_factors(joint):
+        return quasi_random_scenarios(joint, count, randomisations=randomisations, seed=seed)
+    return torch.stack([drawn_scenarios(joint, count, seed=seed + m) for m in range(randomisations)])
+
+
 def portfolio_scenarios(
     joint: Distribution, exposures: Float64[Tensor, "D N"], count: int, *, seed: int = 0
 ) -> Float64[Tensor, "D S"]:
@@ -85,7 +107,7 @@ def portfolio_scenarios(
     if not of_factors(joint):
         profits = []
         for d, held in enumerate(exposures):
-            drawn = drawn_scenarios(take(joint, d), count, seed=seed)
+            drawn = scenarios_of(take(joint, d), count, randomisations=1, seed=seed)[0]
             profits.append(torch.where(held != 0, drawn, 0.0) @ held)
         return torch.stack(profits)
     copula: Any = joint.copula
@@ -204,7 +226,7 @@ def stress(
 
 
 def anomaly(
-    joint: JointDistribution,
+    joint: Distribution,
     returns: Float[Tensor, "*batch N"],
     mask: Bool[Tensor, "*batch N"] | None = None,
     *,
@@ -226,12 +248,13 @@ def anomaly(
     Returns:
         Probabilities; NaN where no asset is there.
     """
+    law: Any = joint
     there = returns.isfinite() if mask is None else mask & returns.isfinite()
     devices = [returns.device] if returns.is_cuda else []
     with torch.no_grad(), torch.random.fork_rng(devices):
         torch.manual_seed(seed)
-        simulated = joint.log_prob(joint.sample(torch.Size([draws])).double(), there)
-        observed = joint.log_prob(returns.double(), there)
+        simulated = law.log_prob(law.sample(torch.Size([draws])).double(), there)
+        observed = law.log_prob(returns.double(), there)
     p = (1 + (simulated <= observed).sum(0)) / (draws + 1)
     return torch.where(there.any(-1), p.double(), torch.nan)
 

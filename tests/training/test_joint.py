@@ -22,7 +22,7 @@ from qtorch.distributions import (
 )
 from qtorch.heads import AttentionalCopulaHead, CopulaHead, CouplingFlowHead, JointHead, SkewedStudentT
 from qtorch.risk import value_at_risk
-from qtorch.training import FZ0, Forecaster, LogScore, Schedule, fit, mixed
+from qtorch.training import FZ0, Forecaster, LogScore, Schedule, fit, mixed, walk_forward
 from tests.training.runs import SPEC, Across, small_data, small_model, small_panel
 
 
@@ -177,6 +177,24 @@ def test_forecasts_of_several_networks_follow_each_other_and_are_mixed(panel, ki
     assert both.select(slice(2, 3)).scenarios(panel.dates[-4], 3, count=16).isfinite().all()
     with pytest.raises(ValueError, match="mixed with joint forecasts alone"):
         mixed([first, dataclasses.replace(second, distribution=second.marginals)])
+
+
+@pytest.mark.parametrize("kind", KINDS[1:])
+def test_a_walk_of_refits_gives_laws_of_several_networks(panel, kind):
+    """Each refit has a network of its own, which goes on from the one before; two seeds are mixed."""
+    source, dates = PanelWindowSource(panel, SPEC), panel.dates
+    options = {"batches_per_epoch": 1, "batch_size": 4}
+    walked = walk_forward(
+        lambda: make(kind), source, dates[[-9, -4]], seeds=(0, 1), max_epochs=1, warm_epochs=1, data=options
+    )
+    assert walked.distribution.batch_shape == (9, 2)
+    whole = walked.distribution.log_prob(torch.zeros(9, 2, 4))
+    assert whole.isfinite().all()
+    for part in (slice(2, 5), slice(4, 7)):
+        some = walked.select(part)
+        torch.testing.assert_close(some.distribution.log_prob(torch.zeros(3, 2, 4)), whole[part])
+    assert walked.scenarios(dates[-2], 1, count=8).isfinite().all()
+    assert walked.marginals.batch_shape == (9, 2, 4)
 
 
 def test_a_scenario_of_a_mixture_is_one_members():
