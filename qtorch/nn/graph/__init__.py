@@ -7,6 +7,8 @@ from qtorch.nn.graph.graph import Graph
 from qtorch.nn.graph.relational import RelationalGCN
 from qtorch.nn.graph.sage import GraphSAGE
 from qtorch.nn.graph.transformer import GraphTransformer
+from qtorch.nn.graph.tree import Tree
+from qtorch.nn.graph.tree_lstm import TreeLSTM, TreeStates
 
 __all__ = [
     "GCN",
@@ -15,6 +17,9 @@ __all__ = [
     "GraphSAGE",
     "GraphTransformer",
     "RelationalGCN",
+    "Tree",
+    "TreeLSTM",
+    "TreeStates",
     "from_networkx",
     "from_pyg",
     "to_networkx",
