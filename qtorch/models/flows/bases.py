@@ -9,7 +9,7 @@ from torch.distributions import Distribution, Independent, Normal
 
 from qtorch.distributions.common_shock import CommonShock
 from qtorch.distributions.student_t import StudentT
-from qtorch.distributions.tail_index import hill
+from qtorch.distributions.tail_index import tail_index
 from qtorch.distributions.transforms.student_tails import heavier
 
 _LEAST_INDEX, _ROWS, _EM_STEPS = 0.002, 10_000, 10
@@ -130,11 +130,11 @@ class StudentTBase(nn.Module):
 
     @torch.no_grad()
     def initialise(self, data: Float[Tensor, "T D"]) -> None:
-        """Degrees of freedom from Hill's estimates of both tails, the heavier one of each coordinate.
+        """Degrees of freedom from extreme-value estimates of both tails, the heavier one of each coordinate.
 
         Raises:
             ValueError: fewer than 20 rows, or not finite ones.
         """
         centred = data.double() - data.double().median(0).values
-        xi = torch.maximum(hill(centred)[0], hill(-centred)[0]).clamp(0.02, 0.9)
+        xi = torch.maximum(tail_index(centred), tail_index(-centred)).clamp(0.02, 0.9)
         self.log_df.copy_(-torch.log(xi if len(self.log_df) > 1 else xi.max(0, keepdim=True).values))

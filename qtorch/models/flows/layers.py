@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from qtorch.distributions.checks import require
-from qtorch.distributions.tail_index import hill
+from qtorch.distributions.tail_index import hill, tail_index
 from qtorch.distributions.transforms import Autoregressive, Bijection, Coupling, LULinear, Permutation, StudentTails
 from qtorch.distributions.transforms.coupling import Elementwise
 from qtorch.distributions.transforms.student_tails import heavier
@@ -147,16 +147,16 @@ class TailLayer(Layer):
 
     @torch.no_grad()
     def initialise(self, data: Float[Tensor, "T D"]) -> None:
-        """Location: the medians. Indices: Hill's. Scale: that at which the map meets the tails of the data.
+        """Location: the medians. Indices: extreme-value estimates. Scale: where the map meets the data.
 
         Raises:
             ValueError: fewer than 20 rows, or not finite ones.
         """
         loc = data.double().median(0).values
         centred = data.double() - loc
-        estimates = [hill(side * centred) for side in (-1, 1)]
-        index = torch.stack([xi for xi, _ in estimates]).clamp(0.02, 0.9)
-        threshold = torch.stack([edge for _, edge in estimates])
+        sides = (-centred, centred)
+        index = torch.stack([tail_index(side) for side in sides]).clamp(0.02, 0.9)
+        threshold = torch.stack([hill(side)[1] for side in sides])
         mass = (torch.stack((-centred, centred)) >= threshold.unsqueeze(1)).double().mean(1)
         z = -torch.special.ndtri(mass)
         scale = threshold / (z * torch.exp(heavier(z, index)[0]))
