@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: nightly test test-slow gpu lint format sample notebooks readme bench-loader bench-patch bench-flows clean
+.PHONY: nightly test test-slow gpu lint format sample notebooks readme bench-loader bench-patch bench-flows bench-graph clean
 
 nightly: .venv/run
 	$(BIN)/qtorch nightly --config data/nightly.yaml
@@ -69,6 +69,10 @@ bench-flows: .venv-bench/done
 	PYTHONPATH=. .venv-bench/bin/python benchmarks/flows.py
 	PYTHONPATH=. .venv-bench/bin/python benchmarks/flows.py --compile
 	PYTHONPATH=. .venv-bench/bin/python benchmarks/flow_likelihood.py
+
+# Graph layers beside PyTorch Geometric's: time and peak memory.
+bench-graph: .venv-bench/done
+	PYTHONPATH=. .venv-bench/bin/python benchmarks/graph.py
 
 .venv-bench/done: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv-bench

@@ -1,7 +1,7 @@
 """Graph layers beside PyTorch Geometric's, forward and backward: time and peak memory.
 
 32 graphs of 500 and of 2,000 nodes, a tenth of them dead, each with the 20 neighbours of the largest absolute
-correlation; 64 features, 4 heads, one thread, processor milliseconds. What a loader does once is not timed: PyG is given
+correlation; 64 features, 4 heads, one thread, processor milliseconds. What a loader does once is not timed: PyG has
 the list of edges (and a sparse matrix that is normalised already, where the name says so), our layers a graph that
 another layer used before; what making that takes is printed too. Each runs in a process of its own, by turns, and the
 least of its times is printed. Memory is what a step holds beyond what was there before, at most.
@@ -10,6 +10,7 @@ Usage: PYTHONPATH=. python benchmarks/graph.py [LAYERS] [--python PATH] [--nodes
     [--rounds 5]
 """
 
+import ctypes
 import json
 import re
 import sys
@@ -53,25 +54,19 @@ def edges(table: Tensor, alive: Tensor) -> Tensor:
     return torch.stack([source[there], target[there]])
 
 
-def ours(layer: str, dense: bool | None, x: Tensor, table: Tensor, alive: Tensor) -> tuple[nn.Module, Step, Step]:
+def ours(layer: str, dense: bool, x: Tensor, table: Tensor, alive: Tensor) -> tuple[nn.Module, Step, Step]:
     from qtorch.nn.graph import GCN, GATv2, Graph, GraphTransformer
 
     def make() -> Graph:
         return Graph(table, torch.ones_like(table, dtype=torch.bool), alive)
 
-    graph, module = make(), nn.Module()
-    if layer == "gatv2":
-        module = GATv2(HIDDEN, HIDDEN, HEADS)
-    elif layer == "gcn":
-        module = GCN(HIDDEN, HIDDEN, dense=dense)
-    else:
-        module = GraphTransformer(HIDDEN, HIDDEN, HEADS, self_loops=True, dense=dense)
-
-    def prepare() -> None:
-        made = make()
-        _ = made.links if layer == "attention" and not module.self_loops else made.looped.links
-
-    return module, lambda: module(x, graph), prepare
+    graph = make()
+    module = {
+        "gatv2": lambda: GATv2(HIDDEN, HIDDEN, HEADS),
+        "gcn": lambda: GCN(HIDDEN, HIDDEN, dense=dense),
+        "attention": lambda: GraphTransformer(HIDDEN, HIDDEN, HEADS, self_loops=True, dense=dense),
+    }[layer]()
+    return module, lambda: module(x, graph), lambda: make().looped.links
 
 
 def pyg(layer: str, matrix: bool, x: Tensor, table: Tensor, alive: Tensor) -> tuple[nn.Module, Step, Step]:
@@ -80,12 +75,11 @@ def pyg(layer: str, matrix: bool, x: Tensor, table: Tensor, alive: Tensor) -> tu
 
     given = edges(table, alive)
     module = GATv2Conv(HIDDEN, HIDDEN // HEADS, HEADS) if layer == "gatv2" else GCNConv(HIDDEN, HIDDEN)
-    rows = x.view(-1, HIDDEN) if x.is_leaf else x
     live = alive[..., None].float()
     if matrix:
-        index, weight = gcn_norm(given, num_nodes=len(rows))
+        index, weight = gcn_norm(given, num_nodes=alive.numel())
         module = GCNConv(HIDDEN, HIDDEN, normalize=False)
-        given = torch.sparse_coo_tensor(index.flip(0), weight, (len(rows), len(rows))).to_sparse_csr()
+        given = torch.sparse_coo_tensor(index.flip(0), weight, (alive.numel(),) * 2).to_sparse_csr()
     return module, lambda: module(x.view(-1, HIDDEN), given).view(x.shape) * live, lambda: edges(table, alive)
 
 
@@ -98,6 +92,7 @@ class Bare(nn.Module):
         self.qkv, self.out = nn.Linear(HIDDEN, 3 * HIDDEN), nn.Linear(HIDDEN, HIDDEN)
 
     def forward(self, x: Tensor) -> Tensor:
+        """The nodes' features after attention."""
         q, k, v = self.qkv(x).unflatten(-1, (3, HEADS, -1)).permute(2, 0, 3, 1, 4)
         mixed = nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=self.mask)
         return self.out(mixed.transpose(1, 2).flatten(2))
@@ -128,7 +123,7 @@ def serve(name: str) -> None:
     table, alive = neighbours(int(nodes), int(count))
     x = torch.randn(GRAPHS, int(nodes), HIDDEN, requires_grad=True)
     if library.startswith("qtorch"):
-        module, forward, prepare = ours(layer, True if library.endswith("dense") else False, x, table, alive)
+        module, forward, prepare = ours(layer, library.endswith("dense"), x, table, alive)
     elif library.startswith("pyg"):
         module, forward, prepare = pyg(layer, library.endswith("matrix"), x, table, alive)
     else:
@@ -142,6 +137,7 @@ def serve(name: str) -> None:
     step()
     x.grad = None
     module.zero_grad(set_to_none=True)
+    ctypes.CDLL("libc.so.6").malloc_trim(0)  # what was freed goes back to the system, not to the next step
     before = memory("VmRSS")
     Path("/proc/self/clear_refs").write_text("5")  # forget the peak so far
     step()

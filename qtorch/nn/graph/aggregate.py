@@ -7,7 +7,7 @@ from torch import Tensor
 from qtorch.nn.graph.graph import Graph
 from qtorch.nn.graph.messages import weighted_sum
 
-DENSE_SUM = 8.0  # a matrix product is the faster sum from about N / 8 neighbours on; see benchmarks/results/graph.md
+DENSE_SUM = 6.0  # a matrix product is the faster sum from about N / 6 neighbours on; see benchmarks/results/graph.md
 
 
 def living(x: Float[Tensor, "B N D"], mask: Bool[Tensor, "B N"]) -> Float[Tensor, "B N D"]:

@@ -20,7 +20,7 @@ class GCN(nn.Module):
         out_features: D.
         self_loops: gives each node an edge to itself of weight 1, unless it has one.
         dense: True for products with dense matrices, False for sums over the table of neighbours, None for whichever
-            was measured to be faster: matrices from `N / 8` neighbours on.
+            was measured to be faster: matrices from `N / 6` neighbours on.
 
     References:
         Kipf and Welling (2017), Semi-supervised classification with graph convolutional networks, ICLR, equation 2.

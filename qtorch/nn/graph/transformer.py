@@ -12,7 +12,7 @@ from qtorch.nn.graph.graph import Graph
 from qtorch.nn.graph.messages import edge_products
 from qtorch.nn.graph.relational import one_hot
 
-DENSE_ATTENTION = 4.0  # masked attention over all pairs is the faster from about N / 4 neighbours on
+DENSE_ATTENTION = 10.0  # masked attention over all pairs is the faster from about N / 10 neighbours on
 
 
 class GraphTransformer(nn.Module):
@@ -29,7 +29,7 @@ class GraphTransformer(nn.Module):
         kinds: of edges; 0 for none.
         self_loops: whether each node attends to itself too.
         dense: True for attention over all pairs under a mask, False for the table of neighbours, None for whichever was
-            measured to be faster: all pairs from `N / 4` neighbours on.
+            measured to be faster: all pairs from `N / 10` neighbours on.
 
     Raises:
         ValueError: the heads do not divide D; when called, the graph lacks weights or kinds that are to count.
