@@ -9,7 +9,7 @@ from qtorch.portfolio.feasibility import check_bounds, check_budget, check_limit
 from qtorch.portfolio.operators import operator
 from qtorch.portfolio.proximal import Response, respond
 
-_STEPS = 500  # a dozen are usual
+_STEPS = 300  # a dozen are usual; the most seen was 92, of 500 assets of which few are chosen
 _LEAST_DAMPING = 1e-9
 _TOLERANCE = 1e-12  # of the constraints, times the size of what is projected
 _REFUSED = 1e-9  # a constraint missed by more after all steps is an error
@@ -76,11 +76,13 @@ def _solve(
         if not len(going):
             return prices
     missed = _shortfalls(state.prices, state.excess, equalities)
-    worst, which = divmod(int((missed / size[going].unsqueeze(-1)).argmax()), missed.shape[1])
-    if missed[worst, which] > _REFUSED * size[going[worst]]:
+    wrong = torch.nonzero(missed.amax(-1) > _REFUSED * size[going])
+    if len(wrong):
+        row = int(wrong[0])
+        which = int(missed[row].argmax())
         raise ValueError(
-            f"row {int(going[worst])}: no weights meet all constraints together; the nearest miss {names[which]} by "
-            f"{missed[worst, which].item():.2g}: widen it, the bounds, the turnover or the gross exposure."
+            f"row {int(going[row])}: found no weights that meet all constraints together; the nearest miss "
+            f"{names[which]} by {missed[row, which].item():.2g}: widen it or the other limits."
         )
     return prices
 

@@ -39,7 +39,7 @@ def cvar(
     """
     require(0 < level < 1, "level", level, "a confidence inside (0, 1) is needed")
     x, there, count = usable(returns, mask)
-    tail = count.clamp(min=1) * (1 - level)
+    tail = count.clamp(min=1).to(x.dtype) * (1 - level)
     if threshold is None:
         order = torch.where(there, -x, -torch.inf).sort(-1, descending=True).values
         rank = torch.ceil(tail - 1e-6 * tail.clamp(max=1)).long().clamp(min=1)  # a whole number may come out above
