@@ -54,7 +54,9 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     """`SklearnAllocator` is a class of skfolio's, which is imported only for it."""
     if name == "SklearnAllocator":
-        from qtorch.backtest.sklearn_allocator import SklearnAllocator
-
+        try:
+            from qtorch.backtest.sklearn_allocator import SklearnAllocator
+        except ImportError as error:
+            raise ImportError("SklearnAllocator needs skfolio: pip install 'qtorch-finance[portfolio]'.") from error
         return SklearnAllocator
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

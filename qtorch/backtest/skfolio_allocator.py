@@ -1,4 +1,7 @@
-"""skfolio's optimisers as allocators: on the assets of the universe alone, around closed ones."""
+"""skfolio's optimisers as allocators: on the assets of the universe alone, around closed ones.
+
+skfolio is imported where it is used: ``pip install 'qtorch-finance[portfolio]'``.
+"""
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any

@@ -1,7 +1,7 @@
 """Allocators in skfolio's and scikit-learn's model selection. Needs skfolio."""
 
 from copy import deepcopy
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -10,7 +10,7 @@ from skfolio.optimization import BaseOptimization
 from sklearn.utils.validation import validate_data
 
 from qtorch.backtest.walk_forward import Allocate, Refits, checked_weights
-from qtorch.data import DataError, Panel, sessions
+from qtorch.data import DataError, Panel
 
 
 class SklearnAllocator(BaseOptimization):
@@ -30,10 +30,10 @@ class SklearnAllocator(BaseOptimization):
         >>> from qtorch.backtest import EqualWeight
         >>> from skfolio.datasets import load_sp500_dataset
         >>> from skfolio.model_selection import WalkForward, cross_val_predict
-        >>> returns = load_sp500_dataset().loc["2021":].pct_change().dropna()
-        >>> tested = cross_val_predict(SklearnAllocator(EqualWeight()), returns, cv=WalkForward(60, 250))
+        >>> returns = load_sp500_dataset().loc["2022":].pct_change().dropna()
+        >>> tested = cross_val_predict(SklearnAllocator(EqualWeight()), returns, cv=WalkForward(60, 120))
         >>> len(tested.portfolios)
-        4
+        2
     """
 
     def __init__(
@@ -52,7 +52,7 @@ class SklearnAllocator(BaseOptimization):
         """An allocator may look at its holdings, so the folds run one after the other."""
         return True
 
-    def fit(self, X: pd.DataFrame, y: None = None) -> Self:
+    def fit(self, X: pd.DataFrame, y: None = None) -> "SklearnAllocator":
         """Weights at the close of the last row.
 
         Args:
@@ -77,7 +77,9 @@ class SklearnAllocator(BaseOptimization):
 
 
 def returns_panel(returns: pd.DataFrame, exchange: str) -> Panel:
-    """A panel whose returns are those of a frame; each asset's price is 1 on the row before its first return.
+    """A panel whose returns are those of a frame: each asset's price is 1 on the row before its first return.
+
+    Before the frame's first row that is the weekday before it.
 
     Args:
         returns: simple, dates by assets; NaN where there is none, and the next return is then over the gap.
@@ -88,9 +90,7 @@ def returns_panel(returns: pd.DataFrame, exchange: str) -> Panel:
     """
     if not isinstance(returns.index, pd.DatetimeIndex):
         raise DataError(f"returns need dates as their index to make a panel, not {type(returns.index).__name__}.")
-    first = returns.index[0]
-    before = sessions(exchange, first - pd.Timedelta(days=14), first).days
-    start = before[before < first][-1:]
+    start = returns.index[:1] - pd.offsets.BDay()  # a session or not: the panel keeps prices of other days too
     wide = returns.reindex(start.append(returns.index))
     there = wide.notna()
     base = there.shift(-1, fill_value=False) & ~there.cummax()

@@ -7,7 +7,7 @@ from qtorch.backtest.track import Track
 from qtorch.portfolio import cvar, maximum_drawdown, sharpe
 
 
-def summary(track: Track, *, periods: int = 252, level: float = 0.95) -> pd.Series:
+def summary(track: Track, *, periods: float = 252.0, level: float = 0.95) -> pd.Series:
     """Return, risk and trading of a portfolio, net of costs.
 
     Returns:

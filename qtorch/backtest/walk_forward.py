@@ -1,6 +1,6 @@
 """Runs an allocator through the past: it decides on what was known, its weights drift, and its trades are paid for."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
@@ -18,19 +18,12 @@ from qtorch.data.errors import listing
 from qtorch.distributions.checks import require
 from qtorch.portfolio import Constraints, Costs, Ledger, simulate
 
+Allocate = Callable[[Panel, int, Tensor], Tensor | pd.Series]
+"""An allocator: a function, or an object that is called like one.
 
-class Allocate(Protocol):
-    """What can be run: a function or an object that is called like one."""
-
-    def __call__(self, panel: Panel, row: int, holdings: Float64[Tensor, " N"], /) -> Tensor | pd.Series:
-        """Weights of the assets, in units of the equity; what they lack of 1 is cash.
-
-        Args:
-            panel: as it stood at the decision; it has no later rows.
-            row: its last one.
-            holdings: today's weights, drifted with the prices; 0 before the first purchase.
-        """
-        ...
+It is given the panel as it stood at the decision, its last row, and today's weights `[N]` in float64, drifted with the
+prices (0 before the first purchase). It answers with weights `[N]` in units of the equity; what they lack of 1 is cash.
+"""
 
 
 @runtime_checkable
@@ -74,7 +67,7 @@ class WalkForward:
         >>> walk = WalkForward("month", start="2020-01-01", costs=Costs(proportional=0.001))
         >>> track = walk.run(panel, EqualWeight())
         >>> summary(track)[["annual_return", "volatility", "sharpe"]].round(2).to_dict()
-        {'annual_return': 0.19, 'volatility': 0.28, 'sharpe': 0.76}
+        {'annual_return': 0.15, 'volatility': 0.27, 'sharpe': 0.67}
     """
 
     rebalance: Rebalance = "month"
@@ -205,7 +198,7 @@ def checked_weights(weights: Tensor | pd.Series, panel: Panel) -> Float64[Tensor
         unknown = [name for name in weights.index if name not in panel.assets]
         if unknown or not weights.index.is_unique:
             raise DataError(f"{date}: the weights name assets twice or that the panel lacks: {listing(unknown)}.")
-        weights = torch.as_tensor(weights.reindex(list(panel.assets), fill_value=0.0).to_numpy(dtype=float))
+        weights = torch.tensor(weights.reindex(list(panel.assets), fill_value=0.0).to_numpy(dtype=float))
     w = weights.detach().double().to(device)
     if w.shape != (len(panel.assets),):
         raise DataError(f"{date}: the allocator gave weights of shape {tuple(w.shape)} for {len(panel.assets)} assets.")
