@@ -36,7 +36,7 @@ class GraphBuilder:
         shrinkage: takes `correlations` and gives others, before the sparsifier; None for none.
         labels: of assets, such as sectors, or None; see `same_label`. A list of rows `{asset, label, since, until}`
             where they change.
-        relations: edges by name; see `related`.
+        relations: edges by name, each a `Relation` or the list of its values; see `related`.
         allow: packages besides qtorch whose functions may be named.
 
     Raises:
@@ -57,7 +57,7 @@ class GraphBuilder:
     sparsifier: Step = field(default_factory=lambda: partial(k_nearest, k=10))
     shrinkage: Step | None = None
     labels: Mapping[str, str] | Sequence[Mapping[str, Any]] | None = None
-    relations: Sequence[Relation] = ()
+    relations: Sequence[Relation | Sequence[Any]] = ()
     allow: Sequence[str] = ()
 
     def __post_init__(self) -> None:
@@ -102,14 +102,18 @@ class GraphBuilder:
             labels = self.labels if isinstance(self.labels, Mapping) else pd.DataFrame(list(self.labels))
             graphs.append(same_label(labels, panel.assets, dates, found.mask))
         if self.relations:
-            graphs.append(related(self.relations, panel.assets, dates, found.mask))
+            graphs.append(related(self._relations, panel.assets, dates, found.mask))
         return graphs[0] if len(graphs) == 1 else combined(*graphs, kinds=self._counts)
+
+    @property
+    def _relations(self) -> list[Relation]:
+        return [Relation(*each) for each in self.relations]
 
     @property
     def _counts(self) -> list[int]:
         """The kinds of each of the graphs that are combined."""
         counts = [1] if self.labels is None else [1, 1]
-        return counts + ([max(each.kind for each in self.relations) + 1] if self.relations else [])
+        return counts + ([max(each.kind for each in self._relations) + 1] if self.relations else [])
 
     def _step(self, step: Step, found: Correlations) -> Any:
         return construct(step, allow=self.allow, correlations=found)  # type: ignore[arg-type]

@@ -15,6 +15,7 @@ from qtorch.portfolio.graphs.closing import SESSIONS, closes_later
 from qtorch.portfolio.graphs.returns import LONGEST, Returns, returns
 from qtorch.portfolio.graphs.sums import BLOCK, MEMORY, Sums, ewma_sums, rolling_sums
 
+_RECENT = 8  # half-lives that tell of storms; what is before weighs 0.4 %
 _FLAT = 1e-12  # a variance below this share of the mean square is that of a constant
 
 
@@ -29,7 +30,8 @@ class Correlations:
         counts: observations behind each; with unequal weights w the effective number (sum w)^2 / sum w^2.
         mask: the assets that are alive: in the universe, with enough observations, not silent for too long.
         volatility: standard deviation of a session's return; NaN where not alive.
-        kurtosis: excess kurtosis of session returns; NaN where not alive.
+        storms: how much more than by chance large returns come together, 1 for none: the mean over pairs of
+            `E x^2 y^2 / (E x^2 E y^2)` over that of `1 + 2 r^2`; it widens the errors of correlations.
     """
 
     rows: Int64[np.ndarray, " R"]
@@ -37,7 +39,7 @@ class Correlations:
     counts: Float[Tensor, "R N N"]
     mask: Bool[Tensor, "R N"]
     volatility: Float[Tensor, "R N"]
-    kurtosis: Float[Tensor, "R N"]
+    storms: Float[Tensor, " R"]
 
     def covariance(self) -> Float[Tensor, "R N N"]:
         """Covariances of session returns, NaN where the correlations are."""
@@ -105,7 +107,7 @@ def rolling_correlation(
     asked = _rows(panel, rows)
     data, alive, later = _prepare(panel, asked, window, min_common, lead_lag, scale_half_life, stale)
     sums = rolling_sums(data, asked.tolist(), window, lead_lag)
-    return _correlations(asked, sums, data, alive, later, min_common)
+    return _correlations(asked, sums, data, alive, later, min_common, torch.ones(window, dtype=torch.float64))
 
 
 def ewma_correlation(
@@ -144,7 +146,9 @@ def ewma_correlation(
     asked = _rows(panel, rows)
     look_back = int(MEMORY * half_life) + 1
     data, alive, later = _prepare(panel, asked, look_back, min_common, lead_lag, scale_half_life, stale)
-    return _correlations(asked, ewma_sums(data, asked.tolist(), decay, lead_lag), data, alive, later, min_common)
+    weights = decay ** torch.arange(int(_RECENT * half_life), -1, -1, dtype=torch.float64)
+    sums = ewma_sums(data, asked.tolist(), decay, lead_lag)
+    return _correlations(asked, sums, data, alive, later, min_common, weights)
 
 
 def _rows(panel: Panel, rows: Sequence[int] | np.ndarray | Tensor) -> Int64[np.ndarray, " R"]:
@@ -195,17 +199,23 @@ def _listed(panel: Panel, rows: np.ndarray, stale: int) -> Bool[Tensor, "R N"]:
 
 
 def _correlations(
-    rows: np.ndarray, sums: Iterable[Sums], data: Returns, listed: Tensor, later: Tensor, min_common: int
+    rows: np.ndarray,
+    sums: Iterable[Sums],
+    data: Returns,
+    listed: Tensor,
+    later: Tensor,
+    min_common: int,
+    weights: Tensor,
 ) -> Correlations:
     R, N = listed.shape
     shape: dict[str, tuple[int, ...]] = {"values": (R, N, N), "counts": (R, N, N)}
-    shape |= {"volatility": (R, N), "kurtosis": (R, N)}
+    shape |= {"volatility": (R, N), "storms": (R,)}
     out = {name: torch.full(size, torch.nan, device=listed.device) for name, size in shape.items()}
     mask = torch.zeros_like(listed)
     eye = torch.eye(N, dtype=torch.bool, device=listed.device)
     for r, total in enumerate(sums):
         values, counts = _of_pairs(total.pairs, later)
-        volatility, kurtosis, count = _of_assets(total.own)
+        volatility, count = _of_assets(total.own)
         if data.volatility is not None:
             volatility = data.volatility[int(rows[r]) - data.first]
         enough = torch.logical_and(count >= min_common, counts.diagonal() >= min_common)
@@ -215,7 +225,8 @@ def _correlations(
         out["values"][r].masked_fill_(torch.logical_and(eye, both), 1.0)
         out["counts"][r] = torch.where(both, counts, 0.0)
         out["volatility"][r] = torch.where(alive, volatility, torch.nan)
-        out["kurtosis"][r] = torch.where(alive, kurtosis, torch.nan)
+        variance = (total.pairs[3] / total.pairs[0]).diagonal()
+        out["storms"][r] = _storms(data, int(rows[r]), weights, variance, out["values"][r])
         mask[r] = alive
     return Correlations(rows, mask=mask, **out)
 
@@ -238,12 +249,26 @@ def _of_pairs(pairs: Tensor, later: Tensor) -> tuple[Tensor, Tensor]:
     return (covariance / (variance * variance.T).sqrt()).clamp(-1, 1), counts
 
 
-def _of_assets(own: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Volatilities, without the bias of small samples, excess kurtoses and effective counts of the assets' sums."""
-    weight, square, total, squares, fourths = own
+def _of_assets(own: Tensor) -> tuple[Tensor, Tensor]:
+    """Volatilities, without the bias of small samples, and effective counts of the assets' sums."""
+    weight, square, total, squares = own
     count = (weight**2 / square).nan_to_num(nan=0.0)
     mean = total / weight
     variance = squares / weight - mean**2
     variance = torch.where(variance > _FLAT * squares / weight, variance, torch.nan)
-    kurtosis = fourths / weight / (squares / weight) ** 2 - 3
-    return (variance * count / (count - 1)).sqrt(), kurtosis, count
+    return (variance * count / (count - 1)).sqrt(), count
+
+
+def _storms(data: Returns, row: int, weights: Tensor, variance: Tensor, values: Tensor) -> Tensor:
+    """How much more than by chance large returns of the living come together, over the last rows."""
+    last = row + 1 - data.first
+    at, w = slice(max(last - len(weights), 0), last), weights[-last:].to(variance)
+    alive = values.diagonal() == 1
+    there = torch.logical_and(data.mask[at], alive)
+    squares = torch.where(there, data.value[at] ** 2 / variance, 0.0)
+    count = there.sum(1)
+    # The sum over pairs of products is the square of the sum less that of squares.
+    joint = (w * (squares.sum(1) ** 2 - (squares**2).sum(1))).sum() / (w * (count * (count - 1))).sum()
+    known = torch.logical_and(values.isfinite(), ~torch.eye(len(values), dtype=torch.bool, device=values.device))
+    usual = 1 + 2 * torch.where(known, values**2, 0.0).sum() / known.sum().clamp(min=1)
+    return (joint / usual).nan_to_num(nan=1.0)

@@ -25,6 +25,7 @@ class Returns(NamedTuple):
         value: what is correlated: `session`, or the whole return where intervals are matched, either divided by its
             volatility where that is asked for.
         mask: where there is one.
+        observed: where there is a price, with or without a return.
         following: the return under way at a row, which is `value` at the asset's next close.
         known: the row at which it ends, `NEVER` without one.
         volatility: EWMA per session through a row, NaN until it settled; None unless returns are divided by it.
@@ -35,6 +36,7 @@ class Returns(NamedTuple):
     session_mask: Bool[Tensor, "L N"]
     value: Float64[Tensor, "L N"]
     mask: Bool[Tensor, "L N"]
+    observed: Bool[Tensor, "L N"]
     following: Float64[Tensor, "L N"]
     known: Int64[Tensor, "L N"]
     volatility: Float64[Tensor, "L N"] | None
@@ -70,7 +72,7 @@ def returns(panel: Panel, first: int, last: int, whole: bool, scale_half_life: f
         kept = torch.logical_and(mask, before > 0)
         value = torch.where(kept, value / before, 0.0)
     following, known = _following(value, kept, begin, row)
-    return Returns(first, session, mask, value, kept, following, known, volatility)
+    return Returns(first, session, mask, value, kept, there, following, known, volatility)
 
 
 def _volatility(session: Tensor, mask: Tensor, decay: float) -> Float64[Tensor, "L N"]:

@@ -52,10 +52,10 @@ def shrinkage_intensity(correlations: Correlations, target: str = "constant") ->
 
     It is the sum over pairs of `Var r_ij - Cov(r_ij, t)` over that of `(r_ij - t)^2`, in [0, 1]. Ledoit and Wolf take
     the variances from the fourth moments of each pair; here they are those of elliptical returns,
-    `(1 + k) (1 - r_ij^2)^2 / n_ij`, with k a third of the median excess kurtosis and n_ij the pair's own
-    observations, which holds for incomplete data and exponential weights as well. The variance of the mean
-    correlation, which is what `Cov` sums to, is taken at equal correlations:
-    `2 (1 + k) (1 - r)^2 (1 + (N - 1) r)^2 / (N (N - 1) n)`.
+    `s (1 - r_ij^2)^2 / (n_ij - 1)`, with s the date's `storms`, the mean of the same moments over all pairs, and n_ij
+    the pair's own observations, which holds for incomplete data and exponential weights as well. The variance of the
+    mean correlation, which is what `Cov` sums to, is taken at equal correlations:
+    `2 s (1 - r)^2 (1 + (N - 1) r)^2 / (N (N - 1) n)`.
 
     Args:
         correlations: of R dates.
@@ -71,7 +71,7 @@ def shrinkage_intensity(correlations: Correlations, target: str = "constant") ->
     """
     require(target in TARGETS, "target", target, f"one of {', '.join(TARGETS)} is needed")
     there = _pairs(correlations)
-    r, counts = torch.where(there, correlations.values, 0.0), correlations.counts.clamp(min=1.0)
+    r, counts = torch.where(there, correlations.values, 0.0), (correlations.counts - 1).clamp(min=1.0)
     variance = torch.where(there, (1 - r**2) ** 2 / counts, 0.0).sum((1, 2))
     towards = torch.zeros_like(variance)
     if target == "constant":
@@ -80,8 +80,7 @@ def shrinkage_intensity(correlations: Correlations, target: str = "constant") ->
         inverse = torch.where(there, 1 / counts, 0.0).sum((1, 2)) / number
         variance = variance - 2 * ((1 - towards) * (1 + (N - 1) * towards)) ** 2 * inverse
     distance = torch.where(there, (r - towards[:, None, None]) ** 2, 0.0).sum((1, 2))
-    k = (correlations.kurtosis.nanmedian(1).values / 3).nan_to_num(nan=0.0).clamp(min=0.0)
-    share = ((1 + k) * variance).clamp(min=0.0) / distance.clamp(min=torch.finfo(distance.dtype).tiny)
+    share = (correlations.storms * variance).clamp(min=0.0) / distance.clamp(min=torch.finfo(distance.dtype).tiny)
     return torch.where(there.any(2).any(1), share.clamp(max=1.0), 0.0)
 
 

@@ -17,23 +17,23 @@ MEMORY = 32  # half-lives after which a row is forgotten: it weighs 2e-10
 class Sums:
     """Weighted sums over rows t, which are added to in place.
 
-    With x the returns, m where there is one, w the weights, k_j(t) whether j has a return at t or one under way, and
-    f_j(t) the latter:
+    With x the returns, m where there is one, w the weights, k_j(t) whether j has a return at t, or no price but a
+    return under way, and f_j(t) the return under way:
 
     Attributes:
         pairs: over t, for assets i and j: `w m_i k_j`, `w^2 m_i k_j`, `w x_i k_j`, `w x_i^2 k_j`, `w x_i x_j`; and if
-            intervals are matched `w m_i m_j`, `w x_i f_j` where j has no return at t, and where it has one.
-        own: of the assets' session returns u: `w m`, `w^2 m`, `w u`, `w u^2`, `w u^4`.
+            intervals are matched `w m_i m_j`, `w x_i f_j` where j has no price at t, and where it has one.
+        own: of the assets' session returns u: `w m`, `w^2 m`, `w u`, `w u^2`.
     """
 
     pairs: Float64[Tensor, "P N N"]
-    own: Float64[Tensor, "5 N"]
+    own: Float64[Tensor, "4 N"]
 
     @classmethod
     def none(cls, data: Returns, matched: bool) -> "Sums":
         """The sums over no row."""
         N = data.value.shape[1]
-        return cls(data.value.new_zeros(8 if matched else 5, N, N), data.value.new_zeros(5, N))
+        return cls(data.value.new_zeros(8 if matched else 5, N, N), data.value.new_zeros(4, N))
 
     def copy(self) -> "Sums":
         """Sums that can be added to without changing these."""
@@ -60,13 +60,14 @@ class Sums:
         if len(self.pairs) > 5:
             known = data.known[at] <= known_at
             f = torch.where(known, data.following[at], 0.0)
-            k = torch.logical_or(data.mask[at], known).double()
-            crosses = [(w * m, m), (wx, f * (1 - m)), (wx, f * m)]
+            observed = data.observed[at]
+            k = torch.logical_or(data.mask[at], torch.logical_and(known, ~observed)).double()
+            crosses = [(w * m, m), (wx, torch.where(observed, 0.0, f)), (wx, torch.where(observed, f, 0.0))]
         products = [(w * m, k), (w * w * m, k), (wx, k), (wx * x, k), (wx, x), *crosses]
         for total, (left, right) in zip(self.pairs, products, strict=True):
             total.addmm_(left.T, right)
         u, session = data.session[at], data.session_mask[at].double()
-        own = [w * session, w * w * session, w * u, w * u**2, w * u**4]
+        own = [w * session, w * w * session, w * u, w * u**2]
         self.own.add_(torch.stack([each.sum(0) for each in own]))
 
 
