@@ -12,8 +12,8 @@ RELATIONS = 3  # features of an asset in each estimate: its volatility and corre
 class AssetGraph(nn.Module):
     """Maps the windows of all assets at a date, and how they move together, to a state for each.
 
-    An encoder reads each asset's own sessions; layers of attention, whose scores are biased by the correlation, let it
-    hear from the assets that it moves with most. Nothing depends on the assets' order or number.
+    An encoder reads each asset's own sessions; layers of attention over a graph, whose scores are biased by the weights
+    and kinds of edges, let it hear from others. Nothing depends on the assets' order or number.
 
     Args:
         encoder: a module `(inputs [B C F], mask [B C]) -> [B C D]` in asset layout with `out_features`, such as
@@ -22,14 +22,15 @@ class AssetGraph(nn.Module):
         width: of a state.
         layers: of attention; 0 leaves assets alone.
         heads: they divide the width.
-        neighbours: assets that each hears from, at most: those of the largest correlation in the slowest estimate.
+        kinds: of edges, where the graphs have kinds; 0 for none. Graphs have weights.
 
     Example:
         >>> from qtorch.models import Recurrent
         >>> net = AssetGraph(Recurrent(4, width=8), estimates=2, width=8, heads=2)
         >>> inputs, mask, universe = torch.randn(3, 5, 16, 4), torch.ones(3, 5, 16).bool(), torch.ones(3, 5).bool()
         >>> correlation, volatility = torch.eye(5).expand(3, 2, 5, 5), torch.full((3, 2, 5), 0.01)
-        >>> net(inputs, mask, universe, correlation, volatility).shape
+        >>> graph = Graph.from_dense(torch.rand(3, 5, 5), universe)
+        >>> net(inputs, mask, universe, correlation, volatility, graph).shape
         torch.Size([3, 5, 8])
     """
 
@@ -40,14 +41,16 @@ class AssetGraph(nn.Module):
         width: int = 32,
         layers: int = 1,
         heads: int = 4,
-        neighbours: int = 20,
+        kinds: int = 0,
     ) -> None:
         super().__init__()
         self.encoder, self.estimates, self.width = encoder, estimates, width
-        self.layers, self.heads, self.neighbours = layers, heads, neighbours
+        self.layers, self.heads, self.kinds = layers, heads, kinds
         features: int = encoder.out_features  # type: ignore[assignment]
         self.enter = nn.Linear(features + RELATIONS * estimates, width)
-        self.mixers = nn.ModuleList(GraphTransformer(width, width, heads, weighted=True) for _ in range(layers))
+        self.mixers = nn.ModuleList(
+            GraphTransformer(width, width, heads, weighted=True, kinds=kinds) for _ in range(layers)
+        )
         self.steps = nn.ModuleList(nn.Linear(width, width) for _ in range(layers))
         self.norms = nn.ModuleList(nn.LayerNorm(width) for _ in range(layers + 1))
 
@@ -63,6 +66,7 @@ class AssetGraph(nn.Module):
         universe: Bool[Tensor, "R N"],
         correlation: Float[Tensor, "R P N N"],
         volatility: Float[Tensor, "R P N"],
+        graph: Graph,
     ) -> Float[Tensor, "R N D"]:
         """States, 0 outside the universe, whose assets are not heard either."""
         R, N = universe.shape
@@ -71,7 +75,6 @@ class AssetGraph(nn.Module):
         related = relations(universe, correlation, volatility)
         x = torch.cat((hidden, related), -1)
         x = nn.functional.gelu(self.enter(torch.where(universe.unsqueeze(-1), x, 0.0)))
-        graph = nearest(correlation[:, -1], universe, self.neighbours)
         for mixer, step, norm in zip(self.mixers, self.steps, self.norms, strict=False):
             x = x + step(nn.functional.gelu(mixer(norm(x), graph)))
         return torch.where(universe.unsqueeze(-1), self.norms[-1](x), 0.0)
@@ -90,13 +93,3 @@ def relations(
     overall = (mean * among).sum(-1, keepdim=True) / count.clamp(min=1)
     parts = torch.stack((log_volatility - level, mean - overall, overall.expand_as(mean)), -1)
     return torch.where(universe.unsqueeze(1).unsqueeze(-1), parts, 0.0).transpose(1, 2).flatten(2)
-
-
-def nearest(correlation: Float[Tensor, "R N N"], universe: Bool[Tensor, "R N"], k: int) -> Graph:
-    """The graph in which each asset hears from the k others that it is most correlated with."""
-    N = universe.shape[-1]
-    both = torch.logical_and(universe.unsqueeze(-1), universe.unsqueeze(-2))
-    own = torch.eye(N, dtype=torch.bool, device=universe.device)
-    value, neighbour = torch.where(torch.logical_and(both, ~own), correlation, -torch.inf).topk(min(k, max(N - 1, 1)))
-    present = value > -torch.inf
-    return Graph(neighbour, present, universe, torch.where(present, value, 0.0))

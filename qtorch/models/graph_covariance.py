@@ -5,6 +5,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from qtorch.models.asset_graph import AssetGraph
+from qtorch.nn.graph import Graph
 
 FLOOR = 1e-3  # of an asset's variance that is its own, whatever the estimates say
 
@@ -46,9 +47,10 @@ class GraphCovariance(nn.Module):
         universe: Bool[Tensor, "R N"],
         correlation: Float[Tensor, "R P N N"],
         volatility: Float[Tensor, "R P N"],
+        graph: Graph,
     ) -> Float[Tensor, "R N N"]:
         """Covariances of session returns but for a factor; positive definite; the identity outside the universe."""
-        states = self.states(inputs, mask, universe, correlation, volatility)
+        states = self.states(inputs, mask, universe, correlation, volatility, graph)
         both = torch.logical_and(universe.unsqueeze(-1), universe.unsqueeze(-2))
         own = torch.eye(universe.shape[-1], dtype=torch.bool, device=universe.device)
         others = torch.logical_and(both, ~own)

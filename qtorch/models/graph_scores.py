@@ -6,6 +6,7 @@ from torch import Tensor, nn
 
 from qtorch.distributions.checks import require
 from qtorch.models.asset_graph import AssetGraph
+from qtorch.nn.graph import Graph
 
 PRIORS = ("equal", "inverse_volatility")
 
@@ -45,9 +46,10 @@ class GraphScores(nn.Module):
         universe: Bool[Tensor, "R N"],
         correlation: Float[Tensor, "R P N N"],
         volatility: Float[Tensor, "R P N"],
+        graph: Graph,
     ) -> Float[Tensor, "R N"]:
         """Ideal weights, which add up to 1 before the tilts; 0 outside the universe."""
-        states = self.states(inputs, mask, universe, correlation, volatility)
+        states = self.states(inputs, mask, universe, correlation, volatility, graph)
         size = torch.ones_like(states[..., 0]) if self.prior == "equal" else volatility[:, -1].reciprocal()
         size = torch.where(universe, size, 0.0)
         prior = size / size.sum(-1, keepdim=True).clamp(min=torch.finfo(size.dtype).tiny)

@@ -97,10 +97,7 @@ def yearly_turnover(ledger: Ledger) -> Float[Tensor, ""]:
 
 def joined(ledgers: list[Ledger]) -> Ledger:
     """Ledgers of consecutive stretches as one."""
+    names = ("returns", "weights", "turnover", "costs")
     return Ledger(
-        *(
-            torch.cat([getattr(part, name) for part in ledgers], 1)
-            for name in ("returns", "weights", "turnover", "costs")
-        ),
-        ledgers[-1].final,
+        **{name: torch.cat([getattr(part, name) for part in ledgers], 1) for name in names}, final=ledgers[-1].final
     )

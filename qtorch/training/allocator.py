@@ -16,9 +16,12 @@ from qtorch.data.panel import Panel
 from qtorch.data.window import WindowSpec
 from qtorch.distributions.checks import require
 from qtorch.portfolio import Costs, simulate
+from qtorch.portfolio.graphs import GraphBuilder
 from qtorch.portfolio.ledger import Ledger
 from qtorch.training.allocation_objectives import AllocationObjective, LeastVariance, joined
-from qtorch.training.decisions import Decisions, DecisionSource
+from qtorch.training.averaging import Averaging
+from qtorch.training.decisions import Decisions, DecisionSource, default_graphs
+from qtorch.training.fit import quiet
 from qtorch.training.optimisation import Schedule, adamw
 
 
@@ -54,12 +57,13 @@ class Allocator(lightning.LightningModule):
     gradient goes through all of it.
 
     Args:
-        network: a module that maps the tensors of `Decisions` (inputs, mask, universe, correlation, volatility) to
-            what the layer takes, such as `GraphCovariance` or `GraphScores`.
+        network: a module that maps the tensors of `Decisions` (inputs, mask, universe, correlation, volatility,
+            graph) to what the layer takes, such as `GraphCovariance` or `GraphScores`.
         allocation: a layer `(views, universe, holdings=, tradable=) -> weights`, such as `MinimumVariance` or
             `Projected`.
         spec: what the encoder sees of each asset.
         half_lives: of the estimates of correlations and volatilities, in rows.
+        graphs: how graphs are made; see `DecisionSource`.
         every: rows between decisions.
         length: decisions of an episode in training.
         objective: what training minimises; `LeastVariance` by default.
@@ -79,7 +83,8 @@ class Allocator(lightning.LightningModule):
         allocation: nn.Module,
         spec: WindowSpec | None = None,
         *,
-        half_lives: Iterable[float] = (21.0, 63.0, 252.0),
+        half_lives: Iterable[float] = (63.0, 252.0),
+        graphs: GraphBuilder | None = None,
         every: int = 21,
         length: int = 12,
         objective: AllocationObjective | None = None,
@@ -97,17 +102,23 @@ class Allocator(lightning.LightningModule):
         self.half_lives, self.every, self.length = tuple(float(h) for h in half_lives), every, length
         self.objective = LeastVariance() if objective is None else objective
         self.costs = Costs(proportional=1e-3) if costs is None else costs
+        self.graphs = default_graphs() if graphs is None else graphs
         self.min_history, self.stale = min_history, stale
         self.schedule, self.weight_decay = Schedule() if schedule is None else schedule, weight_decay
 
     def source(self, panel: Panel) -> DecisionSource:
         """Decisions of a panel as this model is fed them."""
-        return DecisionSource(panel, self.spec, self.half_lives, self.min_history, self.stale)
+        return DecisionSource(panel, self.spec, self.half_lives, self.graphs, self.min_history, self.stale)
 
     def views(self, decisions: Decisions) -> Tensor:
         """What the network says, for the allocation layer."""
         views: Tensor = self.network(
-            decisions.inputs, decisions.mask, decisions.universe, decisions.correlation, decisions.volatility
+            decisions.inputs,
+            decisions.mask,
+            decisions.universe,
+            decisions.correlation,
+            decisions.volatility,
+            decisions.graph,
         )
         return views
 
@@ -308,9 +319,6 @@ def fit_allocator(
         DataError: the span is too short for an episode.
         FloatingPointError: the objective is not finite.
     """
-    from qtorch.training.averaging import Averaging
-    from qtorch.training.fit import quiet
-
     data = EpisodeSet(allocator, panel, until, since, batches=steps, batch_size=batch_size, seed=seed)
     with quiet():
         trainer = lightning.Trainer(

@@ -33,7 +33,7 @@ def panel(frame) -> Panel:
 
 
 def states() -> AssetGraph:
-    return AssetGraph(Recurrent(len(SPEC.features), width=4, dropout=0.0), estimates=2, width=8, heads=2, neighbours=3)
+    return AssetGraph(Recurrent(len(SPEC.features), width=4, dropout=0.0), estimates=2, width=8, heads=2)
 
 
 NETWORKS = {
