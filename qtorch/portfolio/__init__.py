@@ -8,6 +8,7 @@ from qtorch.portfolio.differential_sharpe import differential_sharpe
 from qtorch.portfolio.drawdown import maximum_drawdown
 from qtorch.portfolio.ledger import Ledger, simulate
 from qtorch.portfolio.market_neutral import MarketNeutral
+from qtorch.portfolio.minimum_variance import MinimumVariance
 from qtorch.portfolio.projected import Projected
 from qtorch.portfolio.projection import project
 from qtorch.portfolio.ratios import sharpe, sortino, tracking_error
@@ -24,6 +25,7 @@ __all__ = [
     "GroupCap",
     "Ledger",
     "MarketNeutral",
+    "MinimumVariance",
     "Projected",
     "RockafellarUryasev",
     "Softmax",

@@ -30,6 +30,11 @@ class Projected(nn.Module):
         self.constraints = constraints.plain()
         self._constraints = constraints
 
+    @property
+    def needs_holdings(self) -> bool:
+        """Whether there are no weights without holdings, because turnover is limited."""
+        return self._constraints.turnover is not None
+
     def forward(
         self,
         scores: Float[Tensor, "*batch N"],

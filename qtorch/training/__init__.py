@@ -1,6 +1,9 @@
 """Training: one LightningModule for all forecasters, objectives, fits, walks through time and ensembles."""
 
+from qtorch.training.allocation_objectives import LeastShortfall, LeastVariance, MostSharpe, MostWealth
+from qtorch.training.allocator import Allocator, Episodes, EpisodeSet, fit_allocator
 from qtorch.training.augmentation import HideInputs
+from qtorch.training.decisions import Decisions, DecisionSource
 from qtorch.training.ensemble import Ensemble, mixed
 from qtorch.training.evaluation import evaluate
 from qtorch.training.fit import fit
@@ -13,17 +16,27 @@ from qtorch.training.walk_forward import refit, walk_forward
 __all__ = [
     "CRPS",
     "FZ0",
+    "Allocator",
+    "DecisionSource",
+    "Decisions",
     "Ensemble",
+    "EpisodeSet",
+    "Episodes",
     "Forecaster",
     "HideInputs",
+    "LeastShortfall",
+    "LeastVariance",
     "LogScore",
     "Mix",
+    "MostSharpe",
+    "MostWealth",
     "Network",
     "Objective",
     "Pinball",
     "Schedule",
     "evaluate",
     "fit",
+    "fit_allocator",
     "mixed",
     "refit",
     "walk_forward",

@@ -92,7 +92,7 @@ def fit(
         }
         saved = RunCheckpoints(Path(checkpoints).absolute(), about | _about(model, data))
         callbacks.append(saved)
-    with _quiet():
+    with quiet():
         trainer = lightning.Trainer(
             accelerator=accelerator,
             devices=devices,
@@ -139,7 +139,7 @@ class _Compiled(Callback):
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Keeps Lightning's notices about devices and loaders off the terminal; errors and our progress bar remain."""
     logger = logging.getLogger("lightning.pytorch")
     level = logger.level

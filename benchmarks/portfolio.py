@@ -1,0 +1,202 @@
+"""Allocators walked forward out of sample: return, risk, trading, and what survives the bootstrap.
+
+The sample's 20 stocks (2015 to 2022), or the stocks of a Parquet file (--data, from 2012 by default), monthly or
+weekly, 10 basis points of what is traded, weights that drift in between. Differences are to equal weights, on the same
+resampled sessions; * marks those whose interval leaves out zero. The deflated Sharpe ratio counts every row of the
+table as a trial. Nothing may be chosen by the test: for choices, give --until a date before it.
+
+Usage: PYTHONPATH=. python benchmarks/portfolio.py [--names NAMES] [--rebalance month week] [--seeds 5]
+    [--data FILE] [--start DATE] [--until DATE] [--markdown FILE]
+"""
+
+import argparse
+import time
+from collections.abc import Callable, Sequence
+from functools import cache
+from pathlib import Path
+
+import pandas as pd
+import torch
+
+from qtorch.backtest import (
+    Allocate,
+    EqualWeight,
+    InverseVolatility,
+    Track,
+    WalkForward,
+    deflated_sharpe,
+    equal_risk,
+    hierarchical_risk_parity,
+    maximum_diversification,
+    minimum_variance,
+    sharpe_interval,
+    summary,
+    volatility_interval,
+)
+from qtorch.data import Panel, load_sample
+from qtorch.portfolio import Constraints, Costs
+
+START, FILE_START, COST = "2015-01-01", "2012-01-01", 0.001
+REFERENCE = "equal weight"
+Make = Callable[[int], Allocate]  # of a seed
+MAKE: dict[
+    str, tuple[Make, Constraints, bool]
+] = {}  # by name: the allocator, what it must keep to, whether it is random
+
+
+def register(name: str, constraints: Constraints | None = None, *, random: bool = False) -> Callable[[Make], Make]:
+    """Adds an allocator: a function of a seed that gives what `WalkForward.run` takes.
+
+    Args:
+        name: in the table.
+        constraints: long only and fully invested by default.
+        random: whether it is run for each seed.
+    """
+
+    def add(make: Make) -> Make:
+        MAKE[name] = make, constraints or Constraints(), random
+        return make
+
+    return add
+
+
+@register(REFERENCE)
+def _equal_weight(seed: int) -> Allocate:
+    return EqualWeight()
+
+
+@register("inverse volatility")
+def _inverse_volatility(seed: int) -> Allocate:
+    return InverseVolatility()
+
+
+@register("minimum variance")
+def _minimum_variance(seed: int) -> Allocate:
+    return minimum_variance()
+
+
+@register("minimum variance, 10 %", Constraints(upper=0.1))
+def _minimum_variance_capped(seed: int) -> Allocate:
+    return minimum_variance(upper=0.1)
+
+
+@register("hierarchical risk parity")
+def _hierarchical_risk_parity(seed: int) -> Allocate:
+    return hierarchical_risk_parity()
+
+
+@register("risk parity")
+def _equal_risk(seed: int) -> Allocate:
+    return equal_risk()
+
+
+@register("maximum diversification")
+def _maximum_diversification(seed: int) -> Allocate:
+    return maximum_diversification()
+
+
+@cache
+def market(path: str | None) -> Panel:
+    """The sample's stocks, or a file's assets."""
+    if path is not None:
+        return Panel.from_parquet(path)
+    sample = load_sample()
+    stocks = sample[(sample["exchange"] == "XNYS") & ~sample["asset"].isin(["SP500", "NASDAQ", "WTI"])]
+    return Panel.from_frame(stocks[["date", "asset", "exchange", "close"]])
+
+
+def tracks(
+    panel: Panel, names: Sequence[str], rebalance: str, seeds: int, start: str, until: str | None
+) -> dict[str, Track]:
+    """A run for each allocator and seed."""
+    done = {}
+    for name in names:
+        make, constraints, random = MAKE[name]
+        walk = WalkForward(rebalance, start, until, Costs(proportional=COST), constraints=constraints)
+        for seed in range(seeds if random else 1):
+            label = f"{name}, seed {seed}" if random else name
+            began = time.process_time()
+            done[label] = walk.run(panel, make(seed))
+            print(f"{rebalance}: {label}, {time.process_time() - began:.0f} s", flush=True)
+    return done
+
+
+def table(done: dict[str, Track]) -> pd.DataFrame:
+    """Figures of each track, intervals, and the differences to the reference."""
+    ratios = torch.tensor([summary(track)["sharpe"] for track in done.values()]) / 252**0.5
+    spread = float(ratios.var()) if len(ratios) > 1 else 0.0
+    rows = {}
+    for name, track in done.items():
+        row = summary(track).to_dict()
+        own = sharpe_interval(track.net)
+        row |= {"sharpe_interval": f"{own.lower:.2f} to {own.upper:.2f}"}
+        row["deflated"] = deflated_sharpe(track.net, len(done), spread)
+        if REFERENCE in done and name != REFERENCE:
+            other = done[REFERENCE].net
+            for what, interval in (("sharpe", sharpe_interval), ("volatility", volatility_interval)):
+                difference = interval(track.net, other)
+                star = "*" if difference.excludes_zero else ""
+                row[f"d_{what}"] = (
+                    f"{difference.estimate:+.3f} ({difference.lower:+.3f} to {difference.upper:+.3f}){star}"
+                )
+        rows[name] = row
+    return pd.DataFrame(rows).T
+
+
+COLUMNS = {
+    "annual_return": ("return", "{:.1%}"),
+    "volatility": ("volatility", "{:.4f}"),
+    "sharpe": ("Sharpe", "{:.3f}"),
+    "sharpe_interval": ("95 %", "{}"),
+    "deflated": ("deflated", "{:.3f}"),
+    "max_drawdown": ("drawdown", "{:.1%}"),
+    "cvar": ("CVaR 95 %", "{:.2%}"),
+    "turnover": ("turnover", "{:.3f}"),
+    "effective_number": ("effective number", "{:.1f}"),
+    "largest_weight": ("largest", "{:.3f}"),
+    "violations": ("violations", "{:.0f}"),
+    "d_sharpe": ("Sharpe less equal weight's", "{}"),
+    "d_volatility": ("volatility less equal weight's", "{}"),
+}
+
+
+def markdown(frame: pd.DataFrame) -> str:
+    """The table for benchmarks/results/portfolio.md."""
+    columns = {name: shown for name, shown in COLUMNS.items() if name in frame}
+    lines = ["| | " + " | ".join(title for title, _ in columns.values()) + " |", "|---" * (len(columns) + 1) + "|"]
+    for name, row in frame.iterrows():
+        cells = ["" if pd.isna(row[key]) else form.format(row[key]) for key, (_, form) in columns.items()]
+        lines.append(f"| {name} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--names", nargs="*", choices=list(MAKE), default=list(MAKE))
+    parser.add_argument("--rebalance", nargs="*", choices=("month", "week"), default=("month", "week"))
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--data", help="a Parquet file as Panel.from_parquet reads it")
+    parser.add_argument("--start", help="first session of the test")
+    parser.add_argument("--until", help="last session; for choices, one before the test")
+    parser.add_argument("--markdown", type=Path, help="a file to write the tables to")
+    asked = parser.parse_args()
+    torch.set_num_threads(1)
+    panel = market(asked.data)
+    start = asked.start or (START if asked.data is None else FILE_START)
+    print(panel)
+    texts = []
+    for rebalance in asked.rebalance:
+        done = tracks(panel, asked.names, rebalance, asked.seeds, start, asked.until)
+        first = next(iter(done.values()))
+        title = (
+            f"{len(panel.assets)} stocks, by the {rebalance}, {len(first.dates)} sessions "
+            f"{first.dates[0]:%Y-%m-%d} to {first.dates[-1]:%Y-%m-%d}, {sum(first.decisions)} rebalances"
+        )
+        texts.append(f"### {title}\n\n{markdown(table(done))}\n")
+        print(texts[-1], flush=True)
+    if asked.markdown:
+        asked.markdown.write_text("\n".join(texts))
+
+
+if __name__ == "__main__":
+    main()

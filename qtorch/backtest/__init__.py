@@ -1,0 +1,62 @@
+"""Walk-forward runs of portfolio allocators, plain baselines, and how sure their figures are."""
+
+from typing import TYPE_CHECKING, Any
+
+from qtorch.backtest.baselines import EqualWeight, InverseVolatility
+from qtorch.backtest.block_length import block_length
+from qtorch.backtest.deflated_sharpe import deflated_sharpe, expected_best_sharpe, probabilistic_sharpe
+from qtorch.backtest.intervals import Interval, sharpe_interval, volatility_interval
+from qtorch.backtest.schedule import rebalance_rows
+from qtorch.backtest.skfolio_allocator import (
+    SkfolioAllocator,
+    equal_risk,
+    hierarchical_risk_parity,
+    maximum_diversification,
+    minimum_variance,
+)
+from qtorch.backtest.summary import summary
+from qtorch.backtest.track import Track
+from qtorch.backtest.universe import around_closed, listed_assets
+from qtorch.backtest.violations import violations
+from qtorch.backtest.walk_forward import Allocate, Refits, WalkForward
+
+if TYPE_CHECKING:
+    from qtorch.backtest.sklearn_allocator import SklearnAllocator
+
+__all__ = [
+    "Allocate",
+    "EqualWeight",
+    "Interval",
+    "InverseVolatility",
+    "Refits",
+    "SkfolioAllocator",
+    "SklearnAllocator",
+    "Track",
+    "WalkForward",
+    "around_closed",
+    "block_length",
+    "deflated_sharpe",
+    "equal_risk",
+    "expected_best_sharpe",
+    "hierarchical_risk_parity",
+    "listed_assets",
+    "maximum_diversification",
+    "minimum_variance",
+    "probabilistic_sharpe",
+    "rebalance_rows",
+    "sharpe_interval",
+    "summary",
+    "violations",
+    "volatility_interval",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """`SklearnAllocator` is a class of skfolio's, which is imported only for it."""
+    if name == "SklearnAllocator":
+        try:
+            from qtorch.backtest.sklearn_allocator import SklearnAllocator
+        except ImportError as error:
+            raise ImportError("SklearnAllocator needs skfolio: pip install 'qtorch-finance[portfolio]'.") from error
+        return SklearnAllocator
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

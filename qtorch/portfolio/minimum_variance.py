@@ -1,0 +1,77 @@
+"""Weights of least variance, given a covariance."""
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+from qtorch.distributions.checks import require
+from qtorch.portfolio.quadratic import minimise_quadratic
+from qtorch.portfolio.universe import settle
+
+
+class MinimumVariance(nn.Module):
+    r"""The weights that minimise $w^T \Sigma w + \kappa\,(w - h)^T \mathrm{diag}(\Sigma)\,(w - h)$ between bounds.
+
+    The second term, with h the holdings, makes trades as dear as risk: it is what turnover is held down by, smoothly.
+    The gradient in the covariance is exact, so that a network which makes it learns from what its portfolios earn.
+
+    Args:
+        budget: sum of the weights.
+        lower: of each weight.
+        upper: of each weight.
+        inertia: kappa, at least 0; it needs holdings, and does nothing where there are none.
+
+    Raises:
+        ValueError: bounds cross or are not finite, or the inertia is negative.
+
+    References:
+        Markowitz (1952), Portfolio selection, Journal of Finance 7.
+        Butler and Kwon (2023), Integrating prediction in mean-variance portfolio optimization, Quantitative Finance 23,
+        for learning through the solution.
+
+    Example:
+        >>> allocation = MinimumVariance(upper=0.7)
+        >>> allocation(torch.tensor([[[1.0, 0.0], [0.0, 4.0]]]), torch.tensor([[True, True]]))
+        tensor([[0.7000, 0.3000]])
+    """
+
+    def __init__(self, budget: float = 1.0, lower: float = 0.0, upper: float = 1.0, inertia: float = 0.0) -> None:
+        super().__init__()
+        require(
+            -float("inf") < lower <= upper < float("inf"), "lower", lower, f"finite bounds up to {upper} are needed"
+        )
+        require(0 <= inertia < float("inf"), "inertia", inertia, "give a number of at least 0")
+        self.budget, self.lower, self.upper, self.inertia = budget, lower, upper, inertia
+
+    def forward(
+        self,
+        covariance: Float[Tensor, "B N N"],
+        mask: Bool[Tensor, "B N"],
+        *,
+        holdings: Float[Tensor, "B N"] | None = None,
+        tradable: Bool[Tensor, "B N"] | None = None,
+    ) -> Float[Tensor, "B N"]:
+        """Weights.
+
+        Args:
+            covariance: positive definite on the assets of the universe; NaN elsewhere is fine.
+            mask: the universe; the weight of other assets is 0 without gradient.
+            holdings: today's weights, drifted with the prices.
+            tradable: False where the weight stays that of the holdings, and the others are chosen around it.
+
+        Raises:
+            ValueError: no weights meet the constraints, or the covariance is not positive definite.
+        """
+        scores = torch.zeros_like(covariance[..., 0])
+        _, free, place, held = settle(scores, mask, holdings, tradable)
+        both = mask.unsqueeze(-1) & mask.unsqueeze(-2)
+        # Outside the universe the identity, which touches nothing: weights there are fixed at 0.
+        sigma = torch.where(both, covariance, 0.0).double() + torch.diag_embed((~mask).double())
+        linear = torch.zeros_like(place)
+        if self.inertia and holdings is not None:
+            kappa = self.inertia * torch.where(mask, sigma.diagonal(dim1=-2, dim2=-1), 0.0)
+            sigma, linear = sigma + torch.diag_embed(kappa), -kappa * held
+        lower = torch.where(free, self.lower, place)
+        upper = torch.where(free, self.upper, place)
+        budget = torch.full_like(place[:, 0], self.budget)
+        return minimise_quadratic(sigma, linear, lower, upper, budget).to(covariance.dtype)

@@ -1,0 +1,340 @@
+"""The one LightningModule of all allocators."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import lightning
+import pandas as pd
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
+
+from qtorch.data.errors import DataError
+from qtorch.data.panel import Panel
+from qtorch.data.window import WindowSpec
+from qtorch.distributions.checks import require
+from qtorch.portfolio import Costs, simulate
+from qtorch.portfolio.graphs import GraphBuilder
+from qtorch.portfolio.ledger import Ledger
+from qtorch.training.allocation_objectives import AllocationObjective, LeastVariance, joined
+from qtorch.training.averaging import Averaging
+from qtorch.training.decisions import Decisions, DecisionSource, default_graphs
+from qtorch.training.fit import quiet
+from qtorch.training.optimisation import Schedule, adamw
+
+
+@dataclass(frozen=True, eq=False)
+class Episodes:
+    """A batch of B stretches of time with a decision at the head of each of R spans of S sessions.
+
+    Attributes:
+        decisions: B R of them, those of an episode one after the other.
+        returns: of the S sessions after each decision, 0 where there are none.
+        there: where there are.
+    """
+
+    decisions: Decisions
+    returns: Float[Tensor, "B R S N"]
+    there: Bool[Tensor, "B R S N"]
+
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> "Episodes":
+        """The same on a device."""
+        return Episodes(self.decisions.to(device), self.returns.to(device), self.there.to(device))
+
+    def __len__(self) -> int:
+        """The number of episodes B."""
+        return len(self.returns)
+
+
+class Allocator(lightning.LightningModule):
+    """Maps the state of a market to portfolio weights: a network, an allocation layer, and how to train them.
+
+    Training runs through the portfolio's own account: at each decision of an episode the network looks at the market,
+    the layer makes weights that keep to the constraints around what is held and closed, and a ledger trades to them,
+    pays costs, and lets the weights drift to the next decision. The objective is of what the account earned, and its
+    gradient goes through all of it.
+
+    Args:
+        network: a module that maps the tensors of `Decisions` (inputs, mask, universe, correlation, volatility,
+            graph) to what the layer takes, such as `GraphCovariance` or `GraphScores`.
+        allocation: a layer `(views, universe, holdings=, tradable=) -> weights`, such as `MinimumVariance` or
+            `Projected`.
+        spec: what the encoder sees of each asset.
+        half_lives: of the estimates of correlations and volatilities, in rows.
+        graphs: how graphs are made; see `DecisionSource`.
+        every: rows between decisions.
+        length: decisions of an episode in training.
+        objective: what training minimises; `LeastVariance` by default.
+        costs: of trading; 10 basis points of what is traded by default.
+        min_history: returns that an asset needs to be given a weight.
+        stale: sessions of its exchange without a price, after which it is given none.
+        schedule: of the learning rate.
+        weight_decay: AdamW's, on matrices.
+
+    Raises:
+        ValueError: a number is out of bounds.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        allocation: nn.Module,
+        spec: WindowSpec | None = None,
+        *,
+        half_lives: Iterable[float] = (63.0, 252.0),
+        graphs: GraphBuilder | None = None,
+        every: int = 21,
+        length: int = 12,
+        objective: AllocationObjective | None = None,
+        costs: Costs | None = None,
+        min_history: int = 250,
+        stale: int = 5,
+        schedule: Schedule | None = None,
+        weight_decay: float = 0.01,
+    ) -> None:
+        super().__init__()
+        require(every >= 1, "every", every, "give at least one row between decisions")
+        require(length >= 1, "length", length, "give at least one decision")
+        self.network, self.allocation = network, allocation
+        self.spec = WindowSpec(horizons=(1,)) if spec is None else spec
+        self.half_lives, self.every, self.length = tuple(float(h) for h in half_lives), every, length
+        self.objective = LeastVariance() if objective is None else objective
+        self.costs = Costs(proportional=1e-3) if costs is None else costs
+        self.graphs = default_graphs() if graphs is None else graphs
+        self.min_history, self.stale = min_history, stale
+        self.schedule, self.weight_decay = Schedule() if schedule is None else schedule, weight_decay
+
+    def source(self, panel: Panel) -> DecisionSource:
+        """Decisions of a panel as this model is fed them."""
+        return DecisionSource(panel, self.spec, self.half_lives, self.graphs, self.min_history, self.stale)
+
+    def views(self, decisions: Decisions) -> Tensor:
+        """What the network says, for the allocation layer."""
+        views: Tensor = self.network(
+            decisions.inputs,
+            decisions.mask,
+            decisions.universe,
+            decisions.correlation,
+            decisions.volatility,
+            decisions.graph,
+        )
+        return views
+
+    def forward(self, decisions: Decisions, holdings: Float[Tensor, "R N"] | None = None) -> Float[Tensor, "R N"]:
+        """Weights at some decisions, each around the weights that are held there.
+
+        Args:
+            decisions: what is known.
+            holdings: today's weights, drifted with the prices. Without them no market counts as closed, and a limit of
+                the turnover is one from equal weights.
+
+        Raises:
+            ValueError: no weights keep to the constraints.
+        """
+        return self._weights(self.views(decisions), decisions, holdings)
+
+    def run(self, episodes: Episodes) -> Ledger:
+        """The account of each episode, `[B, R S]` sessions; it starts at the first weights, without a cost."""
+        B, R, S, N = episodes.returns.shape
+        decisions = episodes.decisions
+        views = self.views(decisions)
+        first = torch.arange(0, B * R, R, device=views.device)
+        trading = torch.arange(S, device=views.device) == 0
+        holdings: Tensor | None = None
+        parts = []
+        for r in range(R):
+            at = decisions[first + r]
+            weights = self._weights(views[first + r], at, holdings)
+            part = simulate(
+                weights.unsqueeze(1).expand(B, S, N),
+                episodes.returns[:, r],
+                episodes.there[:, r],
+                costs=self.costs,
+                tradable=at.tradable.unsqueeze(1).expand(B, S, N) if r else None,
+                rebalance=trading,
+                start=weights if holdings is None else holdings,
+            )
+            holdings = part.final
+            parts.append(part)
+        return joined(parts)
+
+    def training_step(self, episodes: Episodes, index: int) -> Tensor:
+        """The objective.
+
+        Raises:
+            FloatingPointError: it is not finite.
+        """
+        loss = self.objective(self.run(episodes))
+        if not torch.isfinite(loss):
+            raise FloatingPointError(
+                f"the objective is {loss.item()} at step {self.global_step}: lower the learning rate, or look at the "
+                "returns of the panel."
+            )
+        self.log("train_loss", loss, prog_bar=True, batch_size=len(episodes))
+        return loss
+
+    def configure_optimizers(self) -> Any:
+        """AdamW with warm-up and a cosine over the planned number of steps."""
+        steps = int(self.trainer.estimated_stepping_batches)
+        optimizer, rate = adamw(self, self.schedule, self.weight_decay, steps)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": rate, "interval": "step"}}
+
+    @torch.no_grad()
+    def allocate(
+        self,
+        panel: Panel,
+        dates: Iterable[str | pd.Timestamp] | str | pd.Timestamp,
+        holdings: pd.Series | Mapping[str, float] | None = None,
+    ) -> pd.DataFrame:
+        """Weights at some dates of a panel, one row a date and one column an asset, of what is known there.
+
+        Args:
+            panel: the market.
+            dates: as-of dates, one or many.
+            holdings: weights held at the date, by asset; of one date alone. Assets that are not named have none.
+                With them, what is closed at the date stays as it is.
+
+        Raises:
+            DataError: a date is not among the panel's, or an asset of the holdings is not.
+            ValueError: holdings for several dates, or no weights keep to the constraints.
+        """
+        asked = [dates] if isinstance(dates, str | pd.Timestamp) else list(dates)
+        held = None
+        if holdings is not None:
+            if len(asked) != 1:
+                raise ValueError(f"holdings are those of one date, but there are {len(asked)}: ask for one at a time.")
+            unknown = sorted(set(dict(holdings)) - set(panel.assets))
+            if unknown:
+                raise DataError(f"the holdings name {unknown[:5]}, which the panel does not have. Sell or add them.")
+            by_name = dict(holdings)
+            held = torch.tensor([[float(by_name.get(asset, 0.0)) for asset in panel.assets]], device=self.device)
+        training = self.training
+        self.eval()
+        rows = [panel.row(date) for date in asked]
+        weights = self(self.source(panel).at(rows).to(self.device), held)
+        self.train(training)
+        return pd.DataFrame(weights.double().cpu().numpy(), index=panel.dates[rows], columns=list(panel.assets))
+
+    def _weights(self, views: Tensor, at: Decisions, holdings: Tensor | None) -> Tensor:
+        tradable = None if holdings is None else at.tradable
+        if holdings is None and getattr(self.allocation, "needs_holdings", False):
+            holdings = at.universe / at.universe.sum(-1, keepdim=True).clamp(min=1)
+        weights: Tensor = self.allocation(views, at.universe, holdings=holdings, tradable=tradable)
+        return weights
+
+
+class EpisodeSet(Dataset[Episodes]):
+    """Batches of random episodes of a panel, the same for the same seed.
+
+    Args:
+        allocator: for which they are.
+        panel: the market.
+        until: the last date of which anything is seen.
+        since: the first date of a decision; the first with enough history by default.
+        batches: how many.
+        batch_size: episodes of each.
+        seed: of their starts.
+
+    Raises:
+        DataError: the span is too short for an episode.
+    """
+
+    def __init__(
+        self,
+        allocator: Allocator,
+        panel: Panel,
+        until: str | pd.Timestamp | None = None,
+        since: str | pd.Timestamp | None = None,
+        *,
+        batches: int = 300,
+        batch_size: int = 8,
+        seed: int = 0,
+    ) -> None:
+        self.source = allocator.source(panel if until is None else panel.until(until))
+        self.every, self.length = allocator.every, allocator.length
+        self.batches, self.batch_size, self.seed = batches, batch_size, seed
+        seen = self.source.panel
+        first = allocator.min_history if since is None else int(seen.dates.searchsorted(pd.Timestamp(since)))
+        last = len(seen.dates) - 1 - self.every * self.length
+        self._apart = max(self.every // 3, 1)  # starts stand this far apart, so that estimates are shared
+        first = -(-first // self._apart) * self._apart
+        if last < first:
+            raise DataError(
+                f"an episode takes {self.every * self.length} rows after {first}, but the panel has {len(seen.dates)} "
+                "up to the date. Give more history, or shorter episodes."
+            )
+        self.first, self.starts = first, (last - first) // self._apart + 1
+        rows = {first + k * self._apart + r * self.every for k in range(self.starts) for r in range(self.length)}
+        self.source.prepare(rows)
+
+    def __len__(self) -> int:
+        """The number of batches."""
+        return self.batches
+
+    def __getitem__(self, number: int) -> Episodes:
+        """A batch by its number."""
+        if not 0 <= number < self.batches:
+            raise IndexError(number)
+        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + number)
+        start = self.first + self._apart * torch.randint(self.starts, (self.batch_size,), generator=generator)
+        rows = (start.unsqueeze(-1) + self.every * torch.arange(self.length)).flatten()
+        decisions = self.source.at(rows.tolist())
+        shape = (self.batch_size, self.length)
+        returns, there = (part.unflatten(0, shape) for part in self.source.outcomes(decisions.rows, self.every))
+        return Episodes(decisions, returns, there)
+
+
+def fit_allocator(
+    allocator: Allocator,
+    panel: Panel,
+    until: str | pd.Timestamp | None = None,
+    since: str | pd.Timestamp | None = None,
+    *,
+    steps: int = 300,
+    batch_size: int = 8,
+    averaging: float | None = 0.98,
+    seed: int = 0,
+    accelerator: str = "auto",
+    precision: Any = "32-true",
+    progress: bool = False,
+) -> None:
+    """Trains an allocator in place on the past of a panel, and leaves it in evaluation mode.
+
+    Args:
+        allocator: the model.
+        panel: the market.
+        until: the last date of which anything is seen; the panel's last by default.
+        since: the first date of a decision.
+        steps: batches.
+        batch_size: episodes of each.
+        averaging: decay of a moving average of the weights, which is kept; None takes the weights as they are.
+        seed: of episodes, dropout and noise.
+        accelerator: as of Lightning.
+        precision: as of Lightning.
+        progress: show a progress bar.
+
+    Raises:
+        DataError: the span is too short for an episode.
+        FloatingPointError: the objective is not finite.
+    """
+    data = EpisodeSet(allocator, panel, until, since, batches=steps, batch_size=batch_size, seed=seed)
+    with quiet():
+        trainer = lightning.Trainer(
+            accelerator=accelerator,
+            devices=1,
+            precision=precision,
+            max_steps=steps,
+            max_epochs=1,
+            gradient_clip_val=1.0,
+            callbacks=[] if averaging is None else [Averaging(averaging)],
+            logger=False,
+            enable_checkpointing=False,
+            enable_progress_bar=progress,
+            enable_model_summary=False,
+        )
+        lightning.seed_everything(seed, verbose=False)
+        allocator.train()
+        trainer.fit(allocator, DataLoader(data, batch_size=None))
+    allocator.eval()

@@ -1,0 +1,172 @@
+"""What is known where weights are decided, and what the market did next."""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, fields
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float32, Int64
+from torch import Tensor
+
+from qtorch.data.panel import Panel
+from qtorch.data.states import State
+from qtorch.data.window import Window, WindowSpec
+from qtorch.data.windows import WindowSource
+from qtorch.distributions.checks import require
+from qtorch.nn.graph import Graph
+from qtorch.portfolio.graphs import GraphBuilder, ewma_correlation, k_nearest
+
+
+@dataclass(frozen=True, eq=False)
+class Decisions:
+    """What is known at R rows of a panel, nothing of which depends on a later row.
+
+    Attributes:
+        inputs: features of the last C own sessions of each asset, 0 where masked.
+        mask: which of these positions hold a session.
+        universe: the assets that weights may be given to: with enough history, and not silent for too long.
+        tradable: those whose market is open on the row, with a price.
+        correlation: of session returns, one estimate for each half-life; 0 where unknown, 1 on the diagonal.
+        volatility: standard deviation of a session's return, one estimate for each half-life; 1 outside the universe.
+        graph: who hears from whom, within the universe.
+        rows: of the panel.
+    """
+
+    inputs: Float32[Tensor, "R N C F"]
+    mask: Bool[Tensor, "R N C"]
+    universe: Bool[Tensor, "R N"]
+    tradable: Bool[Tensor, "R N"]
+    correlation: Float32[Tensor, "R P N N"]
+    volatility: Float32[Tensor, "R P N"]
+    graph: Graph
+    rows: Int64[Tensor, " R"]
+
+    def __getitem__(self, at: Int64[Tensor, " Q"] | slice) -> "Decisions":
+        """Those of some of the rows."""
+        return self._map(lambda part: _graph_at(part, at) if isinstance(part, Graph) else part[at])
+
+    def __len__(self) -> int:
+        """The number of rows R."""
+        return len(self.rows)
+
+    def to(self, device: torch.device | str) -> "Decisions":
+        """The same on a device."""
+        return self._map(lambda part: part.to(device))
+
+    def _map(self, function: Callable[[Any], Any]) -> "Decisions":
+        return Decisions(*(function(getattr(self, field.name)) for field in fields(self)))
+
+
+def _graph_at(graph: Graph, at: Int64[Tensor, " Q"] | slice) -> Graph:
+    weights, kinds = (None if part is None else part[at] for part in (graph.weights, graph.kinds))
+    return Graph(graph.neighbours[at], graph.present[at], graph.mask[at], weights, kinds)
+
+
+class DecisionSource:
+    """Decisions at rows of a panel; correlations and graphs are found once for all rows that were ever asked for.
+
+    Args:
+        panel: the market.
+        spec: what an encoder sees of each asset.
+        half_lives: of the estimates of correlations and volatilities, in rows.
+        graphs: how graphs are made; by default each asset hears from the 10 that it is most correlated with, of weights
+            that halve every 252 rows.
+        min_history: returns that an asset needs to be in the universe.
+        stale: it leaves the universe after this many sessions of its exchange without a price.
+
+    Raises:
+        ValueError: there is no half-life, or one is not positive.
+        DataError: no asset has a return after its warm-up.
+    """
+
+    def __init__(
+        self,
+        panel: Panel,
+        spec: WindowSpec,
+        half_lives: Iterable[float] = (63.0, 252.0),
+        graphs: GraphBuilder | None = None,
+        min_history: int = 250,
+        stale: int = 5,
+    ) -> None:
+        self.panel, self.spec = panel, spec
+        self.graphs = default_graphs() if graphs is None else graphs
+        self.half_lives = [float(half_life) for half_life in half_lives]
+        require(bool(self.half_lives), "half_lives", [], "give at least one")
+        self.min_history, self.stale = min_history, stale
+        self._windows = WindowSource(panel, spec)
+        self._estimates: dict[int, tuple[Tensor, Tensor, Tensor]] = {}
+        self._graphs: dict[int, Graph] = {}
+        returns = panel.returns()
+        self._there = returns.isfinite()
+        self._returns = torch.where(self._there, returns, 0.0).float()
+
+    def prepare(self, rows: Iterable[int]) -> None:
+        """Estimates correlations at rows in one pass over the panel; those that were prepared before are kept."""
+        new = np.array(sorted(set(map(int, rows)) - self._estimates.keys()), dtype=np.int64)
+        if not len(new):
+            return
+        graph = self.graphs(self.panel, new)
+        of_each = [ewma_correlation(self.panel, new, half_life=h, stale=self.stale) for h in self.half_lives]
+        for k, row in enumerate(new.tolist()):
+            self._graphs[row] = _graph_at(graph, slice(k, k + 1))
+            self._estimates[row] = (
+                torch.stack([estimate.values[k] for estimate in of_each]).float(),
+                torch.stack([estimate.volatility[k] for estimate in of_each]).float(),
+                torch.stack([estimate.mask[k] for estimate in of_each]).all(0),
+            )
+
+    def at(self, rows: Iterable[int]) -> Decisions:
+        """What is known at some rows, in any order."""
+        asked = np.array([int(row) for row in rows], dtype=np.int64)
+        self.prepare(asked.tolist())
+        entries, valid = self._windows.at(asked, self.min_history, self.stale)
+        window: Window = self._windows.gather(entries.flatten())
+        correlation, volatility, alive = (
+            torch.stack(part) for part in zip(*(self._estimates[row] for row in asked.tolist()), strict=True)
+        )
+        universe = torch.logical_and(valid, alive)
+        both = torch.logical_and(universe.unsqueeze(-1), universe.unsqueeze(-2)).unsqueeze(1)
+        known = torch.where(torch.logical_and(both, correlation.isfinite()), correlation, 0.0)
+        eye = torch.eye(known.shape[-1], dtype=torch.bool, device=known.device)
+        at = torch.as_tensor(asked, device=self._returns.device)
+        R, N = universe.shape
+        return Decisions(
+            window.inputs.unflatten(0, (R, N)),
+            window.mask.unflatten(0, (R, N)),
+            universe,
+            self.panel.state[at] == State.OBSERVED,
+            torch.where(eye, 1.0, known),
+            torch.where(universe.unsqueeze(1), volatility, 1.0),
+            _together([self._graphs[row] for row in asked.tolist()], universe),
+            at,
+        )
+
+    def outcomes(
+        self, rows: Int64[Tensor, " R"], sessions: int
+    ) -> tuple[Float32[Tensor, "R S N"], Bool[Tensor, "R S N"]]:
+        """Simple returns on the S rows of the panel after each row, 0 where there are none, and where there are."""
+        at = rows.unsqueeze(-1) + torch.arange(1, sessions + 1, device=rows.device)
+        return self._returns[at], self._there[at]
+
+
+def default_graphs() -> GraphBuilder:
+    """Each asset hears from the 10 that it is most correlated with, of weights that halve every 252 rows."""
+    return GraphBuilder(partial(ewma_correlation, half_life=252.0), partial(k_nearest, k=10))
+
+
+def _together(graphs: list[Graph], universe: Bool[Tensor, "R N"]) -> Graph:
+    """Graphs of one date each as a batch, of the universe alone."""
+    most = max(graph.neighbours.shape[-1] for graph in graphs)
+
+    def padded(name: str) -> Tensor | None:
+        parts = [getattr(graph, name) for graph in graphs]
+        if parts[0] is None:
+            return None
+        return torch.cat([torch.nn.functional.pad(part, (0, most - part.shape[-1])) for part in parts])
+
+    neighbours, present = padded("neighbours"), padded("present")
+    assert neighbours is not None
+    assert present is not None
+    return Graph(neighbours, present, universe, padded("weights"), padded("kinds"))

@@ -1,0 +1,92 @@
+"""An allocator in skfolio's model selection."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from qtorch.backtest import EqualWeight, SkfolioAllocator
+from qtorch.data import DataError
+
+pytest.importorskip("skfolio")
+from skfolio.model_selection import WalkForward, cross_val_predict
+from skfolio.optimization import EqualWeighted, MeanRisk
+from sklearn.base import clone
+from sklearn.model_selection import GridSearchCV
+
+from qtorch.backtest import SklearnAllocator
+from qtorch.backtest.sklearn_allocator import returns_panel
+
+
+@pytest.fixture(scope="module")
+def returns(stocks) -> pd.DataFrame:
+    return stocks.to_wide("return").loc["2018-01-02":"2018-06-29"].iloc[:, :5].rename_axis(columns=None)
+
+
+def test_parameters_are_kept_and_cloned():
+    allocate = EqualWeight(3)
+    estimator = SklearnAllocator(allocate, exchange="XLON", portfolio_params={"name": "mine"})
+    copy = clone(estimator)
+    assert copy.get_params(deep=False) == estimator.get_params(deep=False)
+    assert copy.set_params(exchange="XNYS").exchange == "XNYS"
+    assert not hasattr(copy, "weights_")
+
+
+def test_it_predicts_what_skfolios_own_does(returns):
+    split = WalkForward(train_size=60, test_size=30)
+    for ours, theirs in ((EqualWeight(), EqualWeighted()), (SkfolioAllocator(MeanRisk(), 60), MeanRisk())):
+        found = cross_val_predict(SklearnAllocator(ours), returns, cv=split)
+        expected = cross_val_predict(theirs, returns, cv=split)
+        np.testing.assert_allclose(found.returns, expected.returns, atol=1e-7)
+        assert [p.name for p in found.portfolios] == ["SklearnAllocator"] * len(expected.portfolios)
+
+
+def test_holdings_reach_the_allocator(returns):
+    class Lazy:
+        """Buys the first asset once, and then keeps what it has."""
+
+        def __call__(self, panel, row, holdings):
+            first = torch.zeros_like(holdings)
+            first[0] = 1.0
+            return holdings if holdings.any() else first
+
+    path = cross_val_predict(SklearnAllocator(Lazy()), returns, cv=WalkForward(train_size=60, test_size=30))
+    np.testing.assert_allclose(path.returns, returns.iloc[60 : 60 + len(path.returns), 0], atol=1e-12)
+    assert all(portfolio.weights[0] == pytest.approx(1.0) for portfolio in path.portfolios)
+    given = SklearnAllocator(Lazy(), previous_weights={returns.columns[1]: 0.5}).fit(returns)
+    assert given.weights_.tolist() == [0.0, 0.5, 0.0, 0.0, 0.0]
+
+
+def test_a_refit_leaves_the_parameter_alone(returns):
+    class Refitting(EqualWeight):
+        refit_every = 1
+
+        def refit(self, panel, row):
+            object.__setattr__(self, "rows", row + 1)
+
+    estimator = SklearnAllocator(Refitting()).fit(returns)
+    assert estimator.allocate_.rows == len(returns) + 1
+    assert not hasattr(estimator.allocate, "rows")
+
+
+def test_settings_are_searched(returns):
+    grid = {"allocate": [SkfolioAllocator(MeanRisk(), lookback) for lookback in (30, 50)]}
+    search = GridSearchCV(SklearnAllocator(EqualWeight()), grid, cv=WalkForward(train_size=60, test_size=60))
+    search.fit(returns)
+    assert np.isfinite(search.cv_results_["mean_test_score"]).all()
+    assert search.best_estimator_.weights_.sum() == pytest.approx(1.0)
+
+
+def test_a_panel_has_the_returns_of_the_frame(returns):
+    frame = returns.copy()
+    frame.iloc[:30, 1] = np.nan  # not listed yet
+    frame.iloc[50, 2] = np.nan
+    panel = returns_panel(frame, "XNYS")
+    assert len(panel.dates) == len(frame) + 1
+    np.testing.assert_allclose(panel.returns()[1:].numpy(), frame.to_numpy(), atol=1e-12)
+    assert panel.mask[:, 1].nonzero()[0].item() == 30
+
+
+def test_returns_without_dates_are_refused(returns):
+    with pytest.raises(DataError, match="dates as their index"):
+        SklearnAllocator(EqualWeight()).fit(returns.reset_index(drop=True))

@@ -1,0 +1,197 @@
+"""Allocators: masks, causality, constraints, accounts and training."""
+
+import pandas as pd
+import pytest
+import torch
+from torch import Tensor, nn
+
+from qtorch.data import DataError, Panel, WindowSpec
+from qtorch.models import AssetGraph, GraphCovariance, GraphScores, Recurrent
+from qtorch.nn import build, describe
+from qtorch.portfolio import Constraints, Costs, MinimumVariance, Projected
+from qtorch.training import Allocator, EpisodeSet, fit_allocator
+from qtorch.training.allocation_objectives import LeastShortfall, LeastVariance, MostSharpe, MostWealth
+from tests.conftest import make_prices
+
+SPEC = WindowSpec(8, (1,))
+
+
+EXCHANGES = {"A": "XNYS", "B": "XNYS", "C": "XTKS", "D": "XLON", "E": "XNYS", "F": "XTKS"}
+
+
+@pytest.fixture(scope="module")
+def frame() -> pd.DataFrame:
+    """Closes of three exchanges; E is listed late and F delisted early."""
+    closes = make_prices(EXCHANGES, "2018-01-02", "2019-08-30", 0)
+    young, gone = closes.date < "2018-09-03", closes.date > "2019-03-01"
+    return closes[~((closes.asset == "E") & young) & ~((closes.asset == "F") & gone)]
+
+
+@pytest.fixture(scope="module")
+def panel(frame) -> Panel:
+    return Panel.from_frame(frame)
+
+
+def states() -> AssetGraph:
+    return AssetGraph(Recurrent(len(SPEC.features), width=4, dropout=0.0), estimates=2, width=8, heads=2)
+
+
+NETWORKS = {
+    "covariance": lambda: (GraphCovariance(states()), MinimumVariance(upper=0.5, inertia=1.0)),
+    "scores": lambda: (GraphScores(states()), Projected(Constraints(upper=0.5, turnover=0.4))),
+    "inverse": lambda: (GraphScores(states(), prior="inverse_volatility"), Projected(Constraints(upper=0.5))),
+}
+
+
+def allocator(name: str, **options: object) -> Allocator:
+    torch.manual_seed(0)
+    network, layer = NETWORKS[name]()
+    settings = {"half_lives": (63.0, 126.0), "every": 5, "length": 4, "min_history": 70} | options
+    return Allocator(network, layer, SPEC, **settings).eval()
+
+
+def stirred(model: Allocator) -> Allocator:
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter += 0.3 * torch.randn_like(parameter)
+    return model
+
+
+@pytest.fixture(params=NETWORKS)
+def model(request) -> Allocator:
+    return stirred(allocator(request.param))
+
+
+def test_weights_keep_to_the_constraints_and_the_universe(model, panel):
+    decisions = model.source(panel).at(range(120, 400, 9))
+    assert not decisions.universe.all(-1).all(), "nobody is missing"
+    weights = model(decisions)
+    assert (weights[~decisions.universe] == 0).all()
+    torch.testing.assert_close(weights.sum(-1), torch.ones(len(weights)), atol=1e-6, rtol=0.0)
+    assert weights.max() <= 0.5 + 1e-6
+    assert weights.min() >= -1e-6
+
+
+def test_a_closed_market_keeps_its_weights(model, panel):
+    decisions = model.source(panel).at(range(120, 400, 3))
+    holdings = torch.where(decisions.universe, 1.0, 0.0)
+    holdings = holdings / holdings.sum(-1, keepdim=True)
+    closed = torch.logical_and(decisions.universe, ~decisions.tradable)
+    assert closed.any()
+    weights = model(decisions, holdings)
+    assert torch.equal(weights[closed], holdings[closed])
+    torch.testing.assert_close(weights.sum(-1), torch.ones(len(weights)), atol=1e-6, rtol=0.0)
+
+
+def test_nothing_depends_on_the_future(model, panel, frame):
+    date = panel.dates[330]
+    changed = frame.copy()
+    later = changed.date > date
+    changed.loc[later, "close"] *= (
+        1.5 + torch.rand(int(later.sum()), generator=torch.Generator().manual_seed(1)).numpy()
+    )
+    weights = model.allocate(panel, [panel.dates[300], date])
+    pd.testing.assert_frame_equal(model.allocate(Panel.from_frame(changed), weights.index), weights)
+    cut = Panel.from_frame(frame[frame.date <= date])
+    pd.testing.assert_frame_equal(model.allocate(cut, weights.index), weights, check_exact=False, atol=1e-6)
+
+
+def test_the_order_of_the_assets_does_not_matter(model, panel):
+    date, order = panel.dates[350], ["D", "F", "A", "C", "B", "E"]
+    weights = model.allocate(panel, date)
+    pd.testing.assert_frame_equal(model.allocate(panel.select(order), date)[list(panel.assets)], weights, atol=1e-5)
+
+
+def test_who_is_missing_sends_nothing_and_learns_nothing(model, panel):
+    decisions = model.source(panel).at([130, 390])
+    spoilt = decisions[torch.arange(2)]
+    out = ~decisions.universe
+    assert out.any()
+    spoilt.inputs[out], spoilt.volatility[out.unsqueeze(1).expand_as(spoilt.volatility)] = torch.nan, 1.0
+    assert torch.equal(model(spoilt), model(decisions))
+    inputs = spoilt.inputs.requires_grad_()
+    model(spoilt).square().sum().backward()
+    assert (inputs.grad[out] == 0).all()
+    assert inputs.grad[~out].any()
+
+
+OBJECTIVES = [LeastVariance(0.1), MostSharpe(0.1), LeastShortfall(0.9), MostWealth(0.5)]
+
+
+@pytest.mark.parametrize("objective", OBJECTIVES, ids=lambda objective: type(objective).__name__)
+def test_every_objective_teaches_every_parameter(panel, objective):
+    model = stirred(allocator("covariance", objective=objective, costs=Costs(proportional=1e-3))).train()
+    loss = model.training_step(EpisodeSet(model, panel, batches=1, batch_size=2)[0], 0)
+    loss.backward()
+    without = [
+        name for name, parameter in model.named_parameters() if parameter.grad is None or not parameter.grad.any()
+    ]
+    # A key's bias moves all scores of a row alike, and attention has no gradient in it.
+    assert [name for name in without if not name.endswith("key.bias")] == []
+
+
+def test_the_account_is_that_of_a_plain_loop(panel):
+    model = allocator("scores")
+    episodes = EpisodeSet(model, panel, batches=1, batch_size=1, seed=3)[0]
+    with torch.no_grad():
+        ledger = model.run(episodes)
+    held: Tensor | None = None
+    step, cost = 0, model.costs.proportional
+    for r in range(model.length):
+        at = episodes.decisions[torch.tensor([r])]
+        with torch.no_grad():
+            wanted = model(at, held)
+        start = wanted if held is None else held
+        weights = torch.where(at.tradable, wanted, start) if held is not None else wanted
+        paid = cost * (weights - start).abs().sum().item()
+        for s in range(model.every):
+            r_t = episodes.returns[0, r, s]
+            earned = (weights * r_t).sum().item() - (paid if s == 0 else 0.0)
+            assert ledger.returns[0, step].item() == pytest.approx(earned, abs=1e-7)
+            weights, step = weights * (1 + r_t) / (1 + earned), step + 1
+        held = weights
+
+
+def test_training_lowers_the_variance_and_can_be_repeated(panel):
+    def fitted() -> tuple[Allocator, float]:
+        model = allocator("covariance", objective=LeastVariance())
+        fit_allocator(model, panel, until="2019-05-31", steps=6, batch_size=2, seed=1)
+        return model, model.objective(
+            model.run(EpisodeSet(model, panel, "2019-05-31", batches=1, batch_size=4)[0])
+        ).item()
+
+    before = allocator("covariance", objective=LeastVariance())
+    start = before.objective(before.run(EpisodeSet(before, panel, "2019-05-31", batches=1, batch_size=4)[0])).item()
+    (one, loss), (two, _) = fitted(), fitted()
+    assert loss < start
+    assert all(torch.equal(a, b) for a, b in zip(one.parameters(), two.parameters(), strict=True))
+    assert not one.training
+
+
+def test_episodes_never_look_past_their_last_date(panel):
+    model = allocator("covariance")
+    until = "2019-03-29"
+    episodes = EpisodeSet(model, panel, until, batches=3, batch_size=4)
+    last = max(int(episodes[k].decisions.rows.max()) for k in range(3))
+    assert last + model.every < panel.dates.searchsorted(pd.Timestamp(until), side="right")
+
+
+def test_networks_and_layers_are_plain_values():
+    for name in NETWORKS:
+        model = stirred(allocator(name))
+        again = build(describe(model.network))
+        again.load_state_dict(model.network.state_dict())
+        assert isinstance(build(describe(model.allocation)), nn.Module)
+        assert describe(again) == describe(model.network)
+
+
+def test_it_says_what_is_wrong(panel):
+    model = allocator("covariance")
+    with pytest.raises(ValueError, match="one at a time"):
+        model.allocate(panel, panel.dates[[300, 310]], {"A": 1.0})
+    with pytest.raises(DataError, match="'Z'"):
+        model.allocate(panel, panel.dates[300], {"Z": 1.0})
+    with pytest.raises(DataError, match="shorter episodes"):
+        EpisodeSet(allocator("covariance", length=100), panel)
+    with pytest.raises(ValueError, match="prior"):
+        GraphScores(states(), prior="best")
