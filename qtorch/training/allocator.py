@@ -23,6 +23,7 @@ from qtorch.training.averaging import Averaging
 from qtorch.training.decisions import Decisions, DecisionSource, default_graphs
 from qtorch.training.fit import quiet
 from qtorch.training.optimisation import Schedule, adamw
+from qtorch.training.shape_likelihood import ShapeLikelihood
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,7 +67,8 @@ class Allocator(lightning.LightningModule):
         graphs: how graphs are made; see `DecisionSource`.
         every: rows between decisions.
         length: decisions of an episode in training.
-        objective: what training minimises; `LeastVariance` by default.
+        objective: what training minimises, of the ledger of the account; `LeastVariance` by default. `ShapeLikelihood`
+            is of a network's covariances and the returns that followed, and needs no account.
         costs: of trading; 10 basis points of what is traded by default.
         min_history: returns that an asset needs to be given a weight.
         stale: sessions of its exchange without a price, after which it is given none.
@@ -87,7 +89,7 @@ class Allocator(lightning.LightningModule):
         graphs: GraphBuilder | None = None,
         every: int = 21,
         length: int = 12,
-        objective: AllocationObjective | None = None,
+        objective: AllocationObjective | ShapeLikelihood | None = None,
         costs: Costs | None = None,
         min_history: int = 250,
         stale: int = 5,
@@ -160,13 +162,20 @@ class Allocator(lightning.LightningModule):
             parts.append(part)
         return joined(parts)
 
+    def loss(self, episodes: Episodes) -> Float[Tensor, ""]:
+        """The objective, of the account or, where it is a `ShapeLikelihood`, of the network's covariances."""
+        if isinstance(self.objective, ShapeLikelihood):
+            returns, there = episodes.returns.flatten(0, 1), episodes.there.flatten(0, 1)
+            return self.objective(self.views(episodes.decisions), episodes.decisions.universe, returns, there)
+        return self.objective(self.run(episodes))
+
     def training_step(self, episodes: Episodes, index: int) -> Tensor:
         """The objective.
 
         Raises:
             FloatingPointError: it is not finite.
         """
-        loss = self.objective(self.run(episodes))
+        loss = self.loss(episodes)
         if not torch.isfinite(loss):
             raise FloatingPointError(
                 f"the objective is {loss.item()} at step {self.global_step}: lower the learning rate, or look at the "
@@ -252,7 +261,10 @@ class EpisodeSet(Dataset[Episodes]):
         batch_size: int = 8,
         seed: int = 0,
     ) -> None:
-        self.source = allocator.source(panel if until is None else panel.until(until))
+        known = len(panel.dates) if until is None else int(panel.dates.searchsorted(pd.Timestamp(until), side="right"))
+        if not known:
+            raise DataError(f"until={until} is before the panel's first date, {panel.dates[0]:%Y-%m-%d}.")
+        self.source = allocator.source(panel.until(panel.dates[known - 1]))
         self.every, self.length = allocator.every, allocator.length
         self.batches, self.batch_size, self.seed = batches, batch_size, seed
         seen = self.source.panel
