@@ -11,10 +11,11 @@ from torch import Tensor
 class ShapeLikelihood:
     r"""Minus the log-likelihood of the directions of returns, a session and asset: of a covariance's shape alone.
 
-    $\frac12 \log\det\Sigma + \frac n2 \log(r^T \Sigma^{-1} r / r^T r)$ over n: the density of $r / |r|$, which is the same
-    for every elliptical law of covariance $\Sigma$, so that a storm, which makes all returns large, weighs no more than a
-    calm day. Weights of least variance depend on the shape alone, and a session says far more of it by its n returns
-    than by the one return of a portfolio: train a `GraphCovariance` by this, then, if at all, by `LeastVariance`.
+    $\frac12 \log\det\Sigma + \frac n2 \log(r^T \Sigma^{-1} r / r^T r)$ over n: the density of $r / |r|$, which is the
+    same for every elliptical law of covariance $\Sigma$, so that a storm, which makes all returns large, weighs no more
+    than a calm day. Weights of least variance depend on the shape alone, and a session says far more of it by its n
+    returns than by the one return of a portfolio: train a `GraphCovariance` by this, then, if at all, by
+    `LeastVariance`.
 
     Sessions on which an asset of the universe has no return are left out.
 
