@@ -8,7 +8,11 @@ seed. Every 63 sessions a copula is fitted to the transforms of the sessions bef
 * independent: our marginals, independent;
 * past transforms: our marginals and the last 1,000 transform vectors (`qtorch.risk.rolling_scenarios`);
 * Gaussian, t copula: our marginals and quasi-random scenarios of the fitted copula;
-* pooled: half of the scenarios from the t copula, half past transforms, a mixture of the two dependences.
+* pooled: half of the scenarios from the t copula, half past transforms, a mixture of the two dependences;
+* DCC: joint filtered historical simulation by the same GJR-GARCH filters and Engle's DCC(1,1), fitted every 63 rows by
+  composite likelihood: the last 1,000 residual vectors, whitened by their day's correlations, given tonight's;
+* learned: one network of marginals and a t copula, from states and embeddings of the assets, trained once before the
+  test by the joint log score, and quasi-random scenarios of its own law of each session.
 
 Prints for each the energy score in per cent (fair, of 500 scenarios), the joint log score in nats where there is a
 density, and the FZ0 loss of 21 portfolios: equal weights, and 20 long-short ones with normal weights of a fixed seed
@@ -18,20 +22,27 @@ portfolios that of their mean difference by date.
 With --until the data end earlier, which is how settings are chosen: on the sessions before those of the test.
 
 Usage: python benchmarks/joint.py [--data FILE] [--until 2017-01-12] [--factors 5] [--half-life 250] [--choose]
+    [--only DCC learned]
 """
 
-from collections.abc import Callable, Iterator
-from itertools import product
+from argparse import Namespace
+from collections.abc import Callable, Iterator, Sequence
+from functools import cached_property, partial
+from itertools import chain, product
+from typing import Any
 
 import numpy as np
 import torch
+from dcc import DCC, recoloured, whitened
+from joint_learned import labelled_windows, learned
 from protocol import LEVELS, market, outcomes, parser, tails_of
 from risk_accuracy import DAY, GJR_FHS
 from torch import Tensor
-from torch.distributions import Normal
+from torch.distributions import Distribution, Normal
 
-from qtorch.data import Panel, WindowSource
+from qtorch.data import Panel, PanelWindowSource, WindowSource
 from qtorch.distributions import Empirical, GaussianCopula, JointDistribution, StudentTCopula, take
+from qtorch.forecast import Forecast
 from qtorch.models import default_forecaster, default_windows
 from qtorch.models.baselines.request import Request
 from qtorch.risk import QuantileTable, complete, energy_score, fit_copula, fz0, quasi_random_scenarios
@@ -39,6 +50,7 @@ from qtorch.risk.backtests import diebold_mariano
 from qtorch.training import refit
 
 PAST, FITTED, EVERY, COUNT, PORTFOLIOS = 1000, 2000, 63, 2048, 20
+WHOLE = ("DCC", "learned")
 Copula = GaussianCopula | StudentTCopula
 Scenarios = Callable[[int], Tensor]
 
@@ -47,17 +59,35 @@ class Market:
     """Forecasts and outcomes of the test's sessions, `D` of them, and transforms from `FITTED` sessions before on."""
 
     def __init__(self, panel: Panel, seed: int) -> None:
-        source = WindowSource(panel, default_windows(panel, horizons=(1,)))
         rows, _ = outcomes(panel)
-        self.panel, self.asked = panel, rows - 1
-        model = refit(lambda: default_forecaster(panel, horizons=(1,)), source, int(self.asked[0]), seed)
+        self.panel, self.asked, self.seed = panel, rows - 1, seed
+        self.request = Request.of(panel, panel.dates[self.asked], DAY, None, 60, 5)  # as of forecasts
+        self.returns = torch.where(self.request.valid, panel.returns()[rows], torch.nan)
+
+    @cached_property
+    def forecast(self) -> Forecast:
+        """Of the default forecaster, from `FITTED` sessions before the test on."""
+        source = WindowSource(self.panel, default_windows(self.panel, horizons=(1,)))
+        make = partial(default_forecaster, self.panel, horizons=(1,))
+        model = refit(make, source, int(self.asked[0]), self.seed)
         every = np.arange(self.asked[0] - FITTED, self.asked[-1] + 1)
-        forecast = model.forecast(panel, panel.dates[every], source=source)
-        returns = panel.returns()[every + 1]
-        self.pit = forecast.pit(returns[:, None])[:, 0]
-        self.marginals = take(forecast.distribution, (slice(FITTED, None), 0))
-        self.returns = torch.where(forecast.mask, returns, torch.nan)[FITTED:]
-        self.table = QuantileTable(self.marginals)
+        return model.forecast(self.panel, self.panel.dates[every], source=source)
+
+    @cached_property
+    def pit(self) -> Tensor:
+        """The transforms of what came of them."""
+        every = np.arange(self.asked[0] - FITTED, self.asked[-1] + 1)
+        return self.forecast.pit(self.panel.returns()[every + 1][:, None])[:, 0]
+
+    @cached_property
+    def marginals(self) -> Distribution:
+        """Those of the test."""
+        return take(self.forecast.distribution, (slice(FITTED, None), 0))
+
+    @cached_property
+    def table(self) -> QuantileTable:
+        """Their quantiles."""
+        return QuantileTable(self.marginals)
 
     def __len__(self) -> int:
         return len(self.returns)
@@ -100,13 +130,51 @@ class Market:
 
     def from_residuals(self) -> Scenarios:
         """Joint filtered historical simulation."""
-        request = Request.of(self.panel, self.panel.dates[self.asked], DAY, None, 60, 5)
         scenarios = torch.zeros(len(self), PAST, self.returns.shape[1], dtype=torch.float64)
-        for piece in GJR_FHS.filter.filtered(request):
+        for piece in GJR_FHS.filter.filtered(self.request):
             residuals, mu = piece.latest(slice(None), PAST), piece.theta.mu
             values = mu.unsqueeze(-1) + piece.tonight.sqrt().unsqueeze(-1) * residuals
             scenarios[piece.dates] = values.mT
         return lambda d: scenarios[d]
+
+    def from_dcc(self) -> Scenarios:
+        """The same, with the residuals' correlations of their own days turned into tonight's."""
+        scenarios = torch.zeros(len(self), PAST, self.returns.shape[1], dtype=torch.float64)
+        pieces = sorted(GJR_FHS.filter.filtered(self.request), key=lambda piece: int(piece.dates.min()))
+        dcc, fitted_at = None, -EVERY
+        for piece in pieces:
+            dates = piece.dates.sort()
+            first, count = int(dates.values[0]), len(dates.values)
+            # In the order of time: the residuals up to the last night of the piece, which has one known for each night.
+            z = piece.latest(dates.indices[-1:], FITTED + count - 1)[0].flip(-1).T
+            if first - fitted_at >= EVERY:  # refits are every 21 rows, of which every third is one of the DCC
+                dcc, fitted_at = DCC.fitted(z[:FITTED], dcc), first
+                print(f"{'':<16} DCC of {first}: a {dcc.a:.4f}, b {dcc.b:.4f}", flush=True)
+            path = dcc.path(z)
+            white = whitened(z, path[:-1])
+            tonight = piece.tonight[dates.indices].sqrt()
+            for k in range(count):
+                past = recoloured(white[FITTED + k - PAST : FITTED + k], path[FITTED + k])
+                scenarios[first + k] = piece.theta.mu + tonight[k] * past
+        if not scenarios.isfinite().all():
+            raise ValueError("an asset has too few residuals for DCC scenarios; give data with longer histories.")
+        return lambda d: scenarios[d]
+
+    def from_learned(self, factors: int, width: int, seed: int) -> tuple[Scenarios, Tensor]:
+        """Scenarios and minus joint log densities of a network trained on what was known before the test."""
+        spec = labelled_windows(self.panel)
+        source = PanelWindowSource(self.panel, spec)
+        model = refit(lambda: learned(self.panel, spec, factors, width), source, int(self.asked[0]), seed)
+        forecast = model.forecast(self.panel, self.panel.dates[self.asked], source=source)
+        law: Any = take(forecast.distribution, (slice(None), 0))
+        there = self.returns.isfinite()
+        print(f"{'':<16} learned copulas: df {law.copula.df.min():.1f} to {law.copula.df.max():.1f}", flush=True)
+
+        def scenarios(d: int) -> Tensor:
+            night: Any = take(law, d)
+            return quasi_random_scenarios(night, COUNT, randomisations=1)[0]
+
+        return scenarios, -law.log_prob(torch.where(there, self.returns, 0.0), there)
 
 
 def scores(market: Market, scenarios: Scenarios, weights: Tensor) -> tuple[Tensor, Tensor]:
@@ -142,8 +210,7 @@ def choose(market: Market) -> None:
 
 
 def models(market: Market, factors: int, half_life: float) -> Iterator[tuple[str, Scenarios, Tensor | None]]:
-    """Names, scenarios and joint log scores."""
-    yield "GJR-FHS", market.from_residuals(), None
+    """Names, scenarios and joint log scores of those that are fitted to transforms of one set of marginals."""
     N = market.returns.shape[1]
     nothing: list[Copula] = [GaussianCopula(torch.zeros(N, 0, dtype=torch.float64))] * -(-len(market) // EVERY)
     yield "independent", market.from_copulas(nothing), market.log_scores(None)
@@ -157,10 +224,20 @@ def models(market: Market, factors: int, half_life: float) -> Iterator[tuple[str
     yield "pooled", lambda d: torch.cat((fitted(d)[:PAST], past(d))), None
 
 
+def whole(market: Market, only: Sequence[str], args: Namespace) -> Iterator[tuple[str, Scenarios, Tensor | None]]:
+    """The same of those with marginals of their own."""
+    if "DCC" in only:
+        yield "DCC", market.from_dcc(), None
+    if "learned" in only:
+        yield "learned", *market.from_learned(args.factors, args.width, args.seeds[0])
+
+
 def main() -> None:
     settings = parser(__doc__)
     settings.add_argument("--factors", type=int, default=5)
     settings.add_argument("--half-life", type=float, default=250.0, help="of the fit's weights, in sessions")
+    settings.add_argument("--width", type=int, default=8, help="of the learned model's embeddings")
+    settings.add_argument("--only", nargs="+", choices=WHOLE, help="beside GJR-FHS; all models by default")
     settings.add_argument("--choose", action="store_true", help="print joint log scores of settings, and no more")
     args = settings.parse_args()
     asked = Market(Panel.from_frame(market(args.data, args.until)), args.seeds[0])
@@ -173,7 +250,9 @@ def main() -> None:
     mixed = torch.randn(PORTFOLIOS, N, generator=generator, dtype=torch.float64)
     weights = torch.cat((torch.full((1, N), 1 / N), mixed / mixed.abs().sum(1, keepdim=True)))
     base: tuple[Tensor, Tensor] | None = None
-    for name, scenarios, log_score in models(asked, args.factors, args.half_life):
+    base_line = iter([("GJR-FHS", asked.from_residuals(), None)])
+    joined = () if args.only else models(asked, args.factors, args.half_life)
+    for name, scenarios, log_score in chain(base_line, joined, whole(asked, args.only or WHOLE, args)):
         energy, losses = scores(asked, scenarios, weights)
         base = (energy, losses) if base is None else base
         line = f"{name:<16} energy {energy.mean():.4f} (t {t(energy - base[0]):+.1f})"

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from qtorch.heads import AttentionalCopulaHead, CopulaHead, CouplingFlowHead
-from tests.heads.toys import held_out, regimes, regimes_log_ratio, sizes, train
+from tests.heads.toys import held_out, law_of, one_horizon, regimes, regimes_log_ratio, sizes, train
 
 BATCH, FEATURES = 16, 32
 
@@ -41,7 +41,7 @@ def costs(assets: list[int]) -> None:
     """Prints a line for each head and number of assets."""
     with multiprocessing.get_context("fork").Pool(1, maxtasksperchild=1) as fresh:
         for N in assets:
-            for head in (CopulaHead(FEATURES, 4), CouplingFlowHead(FEATURES), AttentionalCopulaHead(FEATURES)):
+            for head in (CopulaHead(FEATURES, 4), one_horizon(FEATURES), AttentionalCopulaHead(FEATURES)):
                 parts = []
                 for task in ("log density and gradient", "a draw"):
                     milliseconds, megabytes = fresh.apply(cost, (head, N, task))
@@ -60,7 +60,7 @@ def cost(head: torch.nn.Module, N: int, task: str, repeats: int = 5) -> tuple[fl
         start = time.perf_counter()
         if task == "a draw":
             with torch.no_grad():
-                head(hidden, mask).sample()
+                law_of(head, hidden, mask).sample()
         else:
             _log_density(head, hidden, mask, scores).sum().backward()
         return time.perf_counter() - start
@@ -78,20 +78,20 @@ def learning(steps: int) -> None:
         make = sizes if name == "sizes" else regimes
         fitting, fresh, hidden = make(4000, N), make(4000, N), torch.randn(N, 4)
         parts = []
-        for kind in (CouplingFlowHead, AttentionalCopulaHead):
+        for kind in (one_horizon, AttentionalCopulaHead):
             torch.manual_seed(1)
             head = kind(4, width=16, heads=2)
             start = time.perf_counter()
             train(head, hidden, fitting, steps)
             seconds = time.perf_counter() - start
             gain, best = held_out(head, hidden, fitting, fresh, factors)
-            parts.append(f"{kind.__name__} {gain:.3f} ({seconds:.0f} s)")
+            parts.append(f"{type(head).__name__} {gain:.3f} ({seconds:.0f} s)")
         truth = f", truth {regimes_log_ratio(fresh).mean().item():.3f}" if name == "regimes" else ""
         print(f"{name} of {N}, {steps} steps: t copula {best:.3f}, {', '.join(parts)}{truth}", flush=True)
 
 
 def _log_density(head: torch.nn.Module, hidden: Tensor, mask: Tensor, scores: Tensor) -> Tensor:
-    law = head(hidden, mask)
+    law = law_of(head, hidden, mask)
     if isinstance(head, CouplingFlowHead):
         return law.log_prob(scores, mask)
     return law.log_prob_of_scores(scores.double(), mask)

@@ -14,8 +14,10 @@ from torch.distributions import Distribution
 
 from qtorch.data.states import State
 from qtorch.distributions import Empirical, GaussianCopula, JointDistribution, StudentTCopula, take
-from qtorch.risk.joint_scenarios import portfolio_scenarios, quasi_random_scenarios
+from qtorch.risk.joint_scenarios import portfolio_scenarios, scenarios_of
 from qtorch.risk.measures import expected_shortfall, value_at_risk
+
+_DRAWS = 2048  # of a law without marginals
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,7 +28,7 @@ class Forecast:
 
     Attributes:
         distribution: of simple returns over the horizon, batch shape `[D, H, N]`, or joint, batch shape `[D, H]` and
-            event shape `[N]`; where `mask` is False it is a placeholder.
+            event shape `[N]`; where `mask` is False it is a placeholder, or leaves the asset out.
         mask: where there is a forecast.
         state: the panel's `State` of each asset at each date.
         dates: as-of dates; a forecast knows its row of the panel and nothing later.
@@ -41,11 +43,20 @@ class Forecast:
     assets: tuple[str, ...]
     horizons: tuple[int, ...]
 
-    @property
+    @cached_property
     def marginals(self) -> Distribution:
-        """The law of each asset, batch shape `[D, H, N]`."""
-        law = self.distribution
-        return law.marginals if isinstance(law, JointDistribution) else law
+        """The law of each asset, batch shape `[D, H, N]`.
+
+        Those of a joint law that has none in closed form, such as a `MaskedFlow`, are of 2,048 draws, an `Empirical`.
+        """
+        law: Any = self.distribution
+        if not law.event_shape:
+            return law
+        if law.marginals is not None:
+            return law.marginals
+        D, H = len(self.dates), len(self.horizons)
+        draws = torch.stack([torch.stack([self._scenarios(d, h, _DRAWS, 0).T for h in range(H)]) for d in range(D)])
+        return Empirical(torch.where(self.mask[:, None, :, None], draws, 0.0).float())
 
     def value_at_risk(self, level: float) -> Float64[Tensor, "D H N"]:
         """Positive loss not exceeded with probability `level`."""
@@ -113,12 +124,14 @@ class Forecast:
     def scenarios(
         self, date: str | pd.Timestamp, horizon: int, count: int = 1024, seed: int = 0
     ) -> Float64[Tensor, "S N"]:
-        """Quasi-random joint scenarios of simple returns, as of `qtorch.risk.quasi_random_scenarios`.
+        """Joint scenarios of simple returns.
+
+        Quasi-random ones, as of `qtorch.risk.quasi_random_scenarios`, where the copula is of factors; else drawn.
 
         Args:
             date: one of `dates`.
             horizon: one of `horizons`, in sessions.
-            count: S, a power of 2.
+            count: S, a power of 2 for quasi-random ones.
             seed: the same gives the same scenarios.
 
         Returns:
@@ -127,24 +140,23 @@ class Forecast:
         Raises:
             ValueError: the law is not joint, or the date, horizon or count is not right.
         """
-        joint, day = self._joint("scenarios"), pd.Timestamp(date)
+        self._joint("scenarios")
+        day = pd.Timestamp(date)
         if day not in self.dates:
             raise ValueError(f"there is no forecast of {day:%Y-%m-%d}; the dates are {_span(self.dates)}.")
         if horizon not in self.horizons:
             raise ValueError(f"there is no forecast over {horizon} sessions; the horizons are {self.horizons}.")
         d, h = int(self.dates.get_indexer(pd.DatetimeIndex([day]))[0]), self.horizons.index(horizon)
-        law: Any = take(joint, (d, h))
-        scenarios = quasi_random_scenarios(law, count, randomisations=1, seed=seed)[0]
-        return torch.where(self.mask[d], scenarios, torch.nan)
+        return torch.where(self.mask[d], self._scenarios(d, h, count, seed), torch.nan)
 
     def portfolio(
         self, weights: Float[Tensor, "N"] | Float[Tensor, "D N"], count: int = 1024, seed: int = 0
     ) -> Empirical:
-        """The law of a portfolio's return at each date and horizon, from quasi-random scenarios of the joint law.
+        """The law of a portfolio's return at each date and horizon, from scenarios of the joint law.
 
         Args:
             weights: of the assets, or exposures in any unit, which the law is then in; of all dates or of each.
-            count: scenarios, a power of 2.
+            count: scenarios, as of `scenarios`.
             seed: the same gives the same scenarios.
 
         Returns:
@@ -165,7 +177,7 @@ class Forecast:
                 f"{int(without.sum())} of the held positions have no forecast, the first {self.assets[n]} on "
                 f"{self.dates[d]:%Y-%m-%d}. Give weights of 0 there: weights may be [D, N]."
             )
-        laws: list[Any] = [take(joint, (slice(None), h)) for h in range(len(self.horizons))]
+        laws = [take(joint, (slice(None), h)) for h in range(len(self.horizons))]
         return Empirical(torch.stack([portfolio_scenarios(law, held, count, seed=seed) for law in laws], dim=1))
 
     def to_frame(self, levels: Iterable[float] = (0.95, 0.975, 0.99)) -> pd.DataFrame:
@@ -212,8 +224,12 @@ class Forecast:
             f"{len(self.assets)} assets, horizons {horizons}; {int(self.mask.sum())} of {self.mask.numel()} forecast)"
         )
 
-    def _joint(self, wanted: str) -> JointDistribution:
-        if not isinstance(self.distribution, JointDistribution):
+    def _scenarios(self, d: int, h: int, count: int, seed: int) -> Float64[Tensor, "S N"]:
+        """Of the joint law of a date and horizon, by their positions."""
+        return scenarios_of(take(self.distribution, (d, h)), count, randomisations=1, seed=seed)[0]
+
+    def _joint(self, wanted: str) -> Any:
+        if not self.distribution.event_shape:
             raise ValueError(
                 f"{wanted} needs a joint law, and this forecast has marginals alone. Give it a dependence, "
                 "forecast.with_copula(qtorch.risk.fit_copula(...)), or train a JointHead."

@@ -12,6 +12,7 @@ from qtorch.distributions.indexing import take
 from qtorch.distributions.johnson_su import JohnsonSU
 from qtorch.distributions.joining import concatenate, stack
 from qtorch.distributions.joint import JointDistribution
+from qtorch.distributions.joint_mixture import JointMixture
 from qtorch.distributions.jump_student_t import JumpStudentT
 from qtorch.distributions.log_tails import log_cdf, log_sf, log_tails
 from qtorch.distributions.masked_flow import MaskedFlow
@@ -37,6 +38,7 @@ __all__ = [
     "HansenSkewedT",
     "JohnsonSU",
     "JointDistribution",
+    "JointMixture",
     "JumpStudentT",
     "MaskedFlow",
     "Mixture",

@@ -12,11 +12,11 @@ from torch.types import _size
 from qtorch.distributions import coordinates
 from qtorch.distributions.copulas import normal_scores
 from qtorch.distributions.cumulative import ndtr
-from qtorch.distributions.indexing import take
+from qtorch.distributions.indexing import keep_last, part_of, take
 from qtorch.distributions.transforms import Autoregressive, Bijection, Masked, RationalQuadratic
 from qtorch.distributions.transforms.autoregressive import MaskedConditioner
 
-Conditioned = Callable[[Int64[Tensor, "... N"], Bool[Tensor, "... N"]], MaskedConditioner]
+Conditioned = Callable[..., MaskedConditioner]
 _BOUND = 5.0  # of splines, in normal scores: a mass of 3e-7 lies beyond on either side
 
 
@@ -34,10 +34,11 @@ class AttentionalCopula(Distribution):
     end of the order what is left is exactly the marginal law, without others approximately.
 
     Args:
-        conditioner: for an order and a mask of the coordinates in that order, the network of the splines' parameters,
+        conditioner: for states and a mask of the coordinates, both in an order, the network of the splines' parameters,
             in that order and with a first row that is 1 where they count.
         order: which coordinate comes i-th, `[..., N]`.
         mask: which coordinates there are at all, `[..., N]`; the batch shape is that of order and mask together.
+        states: what the conditioner is given of each coordinate, tensors `[..., N, W]` that broadcast to the batch.
 
     Raises:
         ValueError: order and mask disagree about N.
@@ -59,16 +60,23 @@ class AttentionalCopula(Distribution):
     support = constraints.independent(constraints.unit_interval, 1)
     has_rsample = True
 
-    def __init__(self, conditioner: Conditioned, order: Int64[Tensor, "... N"], mask: Bool[Tensor, "... N"]) -> None:
+    def __init__(
+        self,
+        conditioner: Conditioned,
+        order: Int64[Tensor, "... N"],
+        mask: Bool[Tensor, "... N"],
+        states: Sequence[Float[Tensor, "... N _"]],
+    ) -> None:
         coordinates.require_event(mask, "mask", order.shape[-1])
         shape = torch.broadcast_shapes(order.shape, mask.shape)
         self.conditioner, self.order, self.mask = conditioner, order.expand(shape), mask.expand(shape)
+        self.states = tuple(states)
         super().__init__(shape[:-1], shape[-1:], validate_args=False)
 
     def expand(self, batch_shape: _size, _instance: object = None) -> "AttentionalCopula":
         """The copula expanded to a batch shape."""
         shape = (*batch_shape, *self.event_shape)
-        return AttentionalCopula(self.conditioner, self.order.expand(shape), self.mask.expand(shape))
+        return AttentionalCopula(self.conditioner, self.order.expand(shape), self.mask.expand(shape), self.states)
 
     def log_prob(
         self, value: Float[Tensor, "... N"], mask: Bool[Tensor, "... N"] | None = None
@@ -120,7 +128,7 @@ class AttentionalCopula(Distribution):
         """
         known, order = torch.broadcast_tensors(known, self.order)
         late = torch.argsort((~known).long().gather(-1, order), dim=-1, stable=True)
-        return AttentionalCopula(self.conditioner, order.gather(-1, late), self.mask)
+        return AttentionalCopula(self.conditioner, order.gather(-1, late), self.mask, self.states)
 
     def sample_given(
         self, value: Float[Tensor, "... N"], known: Bool[Tensor, "... N"], sample_shape: _size = torch.Size()
@@ -193,7 +201,11 @@ class AttentionalCopula(Distribution):
         given = self._there(mask)
         s, there, order = torch.broadcast_tensors(scores, given, self.order)
         own = self.order.expand(torch.broadcast_shapes(self.order.shape, given.shape))
-        conditioner = self.conditioner(own, given.expand(own.shape).gather(-1, own))
+        rows = own.unsqueeze(-1)
+        states = (
+            state.expand(*own.shape, -1).gather(-2, rows.expand(*own.shape, state.shape[-1])) for state in self.states
+        )
+        conditioner = self.conditioner(*states, given.expand(own.shape).gather(-1, own))
         return torch.where(there, s.double(), 0.0).gather(-1, order), order, Autoregressive(conditioner, _spline)
 
     def _there(self, mask: Tensor | None) -> Bool[Tensor, "... N"]:
@@ -214,8 +226,7 @@ def _back(x: Tensor, order: Tensor) -> Tensor:
 
 
 @take.register
-def _attentional_copula(distribution: AttentionalCopula, index: Any) -> NoReturn:
-    raise NotImplementedError(
-        "The parts of an attentional copula's batch are not to be had from the law, whose network holds all states: "
-        "make the law of the hidden states at those places."
-    )
+def _attentional_copula(distribution: AttentionalCopula, index: Any) -> AttentionalCopula:
+    law, places = distribution, keep_last(index)
+    states = [part_of(state, 2, law.batch_shape, index) for state in law.states]
+    return AttentionalCopula(law.conditioner, law.order[places], law.mask[places], states)

@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.distributions import Distribution
 
 from qtorch.distributions.affine import Affine
+from qtorch.distributions.concatenated import Concatenated
 from qtorch.distributions.copula_like import CopulaLike
 from qtorch.distributions.copulas import GaussianCopula, StudentTCopula
 from qtorch.distributions.empirical import Empirical
@@ -58,12 +59,20 @@ def concatenate(distributions: Sequence[Distribution]) -> Distribution:
 
     Args:
         distributions: of batch shapes that differ in the first dimension alone, without event dimension, or joint laws
-            of as many coordinates with copulas of as many factors.
+            of as many coordinates. Those with copulas of as many factors become one `JointDistribution`; laws that
+            evaluate a network, which may be another in each, and mixtures become a `Concatenated`.
 
     Raises:
         ValueError: they are none, of several classes or of shapes that do not fit.
     """
     joint = [distribution for distribution in distributions if isinstance(distribution, JointDistribution)]
+    networks = any(not isinstance(law.copula, GaussianCopula | StudentTCopula) for law in joint)
+    if (
+        distributions
+        and all(law.event_shape for law in distributions)
+        and (networks or len(joint) < len(distributions))
+    ):
+        return Concatenated(distributions, concatenate)
     if not joint or len(joint) != len(distributions):
         _checked(distributions)
     shapes = [tuple(distribution.batch_shape) for distribution in distributions]
@@ -182,7 +191,8 @@ def _checked(distributions: Sequence[Distribution]) -> Sequence[Distribution]:
     kinds = {type(distribution).__name__ for distribution in distributions}
     if any(isinstance(distribution, JointDistribution) for distribution in distributions):
         raise ValueError(
-            "joint laws can't be mixed, nor joined with others: join their marginals, and put a copula on the result."
+            "joint laws can't be mixed, nor joined with others: join their marginals, and put a copula on the result, "
+            "or mix joint laws alone by a JointMixture."
         )
     if len(kinds) != 1 or any(distribution.event_shape for distribution in distributions):
         raise ValueError(f"univariate laws of one class are joined, not {sorted(kinds)}.")

@@ -1,6 +1,7 @@
 """Joint laws of a cross-section: any marginals, and a copula."""
 
 from collections.abc import Sequence
+from functools import singledispatch
 from typing import Any
 
 import torch
@@ -147,6 +148,7 @@ class JointDistribution(Distribution):
         return there if own is None else there & own
 
 
+@singledispatch
 def rescaled(distribution: Distribution, scale: Tensor) -> Distribution:
     """The law of scale times X: of each coordinate of a joint law, whose copula stays, or of a univariate law.
 
@@ -154,9 +156,12 @@ def rescaled(distribution: Distribution, scale: Tensor) -> Distribution:
         distribution: of X.
         scale: positive; broadcasts against the batch shape, and the event's if the law is joint.
     """
-    if isinstance(distribution, JointDistribution):
-        return JointDistribution(Affine(distribution.marginals, 0.0, scale), distribution.copula)
     return Affine(distribution, 0.0, scale)
+
+
+@rescaled.register
+def _rescaled_joint(distribution: JointDistribution, scale: Tensor) -> JointDistribution:
+    return JointDistribution(Affine(distribution.marginals, 0.0, scale), distribution.copula)
 
 
 @take.register

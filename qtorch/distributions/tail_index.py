@@ -7,6 +7,7 @@ from jaxtyping import Float, Float64
 from torch import Tensor
 
 Double = Float64[Tensor, "..."]
+_FEWEST = 20  # positive values, for a regression
 
 
 def hill(values: Float[Tensor, "T ..."], count: int | None = None) -> tuple[Double, Double]:
@@ -42,3 +43,46 @@ def hill(values: Float[Tensor, "T ..."], count: int | None = None) -> tuple[Doub
     there = threshold > 0
     ratio = torch.where(there, largest[:-1] / torch.where(there, threshold, 1.0), 1.0)
     return torch.log(ratio).mean(0), threshold
+
+
+def tail_index(values: Float[Tensor, "T ..."]) -> Double:
+    """The index xi of the right tail by Hill's estimates from 1 to a fifth of T values, led back to none.
+
+    Hill's estimate H(k) from the k largest is ever more wrong the larger k is, and ever noisier the smaller. Over the
+    range it is nearly linear in k for laws such as Student's t, and the intercept of a regression of H(k) on k with
+    weights k, the reciprocals of its variances, has little bias. Of 40,000 values of Student's t with 3 degrees of
+    freedom it is .337 +- .009 for 1/3 (`hill` .358 +- .018), with 6 .214 +- .007 for 1/6 (.226 +- .009), with 10
+    .175 +- .005 for .1 (.181 +- .008).
+
+    Args:
+        values: finite, `[T, ...]`; those of one tail along the first dimension, measured from the middle of the law.
+
+    Returns:
+        xi, `[...]`, float64, not below 0; 0 where fewer than 20 values are positive.
+
+    Raises:
+        ValueError: fewer than 20 values, or not finite ones.
+
+    References:
+        Huisman, Koedijk, Kool and Palm (2001), Tail-index estimates in small samples, Journal of Business and Economic
+        Statistics 19, equation 6.
+
+    Example:
+        >>> xi = tail_index(torch.arange(1, 1001).double() ** -0.25)  # the quantiles of a Pareto law
+        >>> round(xi.item(), 2)
+        0.24
+    """
+    T = values.shape[0]
+    if T < 20 or not torch.isfinite(values).all():
+        raise ValueError(f"A tail index needs at least 20 finite values, not {T} of which some may not be finite.")
+    largest = values.double().topk(max(T // 5, 10) + 1, dim=0).values
+    there = largest > 0
+    log = torch.where(there, largest, 1.0).log()
+    k = torch.arange(1, len(log), dtype=torch.float64, device=log.device).reshape(-1, *[1] * (log.ndim - 1))
+    estimate = log[:-1].cumsum(0) / k - log[1:]
+    weight = torch.where(there[1:], k, 0.0)
+    total = weight.sum(0).clamp(min=1)
+    centre = (weight * k).sum(0) / total
+    slope = (weight * (k - centre) * estimate).sum(0) / (weight * (k - centre).square()).sum(0).clamp(min=1)
+    xi = (weight * estimate).sum(0) / total - slope * centre
+    return torch.where(there.sum(0) > _FEWEST, xi.clamp(min=0), 0.0)

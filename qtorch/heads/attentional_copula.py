@@ -1,5 +1,8 @@
 """A head that forecasts the dependence of a cross-section of any shape, by attention over assets in an order."""
 
+from collections.abc import Sequence
+from typing import ClassVar
+
 import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
@@ -24,7 +27,8 @@ class AttentionalCopulaHead(nn.Module):
     learned. In evaluation it is by a fixed function of each asset's state, so that permuting assets permutes the law;
     assets of equal states come by number. A fresh head says independence.
 
-    The law evaluates the network: what can be exported is that `log_prob`, or the tensors of `parameters_of`.
+    The law evaluates the network: what can be exported is that `log_prob`, or the tensors of `parameters_of`. It joins
+    marginals in a `JointHead`.
 
     Train the marginals first and freeze them, then maximise this law's log density of their probability transforms:
     trained at once with them, the two may err together, and the law is no copula (Ashok et al.). As it starts from
@@ -54,6 +58,8 @@ class AttentionalCopulaHead(nn.Module):
         torch.Size([100, 5])
     """
 
+    count: ClassVar[int] = 4  # of tensors
+
     def __init__(self, in_features: int, width: int = 32, heads: int = 4, depth: int = 2, bins: int = 8) -> None:
         super().__init__()
         require(bins >= 2, "bins", bins, "give at least 2")
@@ -67,9 +73,9 @@ class AttentionalCopulaHead(nn.Module):
         order: Int64[Tensor, "*any N"] | None = None,
         generator: torch.Generator | None = None,
     ) -> tuple[
-        Float[Tensor, "*batch N W"], Float[Tensor, "*batch N W"], Int64[Tensor, "*batch N"], Bool[Tensor, "*batch N"]
+        Float[Tensor, "*batch N W"], Float[Tensor, "*batch N W"], Float[Tensor, "*batch N"], Bool[Tensor, "*batch N"]
     ]:
-        """Tensors of what assets ask and tell, of the order and of who is there.
+        """Tensors of what each asset asks and tells, of scores by which they are ordered, and of who is there.
 
         Args:
             hidden: of each asset; where masked it doesn't matter.
@@ -84,28 +90,29 @@ class AttentionalCopulaHead(nn.Module):
         hidden = torch.where(there.unsqueeze(-1), hidden, 0.0)
         if order is not None:
             _require_permutation(order, hidden.shape[-2])
-            order = order.expand(there.shape)
+            score = torch.argsort(order, dim=-1).float().expand(there.shape)
         elif self.training:
-            order = torch.argsort(torch.rand(there.shape, device=hidden.device, generator=generator), dim=-1)
+            score = torch.rand(there.shape, device=hidden.device, generator=generator)
         else:
-            order = order_of(fixed_score(hidden, 0), there)
-        return *self.network.contexts(hidden), order, there
+            score = fixed_score(hidden, 0)
+        return *self.network.contexts(hidden), score, there
 
     def distribution(
         self,
         ask: Float[Tensor, "*batch N W"],
         tell: Float[Tensor, "*batch N W"],
-        order: Int64[Tensor, "*batch N"],
+        score: Float[Tensor, "*batch N"],
         mask: Bool[Tensor, "*batch N"],
     ) -> AttentionalCopula:
         """The copula of parameters as `parameters_of` gives them, batch shape `[*batch]`."""
+        return AttentionalCopula(self._conditioner, order_of(score, mask), mask, (ask, tell))
 
-        def conditioner(order: Tensor, there: Tensor) -> OrderedConditioner:
-            rows = order.unsqueeze(-1).expand(*order.shape, ask.shape[-1])
-            asking, telling = (part.expand(rows.shape).gather(-2, rows) for part in (ask, tell))
-            return OrderedConditioner(self.network, asking, telling, there)
-
-        return AttentionalCopula(conditioner, order, mask)
+    def dated(
+        self, parameters: Sequence[Tensor], newest: Int64[Tensor, " D"], there: Bool[Tensor, "D H N"]
+    ) -> tuple[Tensor, ...]:
+        """Parameters `[D, H, N, ...]` of assets that come from rows of their own, as those of one row: who is there."""
+        ask, tell, score, _ = parameters
+        return ask, tell, score, there
 
     def forward(
         self,
@@ -116,6 +123,9 @@ class AttentionalCopulaHead(nn.Module):
     ) -> AttentionalCopula:
         """The copula of the assets, batch shape `[*batch]`; arguments as of `parameters_of`."""
         return self.distribution(*self.parameters_of(hidden, mask, order, generator))
+
+    def _conditioner(self, ask: Tensor, tell: Tensor, there: Tensor) -> OrderedConditioner:
+        return OrderedConditioner(self.network, ask, tell, there)
 
 
 def _require_permutation(order: Tensor, N: int) -> None:

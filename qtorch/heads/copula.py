@@ -1,7 +1,10 @@
 """A head that forecasts the dependence of a cross-section."""
 
+from collections.abc import Sequence
+from typing import ClassVar
+
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 
 from qtorch.distributions import StudentTCopula
@@ -27,6 +30,8 @@ class CopulaHead(nn.Module):
         ValueError: there is no factor.
     """
 
+    count: ClassVar[int] = 2  # of tensors
+
     def __init__(self, in_features: int, factors: int) -> None:
         super().__init__()
         require(factors >= 1, "factors", factors, "give at least 1")
@@ -43,8 +48,8 @@ class CopulaHead(nn.Module):
 
     def parameters_of(
         self, hidden: Float[Tensor, "*batch N D"], mask: Bool[Tensor, "*batch N"] | None = None
-    ) -> tuple[Float[Tensor, "*batch"], Float[Tensor, "*batch N R"]]:
-        """Tensors of df and loadings.
+    ) -> tuple[Float[Tensor, "*batch N"], Float[Tensor, "*batch N R"]]:
+        """Tensors of df, the same for all assets, and of loadings.
 
         Args:
             hidden: of each asset; where masked it doesn't matter.
@@ -57,12 +62,22 @@ class CopulaHead(nn.Module):
         A = A * (_FARTHEST * torch.tanh(length / _FARTHEST) / length)
         loadings = A / torch.sqrt(1 + (A * A).sum(-1, keepdim=True))
         mean = hidden.sum(-2) / there.sum(-1, keepdim=True).clamp(min=1)
-        df = 2.1 + 57.9 * torch.sigmoid(self.tails(mean).float().squeeze(-1))
-        return df, loadings
+        df = 2.1 + 57.9 * torch.sigmoid(self.tails(mean).float())
+        return df.expand(there.shape), loadings
 
-    def distribution(self, df: Float[Tensor, "*batch"], loadings: Float[Tensor, "*batch N R"]) -> StudentTCopula:
-        """The copula of parameters as `parameters_of` gives them, batch shape `[*batch]`."""
-        return StudentTCopula(df, loadings)
+    def distribution(self, df: Float[Tensor, "*batch N"], loadings: Float[Tensor, "*batch N R"]) -> StudentTCopula:
+        """The copula of parameters as `parameters_of` gives them, batch shape `[*batch]`; df is the first asset's."""
+        return StudentTCopula(df[..., 0], loadings)
+
+    def dated(
+        self, parameters: Sequence[Tensor], newest: Int64[Tensor, " D"], there: Bool[Tensor, "D H N"]
+    ) -> tuple[Tensor, ...]:
+        """Parameters `[D, H, N, ...]` of assets that come from rows of their own, as those of one row.
+
+        The df is that of the asset whose row is the newest, which knows most of the market.
+        """
+        df, loadings = parameters
+        return df.gather(-1, newest[:, None, None].expand(df.shape)), loadings
 
     def forward(
         self, hidden: Float[Tensor, "*batch N D"], mask: Bool[Tensor, "*batch N"] | None = None

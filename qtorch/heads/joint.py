@@ -1,11 +1,13 @@
 """A head that forecasts a cross-section: marginals of one head, dependence of a copula head."""
 
+from collections.abc import Sequence
 from typing import Any
 
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 
 from qtorch.distributions import JointDistribution
+from qtorch.heads.attentional_copula import AttentionalCopulaHead
 from qtorch.heads.copula import CopulaHead
 
 
@@ -18,10 +20,10 @@ class JointHead(nn.Module):
 
     Args:
         marginals: a univariate head, such as `SkewedStudentT` or `FlowHead`.
-        copula: a `CopulaHead` of the same `in_features`.
+        copula: a `CopulaHead` or an `AttentionalCopulaHead`, of the same `in_features`.
 
     Raises:
-        ValueError: the second is no `CopulaHead`, or the two have hidden states of different widths.
+        ValueError: the second gives no copula, or the two have hidden states of different widths.
 
     Example:
         >>> import torch
@@ -38,6 +40,12 @@ class JointHead(nn.Module):
         >>> {name.split(".")[0] for name, value in second.named_parameters() if value.requires_grad}
         {'copula'}
 
+        Dependence that no factors have, best in such a second stage too:
+
+        >>> third = JointHead(trained, AttentionalCopulaHead(8))
+        >>> third(torch.zeros(3, 4, 8)).sample((10,)).shape
+        torch.Size([10, 3, 2, 4])
+
     References:
         Joe and Xu (1996), The estimation method of inference functions for margins for multivariate models, University
         of British Columbia, technical report 166; Ashok, Marcotte, Zantedeschi, Chapados and Drouin (2024), TACTiS-2:
@@ -48,10 +56,10 @@ class JointHead(nn.Module):
 
     def __init__(self, marginals: nn.Module, copula: nn.Module) -> None:
         super().__init__()
-        if not isinstance(copula, CopulaHead):
+        if not isinstance(copula, AttentionalCopulaHead | CopulaHead):
             raise ValueError(
-                f"a {type(copula).__name__} gives no copula of factors, which forecasts are of. Give a CopulaHead; "
-                "other joint heads are called and trained by themselves."
+                f"a {type(copula).__name__} gives no copula. Give a CopulaHead or an AttentionalCopulaHead; a "
+                "CouplingFlowHead is a Forecaster's head without marginals."
             )
         self.marginals, self.copula = marginals, copula
         if self.marginals.in_features != copula.in_features:
@@ -73,28 +81,36 @@ class JointHead(nn.Module):
     def parameters_of(
         self, hidden: Float[Tensor, "*batch N D"], mask: Bool[Tensor, "*batch N"] | None = None
     ) -> tuple[Tensor, ...]:
-        """Tensors of df `[*batch, N, H]`, the same for all assets, of loadings `[*batch, N, H, R]`, and the marginals'.
+        """Tensors `[*batch, N, H, ...]`: the copula's, the same at all horizons, and the marginals'.
 
         Args:
             hidden: of each asset.
-            mask: which assets are there, all by default; the others have no say in df.
+            mask: which assets are there, all by default; the others have no say in what the others share.
         """
-        df, loadings = self.copula.parameters_of(hidden, mask)
-        H = len(self.horizons)
-        df = df[..., None, None].expand(*hidden.shape[:-1], H)
-        loadings = loadings.unsqueeze(-2).expand(*hidden.shape[:-1], H, -1)
-        return df, loadings, *self.marginals.parameters_of(hidden)
+        axis, H = hidden.ndim - 1, len(self.horizons)
+        shared = (part.unsqueeze(axis) for part in self.copula.parameters_of(hidden, mask))
+        copula = (part.expand(*part.shape[:axis], H, *part.shape[axis + 1 :]) for part in shared)
+        return *copula, *self.marginals.parameters_of(hidden)
 
-    def distribution(
-        self, df: Float[Tensor, "*batch H N"], loadings: Float[Tensor, "*batch H N R"], *marginals: Tensor
-    ) -> JointDistribution:
-        """The law, batch shape `[*batch, H]`, of the parameters of `parameters_of` with the horizons before the assets.
-
-        The degrees of freedom are those of the first asset.
-        """
+    def distribution(self, *parameters: Tensor) -> JointDistribution:
+        """The law, batch shape `[*batch, H]`, of the tensors of `parameters_of` with horizons before assets."""
+        n = self.copula.count
         return JointDistribution(
-            self.marginals.distribution(*marginals), self.copula.distribution(df[..., 0], loadings)
+            self.marginals.distribution(*parameters[n:]), self.copula.distribution(*parameters[:n])
         )
+
+    def dated(
+        self, parameters: Sequence[Tensor], newest: Int64[Tensor, " D"], there: Bool[Tensor, "D H N"]
+    ) -> tuple[Tensor, ...]:
+        """Parameters `[D, H, N, ...]` of assets that come from rows of their own, as those of one row.
+
+        Args:
+            parameters: of each asset, from its last row.
+            newest: the asset whose row is the last.
+            there: which have a forecast.
+        """
+        n = self.copula.count
+        return *self.copula.dated(parameters[:n], newest, there), *parameters[n:]
 
     def forward(
         self, hidden: Float[Tensor, "*batch N D"], mask: Bool[Tensor, "*batch N"] | None = None

@@ -9,6 +9,7 @@ import pandas as pd
 import torch
 from jaxtyping import Float64, Int64
 from torch import Tensor
+from torch.distributions import Distribution
 
 from qtorch.data import WindowSource
 from qtorch.data.windows import outcomes
@@ -24,8 +25,8 @@ from qtorch.risk import (
     expected_shortfall,
     joint_scenarios,
     portfolio_scenarios,
-    quasi_random_scenarios,
     rolling_scenarios,
+    scenarios_of,
     value_at_risk,
 )
 from qtorch.training import Forecaster
@@ -73,7 +74,7 @@ class History:
     @property
     def own_copula(self) -> bool:
         """Whether the model forecasts joint laws."""
-        return isinstance(self.forecast.distribution, JointDistribution)
+        return bool(self.forecast.distribution.event_shape)
 
     @property
     def by_copula(self) -> bool:
@@ -132,8 +133,7 @@ class History:
         Past transforms are one set.
         """
         if self.by_copula:
-            joint: Any = take(self.tonight.distribution, (0, horizon))
-            return quasi_random_scenarios(joint, TONIGHT, seed=self.config.training.seed)
+            return scenarios_of(take(self.tonight.distribution, (0, horizon)), TONIGHT, seed=self.config.training.seed)
         pit = self.transforms[-self.config.risk.scenario_sessions :, horizon]
         pit = pit[pit.isfinite().any(1)]
         generator = torch.Generator().manual_seed(self.config.training.seed)
@@ -165,7 +165,7 @@ class History:
         return anomaly(joint, returns, mask, seed=self.config.training.seed).item()
 
     @cached_property
-    def _joint_laws(self) -> list[tuple[Tensor, JointDistribution]]:
+    def _joint_laws(self) -> list[tuple[Tensor, Distribution]]:
         """Days of the backtest, by their position in `rows`, and their joint laws of the next session's returns."""
         days = torch.arange(self.backtest.start, self.backtest.stop)
         if self.own_copula:

@@ -46,7 +46,7 @@ def portfolio_table(history: History, exposures: pd.Series, unit: str, states: p
     status = "ok" if without.empty else "without " + ", ".join(without)
     parts = []
     for h, horizon in enumerate(tonight.horizons):
-        scenarios = history.scenarios(h)[..., column]
+        scenarios = torch.where(there, history.scenarios(h)[..., column], 0.0)
         for level in history.config.risk.levels:
             risk = portfolio_risk(scenarios.flatten(0, 1), held, level)
             var, es = risk.value_at_risk.item(), risk.expected_shortfall.item()

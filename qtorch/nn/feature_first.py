@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from qtorch.distributions.transforms.bijection import expand_first
 from qtorch.nn.linear import linear_first
+from qtorch.nn.relu import relu_
 from qtorch.nn.squash import squash
 from qtorch.nn.triangular import staircase_first
 
@@ -71,7 +72,7 @@ class FeatureFirstMLP(_Weights):
         (first, *weights), (start, *biases) = self.weights, self.biases
         hidden = linear_first(first, _joined(squash(x), context), start)
         for weight, bias in zip(weights, biases, strict=True):
-            hidden = linear_first(weight, hidden.relu_(), bias)
+            hidden = linear_first(weight, relu_(hidden), bias)
         return hidden.unflatten(0, self.out)
 
 
@@ -128,7 +129,7 @@ class GivenContext:
         (first, *weights), (start, *biases) = net.masked(), net.biases
         hidden = linear_first(first, _joined(squash(x), self.context), start)
         for weight, bias, stairs in zip(weights, biases, net.stairs, strict=True):
-            hidden = staircase_first(weight, hidden.relu_(), bias, stairs)
+            hidden = staircase_first(weight, relu_(hidden), bias, stairs)
         return hidden.unflatten(0, net.out).transpose(0, 1)
 
     def steps(self, shape: torch.Size) -> "Increments":

@@ -29,7 +29,10 @@ def staircase_first(
     if torch.is_autocast_enabled(x.device.type):
         low = torch.get_autocast_dtype(x.device.type)
         weight, flat, bias = weight.to(low), flat.to(low), bias.to(low)
-    out: Tensor = _Staircase.apply(weight, flat, bias, tuple(stairs))
+    if torch.compiler.is_compiling():  # which does by itself what is written by hand below, and can't take it in whole
+        out = torch.cat([torch.addmm(bias[r].unsqueeze(1), weight[r, :c], flat[:c]) for r, c in _blocks(stairs)])
+    else:
+        out = _Staircase.apply(weight, flat, bias, tuple(stairs))
     return out.reshape(-1, *x.shape[1:])
 
 

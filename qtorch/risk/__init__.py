@@ -3,12 +3,14 @@
 from qtorch.risk import backtests
 from qtorch.risk.backtests import christoffersen, kupiec, traffic_light
 from qtorch.risk.copula_fitting import fit_copula
+from qtorch.risk.drawn_scenarios import drawn_scenarios
 from qtorch.risk.joint_scenarios import (
     anomaly,
     conditional_scenarios,
     portfolio_scenarios,
     quasi_random_scenarios,
     randomised,
+    scenarios_of,
     stress,
 )
 from qtorch.risk.measures import (
@@ -78,6 +80,7 @@ __all__ = [
     "complete",
     "conditional_scenarios",
     "crps",
+    "drawn_scenarios",
     "elliptical_risk",
     "energy_score",
     "es_by_liquidity_horizon",
@@ -109,6 +112,7 @@ __all__ = [
     "register_crps",
     "rolling_scenarios",
     "scale_to_horizon",
+    "scenarios_of",
     "spectral_risk",
     "stress",
     "stressed_es",

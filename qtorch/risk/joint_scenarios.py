@@ -1,18 +1,19 @@
 """Scenarios of joint laws by randomised quasi-Monte-Carlo, given what is known or under stress, and odd nights."""
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Float64
 from torch import Tensor
-from torch.distributions import Uniform
+from torch.distributions import Distribution, Uniform
 
 from qtorch.distributions import JointDistribution, StudentTCopula, take
 from qtorch.distributions.checks import require
 from qtorch.distributions.coordinates import others, positions
 from qtorch.distributions.copulas import Copula
+from qtorch.risk.drawn_scenarios import drawn_scenarios
 from qtorch.risk.measures.estimates import Estimate
 from qtorch.risk.scenarios import rolling_scenarios
 
@@ -62,15 +63,38 @@ def quasi_random_scenarios(
         return joint.returns(copula.scores(shocks[..., :R], shocks[..., R:], mixing)).double()
 
 
-def portfolio_scenarios(
-    joint: JointDistribution, exposures: Float64[Tensor, "D N"], count: int, *, seed: int = 0
-) -> Float64[Tensor, "D S"]:
-    """A portfolio's quasi-random scenarios at many dates, by tables of the marginals' quantiles.
+def scenarios_of(
+    joint: Distribution, count: int, *, randomisations: int = 8, seed: int = 0
+) -> Float64[Tensor, "M S N"]:
+    """Scenarios of any joint law: quasi-random ones where its copula is of factors, else independent draws.
 
     Args:
-        joint: of each date, batch shape `[D]`; its copula may be one for all.
+        joint: of no batch shape.
+        count: scenarios of a randomisation, S; a power of 2 for quasi-random ones.
+        randomisations: M.
+        seed: of the first; the same gives the same scenarios.
+
+    Returns:
+        NaN for assets that the law leaves out.
+
+    Raises:
+        ValueError: as of `quasi_random_scenarios` or `drawn_scenarios`.
+    """
+    if of_factors(joint):
+        return quasi_random_scenarios(joint, count, randomisations=randomisations, seed=seed)
+    return torch.stack([drawn_scenarios(joint, count, seed=seed + m) for m in range(randomisations)])
+
+
+def portfolio_scenarios(
+    joint: Distribution, exposures: Float64[Tensor, "D N"], count: int, *, seed: int = 0
+) -> Float64[Tensor, "D S"]:
+    """A portfolio's scenarios at many dates: quasi-random, by tables of the marginals' quantiles, or drawn.
+
+    Args:
+        joint: of each date, batch shape `[D]`; its copula may be one for all. One without a copula of factors is drawn
+            from, date by date; see `drawn_scenarios`.
         exposures: of each date; 0 leaves an asset out.
-        count: S, a power of 2; every date has the same points.
+        count: S, a power of 2 for quasi-random ones; every date has the same points.
         seed: as of `quasi_random_scenarios`.
 
     Returns:
@@ -79,8 +103,14 @@ def portfolio_scenarios(
     Raises:
         ValueError: the count is not a power of 2.
     """
-    copula: Any = _factor_copula(joint)
     D, N = exposures.shape
+    if not of_factors(joint):
+        profits = []
+        for d, held in enumerate(exposures):
+            drawn = scenarios_of(take(joint, d), count, randomisations=1, seed=seed)[0]
+            profits.append(torch.where(held != 0, drawn, 0.0) @ held)
+        return torch.stack(profits)
+    copula: Any = joint.copula
     zero = torch.zeros(N, dtype=torch.float64, device=copula.loadings.device)
     parts = []
     with torch.no_grad():
@@ -196,7 +226,7 @@ def stress(
 
 
 def anomaly(
-    joint: JointDistribution,
+    joint: Distribution,
     returns: Float[Tensor, "*batch N"],
     mask: Bool[Tensor, "*batch N"] | None = None,
     *,
@@ -218,20 +248,27 @@ def anomaly(
     Returns:
         Probabilities; NaN where no asset is there.
     """
+    law: Any = joint
     there = returns.isfinite() if mask is None else mask & returns.isfinite()
     devices = [returns.device] if returns.is_cuda else []
     with torch.no_grad(), torch.random.fork_rng(devices):
         torch.manual_seed(seed)
-        simulated = joint.log_prob(joint.sample(torch.Size([draws])).double(), there)
-        observed = joint.log_prob(returns.double(), there)
+        simulated = law.log_prob(law.sample(torch.Size([draws])).double(), there)
+        observed = law.log_prob(returns.double(), there)
     p = (1 + (simulated <= observed).sum(0)) / (draws + 1)
     return torch.where(there.any(-1), p.double(), torch.nan)
 
 
+def of_factors(law: Distribution) -> TypeGuard[JointDistribution]:
+    """Whether scenarios can be made from shocks to the factors of the law's copula."""
+    return isinstance(law, JointDistribution) and isinstance(law.copula, Copula)
+
+
 def _factor_copula(joint: JointDistribution) -> Copula:
     """The law's copula, if scenarios can be made from shocks to its factors."""
-    if isinstance(joint.copula, Copula):
-        return joint.copula
+    copula: Any = joint.copula
+    if of_factors(joint):
+        return copula
     raise TypeError(
         f"These scenarios are made from shocks to factors, which a {type(joint.copula).__name__} has not: give a law "
         "of a GaussianCopula or a StudentTCopula, or draw scenarios with joint.sample."

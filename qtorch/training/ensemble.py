@@ -11,7 +11,7 @@ import torch
 
 from qtorch.data.panel import Panel
 from qtorch.data.sampling import Source
-from qtorch.distributions import Mixture, stack
+from qtorch.distributions import JointMixture, Mixture, stack
 from qtorch.forecast import Forecast
 
 
@@ -34,7 +34,7 @@ class Ensemble:
     """Models, trained from several seeds or of several kinds, which forecast the mixture of their laws.
 
     Its value at risk and expected shortfall are those of the mixture, not means over members: what members disagree
-    about widens the forecast.
+    about widens the forecast. Joint laws of all members are mixed as joint laws: a scenario is one member's.
 
     Args:
         models: at least one, of the same horizons: forecasters, baselines such as `Garch`, ensembles.
@@ -85,7 +85,8 @@ def mixed(forecasts: Sequence[Forecast], weights: Sequence[float] | None = None)
         weights: of their laws, in any scale; equal by default.
 
     Raises:
-        ValueError: they are of different dates, assets or horizons, or there is not one weight of 0 or more for each.
+        ValueError: they are of different dates, assets or horizons, some are joint and others are not, or there is not
+            one weight of 0 or more for each.
     """
     first, shares = forecasts[0], _weights(weights, len(forecasts))
     for other in forecasts[1:]:
@@ -95,10 +96,17 @@ def mixed(forecasts: Sequence[Forecast], weights: Sequence[float] | None = None)
                 raise ValueError(f"forecasts of the same {name} are mixed, but some are of others.")
     if len(forecasts) == 1:
         return first
-    laws = stack([forecast.distribution for forecast in forecasts])
+    laws = [forecast.distribution for forecast in forecasts]
+    joint = [bool(law.event_shape) for law in laws]
+    if any(joint) and not all(joint):
+        raise ValueError(
+            "joint forecasts are mixed with joint forecasts alone, and some of these have marginals alone. Give those "
+            "a dependence, forecast.with_copula(...), or mix forecasts of marginals and give the mixture a copula."
+        )
     mask = reduce(torch.logical_and, (forecast.mask for forecast in forecasts))
     probabilities = torch.tensor(shares, dtype=torch.float64, device=first.mask.device)
-    return replace(first, distribution=Mixture(probabilities, laws), mask=mask)
+    law = JointMixture(probabilities, laws) if any(joint) else Mixture(probabilities, stack(laws))
+    return replace(first, distribution=law, mask=mask)
 
 
 def _weights(weights: Sequence[float] | None, count: int) -> tuple[float, ...]:

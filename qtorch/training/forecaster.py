@@ -16,10 +16,9 @@ from qtorch.data.panel import Panel
 from qtorch.data.panel_windows import PanelWindowSource
 from qtorch.data.sampling import Source
 from qtorch.data.window import Window, WindowSpec
-from qtorch.distributions import JointDistribution
 from qtorch.distributions.joint import rescaled
 from qtorch.forecast import Forecast
-from qtorch.heads import AttentionalCopulaHead, CopulaHead, CouplingFlowHead, JointHead
+from qtorch.heads import AttentionalCopulaHead, CopulaHead, CouplingFlowHead
 from qtorch.training.forecasting import forecast
 from qtorch.training.network import Network
 from qtorch.training.objectives import LogScore, Objective
@@ -71,15 +70,15 @@ class Forecaster(lightning.LightningModule):
                 raise ValueError(f"the {name} are {has}, but the windows have {needs}. Make both from one WindowSpec.")
         if self.network.layout not in ("asset", "panel"):
             raise ValueError(f"an encoder's layout is asset or panel, not {self.network.layout!r}.")
-        if isinstance(head, AttentionalCopulaHead | CopulaHead | CouplingFlowHead):
+        if isinstance(head, AttentionalCopulaHead | CopulaHead):
             raise ValueError(
-                f"a {type(head).__name__} gives one joint law and no horizons, which a Forecaster's head has. Give "
-                "JointHead(marginals, CopulaHead(...)), or train the network with its law's log_prob by itself."
+                f"a {type(head).__name__} gives a copula, and no law of returns. Give "
+                f"JointHead(marginals, {type(head).__name__}(...))."
             )
-        if isinstance(head, JointHead) and self.network.layout != "panel":
+        if self.network.joint and self.network.layout != "panel":
             raise ValueError(
-                f"a JointHead needs an encoder in panel layout, but {type(encoder).__name__} sees one asset at a time. "
-                "Give one such as PanelTransformer."
+                f"a {type(head).__name__} needs an encoder in panel layout, but {type(encoder).__name__} sees one "
+                "asset at a time. Give one such as PanelTransformer."
             )
         if learning_rate is not None and schedule is not None:
             raise ValueError("the schedule has a learning rate of its own. Give one of schedule and learning_rate.")
@@ -87,6 +86,13 @@ class Forecaster(lightning.LightningModule):
         self.schedule = default if schedule is None else schedule
         self.weight_decay = weight_decay
         self.objective = LogScore() if objective is None else objective
+        if isinstance(head, CouplingFlowHead) and any(
+            not isinstance(score, LogScore) for _, score in self.objective.terms
+        ):
+            raise ValueError(
+                "a CouplingFlowHead's law has no marginals in closed form, and trains by LogScore alone. For "
+                f"{self.objective}, give a JointHead of marginals and a copula."
+            )
         self.augmentation = augmentation
         self._validation: dict[str, Tensor] = {}
 
@@ -139,7 +145,7 @@ class Forecaster(lightning.LightningModule):
             }
         loss = torch.stack([weight * value for weight, value in scores.values()]).sum(0)
         horizons = torch.tensor(self.spec.horizons, dtype=torch.float32, device=outcomes.device)
-        if isinstance(distribution, JointDistribution):
+        if self.network.joint:
             weight = window.target_mask.sum(-1) / horizons
         else:
             weight = window.target_mask / (horizons if self._horizon_axis == -1 else horizons.unsqueeze(-1))

@@ -1,5 +1,6 @@
 """From a network and a panel to a forecast at some dates."""
 
+import copy
 from collections.abc import Iterable
 
 import numpy as np
@@ -16,7 +17,6 @@ from qtorch.data.window import WindowSpec
 from qtorch.data.windows import WindowSource
 from qtorch.distributions.joint import rescaled
 from qtorch.forecast import Forecast
-from qtorch.heads import JointHead
 from qtorch.training.network import Network
 
 Dates = Iterable[str | pd.Timestamp] | str | pd.Timestamp
@@ -71,13 +71,14 @@ def forecast(
         dense[valid] = values
         spread.append(dense.movedim(2, 1))
     *parameters, scale = spread
-    if isinstance(network.head, JointHead):
-        # Assets come from rows of their own; the newest knows most of the market, and its df is the date's.
+    if network.joint:
         row = torch.full((D, N), -1, dtype=torch.int64, device=valid.device)
         row[valid] = own.places(entries[valid])[0].long().to(valid.device)
-        df, newest = parameters[0], row.argmax(1)[:, None, None].expand(D, len(spec.horizons), N)
-        parameters[0] = df.gather(2, newest.to(df.device))
-    distribution = rescaled(network.head.distribution(*parameters), scale.expand(D, len(spec.horizons), N))
+        there = valid.unsqueeze(1).expand(D, len(spec.horizons), N)
+        parameters = list(network.head.dated(parameters, row.argmax(1), there))
+    # A joint law may evaluate its head's network: a copy, on the panel's device, which no later training changes.
+    head = copy.deepcopy(network.head).to(valid.device).eval().requires_grad_(False) if network.joint else network.head
+    distribution = rescaled(head.distribution(*parameters), scale.expand(D, len(spec.horizons), N))
     at = torch.as_tensor(rows, device=panel.state.device)
     return Forecast(distribution, valid, panel.state[at], dates, panel.assets, spec.horizons)
 

@@ -3,9 +3,10 @@
 from typing import Any
 
 import torch
-from jaxtyping import Bool, Float, Int64
+from jaxtyping import Bool, Float, Int64, Shaped
 from torch import Tensor, nn
 
+from qtorch.heads.coupling_flow import CouplingFlowHead
 from qtorch.heads.joint import JointHead
 from qtorch.nn import windows_of
 
@@ -19,7 +20,8 @@ class Network(nn.Module):
             say which, and whether the hidden state of each position depends on no later one; an encoder that is not
             causal returns that of the last position alone, `[B, 1, ..., D]`. It may have a method `last_of`, as that
             of `qtorch.models.Recurrent`, for windows that overlap.
-        head: a module with `parameters_of(hidden) -> tensors [*batch, H, ...]` and `distribution(*parameters)`.
+        head: a module with `parameters_of(hidden) -> tensors [*batch, H, ...]` and `distribution(*parameters)`. One of
+            joint laws also takes the mask of a row, and has `dated`, as that of `qtorch.heads.JointHead`.
     """
 
     head: Any
@@ -34,13 +36,18 @@ class Network(nn.Module):
         return getattr(self.encoder, "layout", "asset")
 
     @property
+    def joint(self) -> bool:
+        """Whether the head's laws are of all assets together."""
+        return isinstance(self.head, CouplingFlowHead | JointHead)
+
+    @property
     def causal(self) -> bool:
         """Whether there is a forecast from each position of a window, not from its last alone."""
         return getattr(self.encoder, "causal", True)
 
     def forward(
         self, inputs: Float[Tensor, "B C *N F"], mask: Bool[Tensor, "B C *N"], every_position: bool = False
-    ) -> tuple[Float[Tensor, "B ..."], ...]:
+    ) -> tuple[Shaped[Tensor, "B ..."], ...]:
         """The head's parameter tensors from the window's last session, or from each of its sessions.
 
         Returns:
@@ -51,7 +58,7 @@ class Network(nn.Module):
 
     def last_of(
         self, inputs: Float[Tensor, "Q F"], mask: Bool[Tensor, " Q"], place: Int64[Tensor, " K"], context: int
-    ) -> tuple[Float[Tensor, "K ..."], ...]:
+    ) -> tuple[Shaped[Tensor, "K ..."], ...]:
         """The same from the last session of `K` windows of one asset each, which may overlap.
 
         Args:
@@ -66,7 +73,7 @@ class Network(nn.Module):
         return self(windows_of(inputs, place, context), windows_of(mask, place, context))
 
     def _of(self, hidden: Tensor, mask: Tensor | None = None) -> tuple[Tensor, ...]:
-        given = (mask,) if isinstance(self.head, JointHead) else ()  # a joint head asks who is there
+        given = (mask,) if self.joint else ()  # a joint head asks who is there
         if torch.is_autocast_enabled(hidden.device.type):
             # Degrees of freedom and volatilities of 8 bits would make steps of half a per cent in every forecast.
             with torch.autocast(hidden.device.type, enabled=False):

@@ -3,13 +3,14 @@
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from jaxtyping import Float64
 from torch import Tensor
 from torch.distributions import Distribution
 
-from qtorch.distributions import JointDistribution, tail_mean
+from qtorch.distributions import tail_mean
 from qtorch.distributions.checks import require
 from qtorch.risk.measures.tail import checked_level
 from qtorch.risk.scores import crps, fz0, log_score, pinball
@@ -38,7 +39,7 @@ class Objective(ABC):
             observed asset, `[...]` without N: minus the joint log density of the observed over their number, and the
             mean over them of other scores, of the marginals.
         """
-        if isinstance(distribution, JointDistribution):
+        if distribution.event_shape:
             return self._joint_losses(distribution, outcomes, mask)
         return torch.where(mask, self._losses(distribution, outcomes, mask), 0.0)
 
@@ -46,8 +47,12 @@ class Objective(ABC):
     def _losses(self, distribution: Distribution, outcomes: Tensor, mask: Tensor) -> Tensor:
         """The same, with anything outside the mask."""
 
-    def _joint_losses(self, joint: JointDistribution, outcomes: Tensor, mask: Tensor) -> Tensor:
+    def _joint_losses(self, joint: Any, outcomes: Tensor, mask: Tensor) -> Tensor:
         """Of a joint law: the mean over the observed assets, 0 where there is none."""
+        if joint.marginals is None:
+            raise ValueError(
+                f"{self.name} scores marginals, which a {type(joint).__name__} has not in closed form: give LogScore()."
+            )
         return self(joint.marginals, outcomes, mask).sum(-1) / mask.sum(-1).clamp(min=1)
 
     @property
@@ -72,7 +77,7 @@ class LogScore(Objective):
     def _losses(self, distribution: Distribution, outcomes: Tensor, mask: Tensor) -> Tensor:
         return log_score(distribution, outcomes, mask)
 
-    def _joint_losses(self, joint: JointDistribution, outcomes: Tensor, mask: Tensor) -> Tensor:
+    def _joint_losses(self, joint: Any, outcomes: Tensor, mask: Tensor) -> Tensor:
         return -joint.log_prob(outcomes, mask) / mask.sum(-1).clamp(min=1)
 
 
@@ -181,7 +186,7 @@ class Mix(Objective):
         losses = [weight * score(distribution, outcomes, mask) for weight, score in self.terms]
         return torch.stack(losses).sum(0)
 
-    def _joint_losses(self, joint: JointDistribution, outcomes: Tensor, mask: Tensor) -> Tensor:
+    def _joint_losses(self, joint: Any, outcomes: Tensor, mask: Tensor) -> Tensor:
         return self._losses(joint, outcomes, mask)
 
 

@@ -20,6 +20,7 @@ from qtorch.distributions.transforms import (
     Permutation,
     RationalQuadratic,
     Rotation,
+    StudentTails,
     UnconstrainedMonotone,
 )
 from qtorch.distributions.transforms.bijection import soft_clip
@@ -41,6 +42,11 @@ CASES = {
         [draws(D), draws(D).exp(), torch.tensor(0.2).double(), torch.tensor([0.01, 0.3, 0.8]).double()],
     ),
     "tails, exponential": (ParetoTails, [draws(D), draws(D).exp(), torch.zeros(D).double(), torch.zeros(D).double()]),
+    "student tails": (
+        StudentTails,
+        [draws(D), draws(D).exp(), torch.tensor(0.2).double(), torch.tensor([0.01, 0.3, 0.8]).double()],
+    ),
+    "student tails, none": (StudentTails, [draws(D), draws(D).exp(), torch.zeros(D).double(), torch.zeros(D).double()]),
     "scores": (lambda df, scale: NormalScores(StudentT(df, 0.1, scale)), [torch.tensor(3.0).double(), draws(D).exp()]),
     "bernstein": (Bernstein, [draws(9, D)]),
     "bernstein, small box": (lambda p: Bernstein(p, bound=2.0), [draws(4, D)]),
@@ -153,6 +159,25 @@ def test_pareto_tails_make_a_pareto_law_of_a_normal_one(xi):
     expected = torch.log(0.5 * survival / (1 if xi == 0 else 1 + xi * t) / 2)
     torch.testing.assert_close(law.log_prob(0.5 + 2 * t), expected, rtol=1e-12, atol=1e-12)
     torch.testing.assert_close(law.log_prob(0.5 - 2 * t), expected, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("df", [3.0, 8.0])
+def test_student_tails_leave_a_t_law_nearly_normal(df):
+    nu = torch.tensor(df, dtype=torch.float64)
+    f = StudentTails(torch.zeros_like(nu), torch.ones_like(nu), 1 / nu, 1 / nu)
+    z = torch.linspace(0.5, 12, 50, dtype=torch.float64)
+    law = TransformedDistribution(StudentT(nu), [f])
+    factor = law.log_prob(z) + 0.5 * z * z - torch.log(z / torch.sqrt(-torch.expm1(-z * z / nu)))
+    torch.testing.assert_close(factor, factor[:1].expand(50), rtol=1e-10, atol=1e-10)
+    t = torch.tensor([1e3, 1e30], dtype=torch.float64)  # the slope is that of a power law
+    torch.testing.assert_close(f.inv(torch.sqrt(nu * torch.log1p(t * t / nu))), t, rtol=1e-10, atol=0.0)
+
+
+def test_student_tails_without_index_are_the_identity():
+    zero = torch.zeros((), dtype=torch.float64)
+    y, ladj = StudentTails(zero, zero + 1, zero, zero).call_and_ladj(SOME)
+    assert torch.equal(y, SOME)
+    assert not ladj.any()
 
 
 def test_autoregression_takes_its_steps_one_by_one():

@@ -20,13 +20,16 @@ class Density(nn.Module):
         self.head = head
 
     def forward(self, hidden: Tensor, x: Tensor, mask: Tensor) -> Tensor:
-        return self.head(hidden, mask).log_prob(x, mask)
+        law = self.head(hidden, mask)
+        if isinstance(self.head, CouplingFlowHead):
+            x, mask = x.unsqueeze(-2), mask.unsqueeze(-2)
+        return law.log_prob(x, mask)
 
 
 def main() -> None:
     torch.manual_seed(0)
     hidden, x, mask = torch.randn(5, 6, 4), torch.rand(5, 6), torch.rand(5, 6) > 0.3
-    for head in (AttentionalCopulaHead(4, width=8, heads=2), CouplingFlowHead(4, width=8, heads=2)):
+    for head in (AttentionalCopulaHead(4, width=8, heads=2), CouplingFlowHead(4, (1, 5), width=8, heads=2)):
         for value in head.parameters():
             nn.init.normal_(value, std=0.3)
         density, results = Density(head).eval(), []

@@ -23,7 +23,7 @@ def test_a_network_with_one_compiles_whole(kind):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["SkewedStudentT", "FlowHead"])
+@pytest.mark.parametrize("kind", ["SkewedStudentT", "FlowHead", "AttentionalCopulaHead", "CouplingFlowHead"])
 def test_joint_densities_compile_without_a_graph_break(kind):
     compiled(kind, "densities")
 

@@ -1,14 +1,25 @@
 """Two clusters of assets whose dependence is no copula of factors, and how well heads learn it."""
 
 import math
+from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.distributions import LowRankMultivariateNormal, Normal
 
+from qtorch.distributions import take
 from qtorch.distributions.cumulative import ndtr
-from qtorch.heads import AttentionalCopulaHead
+from qtorch.heads import AttentionalCopulaHead, CouplingFlowHead
 from qtorch.risk import fit_copula
+
+one_horizon = partial(CouplingFlowHead, horizons=(1,))
+
+
+def law_of(head: nn.Module, hidden: Tensor, mask: Tensor | None = None) -> Any:
+    """A head's law over its one horizon, batch shape `[*batch]`."""
+    law = head(hidden, mask)
+    return take(law, (..., 0)) if isinstance(head, CouplingFlowHead) else law
 
 
 def sizes(rows: int, N: int, common: float = 0.9) -> Tensor:
@@ -45,7 +56,7 @@ def train(head: nn.Module, hidden: Tensor, scores: Tensor, steps: int) -> None:
     head.train()
     for _ in range(steps):
         x = scores[torch.randint(0, len(scores), (128,))]
-        law = head(hidden.expand(128, *hidden.shape))
+        law = law_of(head, hidden.expand(128, *hidden.shape))
         found = law.log_prob_of_scores(x.double()) if isinstance(head, AttentionalCopulaHead) else law.log_prob(x)
         optimizer.zero_grad()
         (-found.mean()).backward()
@@ -57,7 +68,7 @@ def train(head: nn.Module, hidden: Tensor, scores: Tensor, steps: int) -> None:
 @torch.no_grad()
 def held_out(head: nn.Module, hidden: Tensor, fitting: Tensor, fresh: Tensor, factors: int) -> tuple[float, float]:
     """Mean log density of fresh rows beyond that of independent normals, of the head and of the best t copula."""
-    law = head(hidden)
+    law = law_of(head, hidden)
     if isinstance(head, AttentionalCopulaHead):
         gain = law.log_prob_of_scores(fresh.double()).mean()
     else:

@@ -34,6 +34,7 @@ MAKE = {
     "spline, no tails": lambda d: NeuralSplineFlow(d, C, tails=False, **SMALL),
     "spline, t base": lambda d: NeuralSplineFlow(d, C, tails=False, base=StudentTBase(d), **SMALL),
     "spline, one t base": lambda d: NeuralSplineFlow(d, C, tails=False, base=StudentTBase(d, shared=True), **SMALL),
+    "spline, tails, normal base": lambda d: NeuralSplineFlow(d, C, base=NormalBase(d), **SMALL),
     "affine coupling": lambda d: AffineFlow(d, C, **SMALL),
     "affine autoregressive": lambda d: AffineFlow(d, C, autoregressive=True, **SMALL),
     "mtaf": lambda d: AffineFlow(d, C, tails=False, base=StudentTBase(d, learned=False), **SMALL),

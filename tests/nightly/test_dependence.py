@@ -33,12 +33,12 @@ ASSETS = ["AAPL", "EURJPY", "EURUSD", "JPM", "SP500"]  # the last ended before
 HELD = torch.tensor([0.4, -0.1, 0.4, 0.3, 0.0]).double()
 
 
-def history(folder, market, **model) -> History:
+def history(folder, market, sessions=(70, 100), **model) -> History:
     """Of a model that is not trained."""
     folder.mkdir()
     market[market["asset"].isin(ASSETS)].to_parquet(folder / "prices.parquet")
     config = small_config(folder)
-    config.risk = RiskConfig(backtest_sessions=70, scenario_sessions=100, dependence="copula")
+    config.risk = RiskConfig(backtest_sessions=sessions[0], scenario_sessions=sessions[1], dependence="copula")
     if model:
         config.model = ModelConfig(context=16, horizons=[1, 5], **model)
     panel = read_panel(config.data, None)
@@ -129,6 +129,27 @@ def test_a_joint_model_is_joined_by_its_own_copula(own):
     assert own.scenarios(0).isfinite().all()
     assert dependence_facts(own, no_portfolio()) == {"of": "past"}
     own.config.risk.dependence = "copula"
+
+
+@pytest.mark.parametrize("kind", ["attentional", "coupling"])
+def test_the_portfolio_of_a_neural_joint_model_is_of_its_draws(market, tmp_path, kind):
+    settings = {"width": 8, "heads": 2, "bins": 4}
+    if kind == "coupling":
+        head = {"class_path": "qtorch.heads.CouplingFlowHead", "init_args": settings | {"layers": 2}}
+    else:
+        copula = {"class_path": "qtorch.heads.AttentionalCopulaHead", "init_args": settings | {"depth": 1}}
+        head = {**JOINT, "init_args": {**JOINT["init_args"], "copula": copula}}
+    night = history(tmp_path / kind, market, encoder=PANEL, head=head, sessions=(6, 60))
+    assert night.own_copula
+    x = night.scenarios(1)
+    theirs = night.tonight.scenarios(night.tonight.dates[0], 5, x.shape[1], night.config.training.seed)
+    torch.testing.assert_close(x[0], theirs, rtol=0, atol=0, equal_nan=True)
+    assert (x[0] != x[1])[:, night.tonight.mask[0]].any()
+    record = night.portfolio(HELD)
+    assert record.fan.values.isfinite().all()
+    assert 0 < night.oddness() <= 1
+    facts = dependence_facts(night, no_portfolio())
+    assert (facts["of"], facts["degrees_of_freedom"]) == ("model", {})
 
 
 def test_a_night_of_a_joint_model_with_a_closed_market(job):

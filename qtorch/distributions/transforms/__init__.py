@@ -16,6 +16,7 @@ from qtorch.distributions.transforms.pareto_tails import ParetoTails
 from qtorch.distributions.transforms.permutation import Permutation
 from qtorch.distributions.transforms.rational_quadratic import RationalQuadratic
 from qtorch.distributions.transforms.rotation import Rotation
+from qtorch.distributions.transforms.student_tails import StudentTails
 from qtorch.distributions.transforms.unconstrained_monotone import UnconstrainedMonotone
 
 __all__ = [
@@ -35,5 +36,6 @@ __all__ = [
     "Permutation",
     "RationalQuadratic",
     "Rotation",
+    "StudentTails",
     "UnconstrainedMonotone",
 ]

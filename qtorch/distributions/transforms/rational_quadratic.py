@@ -93,6 +93,7 @@ class _Spline(torch.autograd.Function):
         y, ladj, more = _evaluate(x, parameters, bound, inverse)
         ctx.bound, ctx.inverse = bound, inverse
         ctx.second_major = parameters.ndim > 1 and parameters.stride(1) > parameters.stride(0)
+        ctx.second_major &= not torch.compiler.is_compiling()  # which would walk the bins in the order of that memory
         ctx.set_materialize_grads(False)
         ctx.save_for_backward(x, *more)
         return y, ladj

@@ -1,7 +1,7 @@
 """Normalising flows: modules that map a context to a law on R^D."""
 
 from qtorch.models.flows.affine import AffineFlow
-from qtorch.models.flows.bases import NormalBase, StudentTBase
+from qtorch.models.flows.bases import CommonShockBase, NormalBase, StudentTBase
 from qtorch.models.flows.bernstein import BernsteinFlow
 from qtorch.models.flows.continuous import ContinuousFlow, ContinuousLayer
 from qtorch.models.flows.flow import Flow
@@ -26,6 +26,7 @@ __all__ = [
     "AffineFlow",
     "AutoregressiveLayer",
     "BernsteinFlow",
+    "CommonShockBase",
     "ContextAffineLayer",
     "ContinuousFlow",
     "ContinuousLayer",

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from torch import nn
 
 from qtorch.distributions.transforms import Affine
-from qtorch.models.flows.bases import NormalBase
+from qtorch.models.flows.bases import default_base
 from qtorch.models.flows.flow import Flow
 from qtorch.models.flows.layers import conditional_layers
 
@@ -19,8 +19,9 @@ class AffineFlow(Flow):
         transforms: affine layers.
         hidden: widths of their networks.
         autoregressive: each coordinate given all before it (MAF) instead of half given the other half (RealNVP).
-        tails: whether a layer of Pareto tails stands next to the data, as in `NeuralSplineFlow`.
-        base: a module whose call with a batch shape gives the base law; independent normals by default.
+        tails: whether a layer of heavy tails stands next to the data, as in `NeuralSplineFlow`.
+        base: a module whose call with a batch shape gives the base law; by default a `CommonShockBase`, or without
+            `tails` independent normals.
 
     References:
         Dinh, Sohl-Dickstein and Bengio (2017), Density estimation using Real NVP, ICLR.
@@ -40,6 +41,6 @@ class AffineFlow(Flow):
     ) -> None:
         kind, size = Affine, Affine.count
         layers = conditional_layers(features, context, transforms, hidden, kind, size, autoregressive, tails)
-        super().__init__(NormalBase(features) if base is None else base, layers)
+        super().__init__(default_base(features, tails) if base is None else base, layers)
         self.features, self.context, self.transforms, self.hidden = features, context, transforms, list(hidden)
         self.autoregressive, self.tails = autoregressive, tails

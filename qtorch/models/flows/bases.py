@@ -7,8 +7,17 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.distributions import Distribution, Independent, Normal
 
+from qtorch.distributions.common_shock import CommonShock
 from qtorch.distributions.student_t import StudentT
-from qtorch.distributions.tail_index import hill
+from qtorch.distributions.tail_index import tail_index
+from qtorch.distributions.transforms.student_tails import heavier
+
+_LEAST_INDEX, _ROWS, _EM_STEPS = 0.002, 10_000, 10
+
+
+def default_base(features: int, tails: bool) -> nn.Module:
+    """A common shock behind a layer of heavy tails, independent normals without one."""
+    return CommonShockBase(features) if tails else NormalBase(features)
 
 
 class NormalBase(nn.Module):
@@ -29,6 +38,66 @@ class NormalBase(nn.Module):
         """The law with a batch shape."""
         zero = self.zero.expand(*batch_shape, -1)
         return Independent(Normal(zero, torch.ones_like(zero), validate_args=False), 1, validate_args=False)
+
+
+class CommonShockBase(nn.Module):
+    """Light-tailed coordinates that one shock makes large together, with its index and their correlations learned.
+
+    Behind a `TailLayer` of the same indices stands a multivariate t; with an index near 0 the base is a normal law, so
+    that data without a common shock lose nothing. Before `initialise` its coordinates are all but independent normals.
+
+    Args:
+        features: coordinates D.
+
+    References:
+        McNeil, Frey and Embrechts (2015), Quantitative Risk Management, sections 6.2 and 6.3.
+        Laszkiewicz, Lederer and Fischer (2022), Marginal tail-adaptive normalizing flows, ICML, for bases whose
+        coordinates, unlike these, are independent.
+    """
+
+    def __init__(self, features: int) -> None:
+        super().__init__()
+        self.features = features
+        self.log_index = nn.Parameter(torch.tensor(math.log(_LEAST_INDEX)))
+        self.factor = nn.Parameter(torch.zeros(features, features))
+
+    @property
+    def index(self) -> Float[Tensor, ""]:
+        """The tail index xi of the shock, 1 / df of the multivariate t behind the law."""
+        return torch.exp(self.log_index)
+
+    def forward(self, batch_shape: torch.Size = torch.Size()) -> Distribution:
+        """The law with a batch shape."""
+        whitening = self.factor.tril(-1) + torch.diag(torch.exp(self.factor.diagonal()))
+        return CommonShock(self.index.expand(batch_shape), whitening)
+
+    @torch.no_grad()
+    def initialise(self, data: Float[Tensor, "T D"]) -> None:
+        """Index and correlations that make light-tailed data likeliest, of 30 indices, on 10,000 rows at most.
+
+        The scale matrix of a multivariate t of known degrees of freedom comes from expectation maximisation.
+
+        Raises:
+            ValueError: there are fewer than 20 rows, or not finite ones.
+        """
+        if len(data) < 20 or not torch.isfinite(data).all():
+            raise ValueError(f"{len(data)} rows of data: a common shock needs at least 20 rows, all finite.")
+        z = data.double()[:: -(-len(data) // _ROWS)]
+        best = z.new_tensor(-torch.inf)
+        for xi in torch.logspace(math.log10(_LEAST_INDEX), math.log10(0.6), 30, dtype=torch.float64, device=z.device):
+            y = z * torch.exp(heavier(z, xi)[0])
+            whitening = torch.eye(self.features, dtype=torch.float64, device=z.device)
+            for _ in range(_EM_STEPS):
+                weight = (1 + xi * self.features) / (1 + xi * (y @ whitening.mT).square().sum(-1, keepdim=True))
+                scatter = (weight * y).mT @ y / len(y)
+                scatter.diagonal().add_(1e-6 * scatter.diagonal().mean())
+                root = torch.linalg.cholesky(scatter)
+                whitening = torch.linalg.solve_triangular(root, torch.eye(self.features).to(z), upper=False)
+            found = CommonShock(xi, whitening).log_prob(z).mean()
+            if found > best:
+                best = found
+                self.log_index.copy_(torch.log(xi))
+                self.factor.copy_(whitening.tril(-1) + torch.diag(torch.log(whitening.diagonal())))
 
 
 class StudentTBase(nn.Module):
@@ -61,11 +130,11 @@ class StudentTBase(nn.Module):
 
     @torch.no_grad()
     def initialise(self, data: Float[Tensor, "T D"]) -> None:
-        """Degrees of freedom from Hill's estimates of both tails, the heavier one of each coordinate.
+        """Degrees of freedom from extreme-value estimates of both tails, the heavier one of each coordinate.
 
         Raises:
             ValueError: fewer than 20 rows, or not finite ones.
         """
         centred = data.double() - data.double().median(0).values
-        xi = torch.maximum(hill(centred)[0], hill(-centred)[0]).clamp(0.02, 0.9)
+        xi = torch.maximum(tail_index(centred), tail_index(-centred)).clamp(0.02, 0.9)
         self.log_df.copy_(-torch.log(xi if len(self.log_df) > 1 else xi.max(0, keepdim=True).values))

@@ -7,7 +7,7 @@ from torch import nn
 
 from qtorch.distributions.checks import require
 from qtorch.distributions.transforms import Bernstein
-from qtorch.models.flows.bases import NormalBase
+from qtorch.models.flows.bases import default_base
 from qtorch.models.flows.flow import Flow
 from qtorch.models.flows.layers import conditional_layers
 
@@ -23,8 +23,8 @@ class BernsteinFlow(Flow):
         degree: of each polynomial.
         bound: polynomials act on [-bound, bound].
         autoregressive: as in `NeuralSplineFlow`, as are `tails` and `base`.
-        tails: whether a layer of Pareto tails stands next to the data.
-        base: the module of the base law; independent normals by default.
+        tails: whether a layer of heavy tails stands next to the data.
+        base: the module of the base law; by default a `CommonShockBase`, or without `tails` independent normals.
 
     References:
         Sick, Hothorn and Duerr (2021), Deep transformation models, ICPR.
@@ -47,6 +47,6 @@ class BernsteinFlow(Flow):
         require(degree >= 1, "degree", degree, "a polynomial needs a step")
         kind, size = partial(Bernstein, bound=bound), Bernstein.size(degree)
         layers = conditional_layers(features, context, transforms, hidden, kind, size, autoregressive, tails)
-        super().__init__(NormalBase(features) if base is None else base, layers)
+        super().__init__(default_base(features, tails) if base is None else base, layers)
         self.features, self.context, self.transforms, self.hidden = features, context, transforms, list(hidden)
         self.degree, self.bound, self.autoregressive, self.tails = degree, bound, autoregressive, tails

@@ -58,7 +58,7 @@ class ContinuousLayer(Layer):
 
 
 class ContinuousFlow(Flow):
-    """A neural ordinary differential equation between a layer of Pareto tails and a base law.
+    """A neural ordinary differential equation between a layer of heavy tails and a base law.
 
     Train it by `matching_loss`, which solves no equation, or by its likelihood. It needs the extra `flows`
     (torchdiffeq), which prevents graphs without breaks and exports.
@@ -71,7 +71,7 @@ class ContinuousFlow(Flow):
         steps: of a solver of fixed steps; None for one that chooses its own, such as ``"dopri5"``.
         tolerance: of a solver that chooses its steps.
         probes: 0 for the exact divergence, or the number of random vectors of Hutchinson's estimate.
-        tails: whether a layer of Pareto tails stands next to the data, as in `NeuralSplineFlow`.
+        tails: whether a layer of heavy tails stands next to the data, as in `NeuralSplineFlow`.
         base: a module whose call with a batch shape gives the base law; independent normals by default.
 
     References:

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from qtorch.distributions.flow import FlowDistribution
 from qtorch.distributions.transforms import Composed
-from qtorch.models.flows.bases import StudentTBase
+from qtorch.models.flows.bases import CommonShockBase, StudentTBase
 from qtorch.models.flows.layers import Layer
 
 
@@ -32,7 +32,8 @@ class Flow(nn.Module):
     def initialise(self, data: Float[Tensor, "T D"]) -> None:
         """Estimates from data, in float64, what gradients learn slowly: tail indices, locations, scales.
 
-        Each layer sees what the layers before it make of the data, without a context; the base sees the data.
+        Each layer sees what the layers before it make of the data, without a context. The base sees what those make of
+        it that take something from data; later layers start near the identity.
 
         Raises:
             ValueError: fewer than 20 rows, or not finite ones.
@@ -41,13 +42,12 @@ class Flow(nn.Module):
         while parts and type(parts[-1]).initialise is Layer.initialise:  # nobody waits for what it makes of the data
             parts.pop()
         z = data
-        for i, part in enumerate(parts):
+        for part in parts:
             part.initialise(z)
-            if i + 1 < len(parts):
-                with torch.no_grad():
-                    z = part.given(None)(z)
-        if isinstance(self.base, StudentTBase):
-            self.base.initialise(data)
+            with torch.no_grad():
+                z = part.given(None)(z)
+        if isinstance(self.base, (CommonShockBase, StudentTBase)):
+            self.base.initialise(z)
 
     def _parts(self) -> list[Layer]:
         return [layer for layer in self.layers if isinstance(layer, Layer)]

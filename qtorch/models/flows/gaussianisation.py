@@ -26,7 +26,7 @@ class GaussianisationFlow(Flow):
         context: features C of the context; 0 for none.
         transforms: layers of mixtures, between which stand rotations.
         kernels: K of each mixture.
-        tails: whether a layer of Pareto tails stands next to the data, as in `NeuralSplineFlow`.
+        tails: whether a layer of heavy tails stands next to the data, as in `NeuralSplineFlow`.
         base: a module whose call with a batch shape gives the base law; independent normals by default.
 
     References:

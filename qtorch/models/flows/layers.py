@@ -9,9 +9,10 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from qtorch.distributions.checks import require
-from qtorch.distributions.tail_index import hill
-from qtorch.distributions.transforms import Autoregressive, Bijection, Coupling, LULinear, ParetoTails, Permutation
+from qtorch.distributions.tail_index import hill, tail_index
+from qtorch.distributions.transforms import Autoregressive, Bijection, Coupling, LULinear, Permutation, StudentTails
 from qtorch.distributions.transforms.coupling import Elementwise
+from qtorch.distributions.transforms.student_tails import heavier
 from qtorch.models.flows.orders import coupling_orders
 from qtorch.nn.feature_first import FeatureFirstMLP, MaskedMLP
 
@@ -71,6 +72,7 @@ class CouplingLayer(Layer):
         super().__init__()
         self.kept, self.elementwise = kept, elementwise
         self.net = FeatureFirstMLP(kept, context, hidden, parameters, features - kept)
+        _start_near_identity(self.net)
 
     def given(self, context: Context) -> Bijection:
         """The transform for a context `[..., C]`."""
@@ -86,10 +88,21 @@ class AutoregressiveLayer(Layer):
         super().__init__()
         self.elementwise = elementwise
         self.net = MaskedMLP(features, context, hidden, parameters)
+        _start_near_identity(self.net)
 
     def given(self, context: Context) -> Bijection:
         """The transform for a context `[..., C]`."""
         return Autoregressive(self.net.given(context), self.elementwise)
+
+
+@torch.no_grad()
+def _start_near_identity(net: FeatureFirstMLP | MaskedMLP) -> None:
+    """Makes the last layer small, so that a fresh flow is what was estimated from data and little else.
+
+    Not 0, which would leave the layers before it without a gradient.
+    """
+    for last in (net.weights[-1], net.biases[-1]):
+        last.mul_(0.01)
 
 
 class LinearLayer(Layer):
@@ -109,7 +122,7 @@ class LinearLayer(Layer):
 
 
 class TailLayer(Layer):
-    """Pareto tails to normal ones, with an index for each side of each coordinate.
+    """Heavy tails to normal ones, as `StudentTails`, with an index for each side of each coordinate.
 
     Args:
         features: coordinates D.
@@ -130,23 +143,23 @@ class TailLayer(Layer):
     def given(self, context: Context) -> Bijection:
         """The transform, which depends on no context."""
         lower, upper = self.index
-        return ParetoTails(self.loc, torch.exp(self.log_scale), lower, upper)
+        return StudentTails(self.loc, torch.exp(self.log_scale), lower, upper)
 
     @torch.no_grad()
     def initialise(self, data: Float[Tensor, "T D"]) -> None:
-        """Location: the medians. Indices: Hill's. Scale: that at which the map meets the tails of the data.
+        """Location: the medians. Indices: extreme-value estimates. Scale: where the map meets the data.
 
         Raises:
             ValueError: fewer than 20 rows, or not finite ones.
         """
         loc = data.double().median(0).values
         centred = data.double() - loc
-        estimates = [hill(side * centred) for side in (-1, 1)]
-        index = torch.stack([xi for xi, _ in estimates]).clamp(0.02, 0.9)
-        threshold = torch.stack([edge for _, edge in estimates])
+        sides = (-centred, centred)
+        index = torch.stack([tail_index(side) for side in sides]).clamp(0.02, 0.9)
+        threshold = torch.stack([hill(side)[1] for side in sides])
         mass = (torch.stack((-centred, centred)) >= threshold.unsqueeze(1)).double().mean(1)
-        # (1 + xi t)^(-1/xi) = 2 mass at the threshold
-        scale = threshold * index / torch.expm1(-index * torch.log(2 * mass))
+        z = -torch.special.ndtri(mass)
+        scale = threshold / (z * torch.exp(heavier(z, index)[0]))
         self.loc.copy_(loc)
         self.log_scale.copy_(torch.log(scale.mean(0)))
         self.log_index.copy_(torch.log(index))
