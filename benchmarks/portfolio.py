@@ -2,8 +2,9 @@
 
 The sample's 20 stocks (2015 to 2022), or the stocks of a Parquet file (--data, from 2012 by default), monthly or
 weekly, 10 basis points of what is traded, weights that drift in between. Differences are to equal weights, or to
---reference, on the same resampled sessions; * marks those whose interval leaves out zero. The deflated Sharpe ratio counts every row of the
-table as a trial. Nothing may be chosen by the test: for choices, give --until a date before it.
+--reference, on the same resampled sessions; * marks those whose interval leaves out zero. The deflated Sharpe ratio
+counts every row of the table as a trial. What is trained sees nothing from the start on. Nothing may be chosen by the
+test: for choices, give --start and --until before it.
 
 Usage: PYTHONPATH=. python benchmarks/portfolio.py [--names NAMES] [--rebalance month week] [--seeds 5]
     [--data FILE] [--start DATE] [--until DATE] [--reference NAME] [--markdown FILE]
