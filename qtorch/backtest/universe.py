@@ -1,9 +1,6 @@
 """Which assets a plain allocator may choose on the last row of a panel, and how it works around closed ones."""
 
-from dataclasses import replace
-
 import numpy as np
-import torch
 from jaxtyping import Bool, Float64
 from torch import Tensor
 
@@ -56,10 +53,6 @@ def around_closed(
         constraints: long only and fully invested by default. Costs are borrowed, so that what can't be sold may exceed
             the budget: then nothing else is held.
     """
-    constraints = constraints or Constraints()
     tradable = panel.mask[-1]
     stuck = ~tradable & (holdings != 0)
-    if constraints.budget is not None:
-        fixed = float(torch.where(stuck, holdings, 0.0).sum())
-        constraints = replace(constraints, budget=max(constraints.budget, fixed))
-    return project(weights, constraints, universe | stuck, holdings=holdings, tradable=tradable)
+    return project(weights, constraints or Constraints(), universe | stuck, holdings=holdings, tradable=tradable)

@@ -230,7 +230,11 @@ class Allocator(lightning.LightningModule):
         tradable = None if holdings is None else at.tradable
         if holdings is None and getattr(self.allocation, "needs_holdings", False):
             holdings = at.universe / at.universe.sum(-1, keepdim=True).clamp(min=1)
-        weights: Tensor = self.allocation(views, at.universe, holdings=holdings, tradable=tradable)
+        universe = at.universe
+        if tradable is not None and holdings is not None:
+            # What left the universe and can't be sold tonight stays, and the others are chosen around it.
+            universe = torch.logical_or(universe, torch.logical_and(~tradable, holdings != 0))
+        weights: Tensor = self.allocation(views, universe, holdings=holdings, tradable=tradable)
         return weights
 
 

@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float32, Int64
 from torch import Tensor
 
 from qtorch.data.panel import Panel
-from qtorch.data.states import State
+from qtorch.data.standing import known_gone
 from qtorch.data.window import Window, WindowSpec
 from qtorch.data.windows import WindowSource
 from qtorch.distributions.checks import require
@@ -27,7 +27,8 @@ class Decisions:
         inputs: features of the last C own sessions of each asset, 0 where masked.
         mask: which of these positions hold a session.
         universe: the assets that weights may be given to: with enough history, and not silent for too long.
-        tradable: those whose market is open on the row, with a price.
+        tradable: those whose market is open on the row, with a price, and those known to be delisted, of which what is
+            held is sold at the last price.
         correlation: of session returns, one estimate for each half-life; 0 where unknown, 1 on the diagonal.
         volatility: standard deviation of a session's return, one estimate for each half-life; 1 outside the universe.
         graph: who hears from whom, within the universe.
@@ -100,6 +101,7 @@ class DecisionSource:
         self._graphs: dict[int, Graph] = {}
         returns = panel.returns()
         self._there = returns.isfinite()
+        self._tradable = torch.logical_or(panel.mask, known_gone(panel))
         self._returns = torch.where(self._there, returns, 0.0).float()
 
     def prepare(self, rows: Iterable[int]) -> None:
@@ -136,7 +138,7 @@ class DecisionSource:
             window.inputs.unflatten(0, (R, N)),
             window.mask.unflatten(0, (R, N)),
             universe,
-            self.panel.state[at] == State.OBSERVED,
+            self._tradable[at],
             torch.where(eye, 1.0, known),
             torch.where(universe.unsqueeze(1), volatility, 1.0),
             _together([self._graphs[row] for row in asked.tolist()], universe),
