@@ -249,9 +249,11 @@ class EpisodeSet(Dataset[Episodes]):
         batches: how many.
         batch_size: episodes of each.
         seed: of their starts.
+        min_assets: a decision needs so many in the universe, which must be enough to meet the constraints; episodes
+            with fewer are left out. By default a quarter of the panel's, and two at least.
 
     Raises:
-        DataError: the span is too short for an episode.
+        DataError: the span is too short for an episode, or there is none of enough assets.
     """
 
     def __init__(
@@ -264,6 +266,7 @@ class EpisodeSet(Dataset[Episodes]):
         batches: int = 300,
         batch_size: int = 8,
         seed: int = 0,
+        min_assets: int | None = None,
     ) -> None:
         known = len(panel.dates) if until is None else int(panel.dates.searchsorted(pd.Timestamp(until), side="right"))
         if not known:
@@ -274,16 +277,24 @@ class EpisodeSet(Dataset[Episodes]):
         seen = self.source.panel
         first = allocator.min_history if since is None else int(seen.dates.searchsorted(pd.Timestamp(since)))
         last = len(seen.dates) - 1 - self.every * self.length
-        self._apart = max(self.every // 3, 1)  # starts stand this far apart, so that estimates are shared
-        first = -(-first // self._apart) * self._apart
+        apart = max(self.every // 3, 1)  # starts stand this far apart, so that estimates are shared
+        first = -(-first // apart) * apart
         if last < first:
             raise DataError(
                 f"an episode takes {self.every * self.length} rows after {first}, but the panel has {len(seen.dates)} "
                 "up to the date. Give more history, or shorter episodes."
             )
-        self.first, self.starts = first, (last - first) // self._apart + 1
-        rows = {first + k * self._apart + r * self.every for k in range(self.starts) for r in range(self.length)}
-        self.source.prepare(rows)
+        starts = torch.arange(first, last + 1, apart)
+        rows = starts.unsqueeze(-1) + self.every * torch.arange(self.length)
+        of_rows, place = rows.unique(return_inverse=True)
+        least = max(len(seen.assets) // 4, 2) if min_assets is None else min_assets
+        enough = self.source.universe(of_rows.tolist()).sum(-1).cpu() >= least
+        self.starts = starts[enough[place].all(-1)]
+        if not len(self.starts):
+            raise DataError(
+                f"no episode has {least} assets in the universe at each of its decisions up to "
+                f"{seen.dates[-1]:%Y-%m-%d}. Give more history, shorter episodes, or a smaller min_assets or min_history."
+            )
 
     def __len__(self) -> int:
         """The number of batches."""
@@ -294,7 +305,7 @@ class EpisodeSet(Dataset[Episodes]):
         if not 0 <= number < self.batches:
             raise IndexError(number)
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + number)
-        start = self.first + self._apart * torch.randint(self.starts, (self.batch_size,), generator=generator)
+        start = self.starts[torch.randint(len(self.starts), (self.batch_size,), generator=generator)]
         rows = (start.unsqueeze(-1) + self.every * torch.arange(self.length)).flatten()
         decisions = self.source.at(rows.tolist())
         shape = (self.batch_size, self.length)
@@ -310,6 +321,7 @@ def fit_allocator(
     *,
     steps: int = 300,
     batch_size: int = 8,
+    min_assets: int | None = None,
     averaging: float | None = 0.98,
     seed: int = 0,
     accelerator: str = "auto",
@@ -325,6 +337,7 @@ def fit_allocator(
         since: the first date of a decision.
         steps: batches.
         batch_size: episodes of each.
+        min_assets: in the universe at each decision; see `EpisodeSet`.
         averaging: decay of a moving average of the weights, which is kept; None takes the weights as they are.
         seed: of episodes, dropout and noise.
         accelerator: as of Lightning.
@@ -335,7 +348,9 @@ def fit_allocator(
         DataError: the span is too short for an episode.
         FloatingPointError: the objective is not finite.
     """
-    data = EpisodeSet(allocator, panel, until, since, batches=steps, batch_size=batch_size, seed=seed)
+    data = EpisodeSet(
+        allocator, panel, until, since, batches=steps, batch_size=batch_size, seed=seed, min_assets=min_assets
+    )
     with quiet():
         trainer = lightning.Trainer(
             accelerator=accelerator,

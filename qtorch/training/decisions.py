@@ -18,6 +18,8 @@ from qtorch.distributions.checks import require
 from qtorch.nn.graph import Graph
 from qtorch.portfolio.graphs import GraphBuilder, ewma_correlation, k_nearest
 
+SHORTEST = 21  # rows: weights that halve faster are worth less than the 60 observations that a correlation needs
+
 
 @dataclass(frozen=True, eq=False)
 class Decisions:
@@ -78,7 +80,7 @@ class DecisionSource:
         stale: it leaves the universe after this many sessions of its exchange without a price.
 
     Raises:
-        ValueError: there is no half-life, or one is not positive.
+        ValueError: there is no half-life, or one is below 21 rows, which no correlation can be estimated by.
         DataError: no asset has a return after its warm-up.
     """
 
@@ -95,6 +97,7 @@ class DecisionSource:
         self.graphs = default_graphs() if graphs is None else graphs
         self.half_lives = [float(half_life) for half_life in half_lives]
         require(bool(self.half_lives), "half_lives", [], "give at least one")
+        require(min(self.half_lives) >= SHORTEST, "half_lives", self.half_lives, f"give {SHORTEST} rows or more")
         self.min_history, self.stale = min_history, stale
         self._windows = WindowSource(panel, spec)
         self._estimates: dict[int, tuple[Tensor, Tensor, Tensor]] = {}
@@ -119,16 +122,18 @@ class DecisionSource:
                 torch.stack([estimate.mask[k] for estimate in of_each]).all(0),
             )
 
+    def universe(self, rows: Iterable[int]) -> Bool[Tensor, "R N"]:
+        """The assets that weights may be given to at some rows, in any order."""
+        return self._among(np.array([int(row) for row in rows], dtype=np.int64))[1]
+
     def at(self, rows: Iterable[int]) -> Decisions:
         """What is known at some rows, in any order."""
         asked = np.array([int(row) for row in rows], dtype=np.int64)
-        self.prepare(asked.tolist())
-        entries, valid = self._windows.at(asked, self.min_history, self.stale)
+        entries, universe = self._among(asked)
         window: Window = self._windows.gather(entries.flatten())
-        correlation, volatility, alive = (
+        correlation, volatility, _ = (
             torch.stack(part) for part in zip(*(self._estimates[row] for row in asked.tolist()), strict=True)
         )
-        universe = torch.logical_and(valid, alive)
         both = torch.logical_and(universe.unsqueeze(-1), universe.unsqueeze(-2)).unsqueeze(1)
         known = torch.where(torch.logical_and(both, correlation.isfinite()), correlation, 0.0)
         eye = torch.eye(known.shape[-1], dtype=torch.bool, device=known.device)
@@ -144,6 +149,13 @@ class DecisionSource:
             _together([self._graphs[row] for row in asked.tolist()], universe),
             at,
         )
+
+    def _among(self, asked: np.ndarray) -> tuple[Tensor, Tensor]:
+        """The windows' entries at some rows, and who has one, with all estimates."""
+        self.prepare(asked.tolist())
+        entries, valid = self._windows.at(asked, self.min_history, self.stale)
+        alive = torch.stack([self._estimates[row][2] for row in asked.tolist()])
+        return entries, torch.logical_and(valid, alive)
 
     def outcomes(
         self, rows: Int64[Tensor, " R"], sessions: int

@@ -177,6 +177,15 @@ def test_episodes_never_look_past_their_last_date(panel):
     assert last + model.every < panel.dates.searchsorted(pd.Timestamp(until), side="right")
 
 
+def test_episodes_begin_when_there_are_assets_enough(panel):
+    model = allocator("covariance")
+    for least in (2, 5):
+        episodes = EpisodeSet(model, panel, since=panel.dates[40], batches=4, batch_size=4, min_assets=least)
+        assert min(int(episodes[k].decisions.universe.sum(-1).min()) for k in range(4)) >= least
+    with pytest.raises(DataError, match="no episode has 7 assets"):
+        EpisodeSet(model, panel, min_assets=7)
+
+
 def test_networks_and_layers_are_plain_values():
     for name in NETWORKS:
         model = stirred(allocator(name))
