@@ -81,7 +81,15 @@ def allocate(
     universe = torch.tensor(states["status"].isin(["ok", "stale"]).to_list(), device=held.device)
     limits, groups = config.limits, _groups(config, panel, states)
     asked = _ask(config, panel, held, allow)
-    target = _nearest(asked, universe, panel, held, limits, groups, config.minimum_trade)
+    try:
+        target = around_closed(asked, universe, panel, held, limits, groups=groups)
+    except ValueError as error:
+        numbers = [f"group {n} of {name} is {x}" for name in groups for n, x in enumerate(config.labels(name))]
+        raise Refused(
+            "allocation: no weights keep to allocation.constraints around tonight's holdings and closed markets: "
+            f"{error}{f' ({listing(numbers, most=20)})' if numbers else ''}"
+        ) from error
+    target = _with_fewer_trades(target, asked, universe, panel, held, limits, groups, config.minimum_trade)
     excess = _excess(target, held, limits, universe & panel.mask[-1], groups)
     ledger = simulate(target[None], torch.zeros_like(target)[None], costs=config.costs, start=held)
     return Allocation(
@@ -189,7 +197,8 @@ def _ask(
     return checked_weights(allocator(panel, row, held.clone()), panel)
 
 
-def _nearest(
+def _with_fewer_trades(
+    target: Float64[Tensor, " N"],
     asked: Float64[Tensor, " N"],
     universe: Bool[Tensor, " N"],
     panel: Panel,
@@ -198,21 +207,11 @@ def _nearest(
     groups: dict[str, Int64[Tensor, " N"]],
     minimum: float,
 ) -> Float64[Tensor, " N"]:
-    """The nearest weights that keep to the limits, with fewer small trades.
+    """Weights near the target, with fewer trades below the minimum.
 
-    While trades are below the minimum, the smaller half of them is left out and the others are chosen anew, as long as
-    that keeps to the limits; a holding outside its bounds is traded in any case.
-
-    Raises:
-        Refused: there are none.
+    While there are some, the smaller half of them is left out and the others are chosen anew, as long as that keeps to
+    the limits; a holding outside its bounds is traded in any case.
     """
-    try:
-        target = around_closed(asked, universe, panel, held, limits, groups=groups)
-    except ValueError as error:
-        raise Refused(
-            f"allocation: no weights keep to allocation.constraints around tonight's holdings and closed "
-            f"markets: {error}"
-        ) from error
     target = _without_rounding(target, held)
     movable = universe & panel.mask[-1]
     if limits.lower is not None:

@@ -223,6 +223,7 @@ def _trades(night: Night, most: int = 12) -> dict[str, Any] | None:
         "facts": night.allocation,
         "rows": traded.head(most).to_dict("records"),
         "more": max(0, len(traded) - most),
+        "noted": bool((traded.head(most)["reason"] != "").any()),
         "valued": night.allocation["equity"] is not None,
         "risk": risk,
         "broken": {name: excess for name, excess in night.allocation["violations"].items() if excess > 0},

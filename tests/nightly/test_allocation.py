@@ -237,6 +237,9 @@ def test_limits_that_cannot_be_kept_are_refused_before_the_training(job):
     with pytest.raises(Refused, match=r"no weights keep to allocation\.constraints.*add up to at most 0\.6"):
         run(config, say=quiet)
     assert not Path(config.output).exists()
+    tight = AllocationConfig(INVERSE, {"caps": {"kind": 0.3}}, {"kind": KIND})
+    with pytest.raises(Refused, match="group 0 of kind is currency, group 1 of kind is stock"):
+        targets(config, tight)
 
 
 @pytest.mark.parametrize(
