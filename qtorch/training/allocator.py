@@ -293,7 +293,7 @@ class EpisodeSet(Dataset[Episodes]):
         if not len(self.starts):
             raise DataError(
                 f"no episode has {least} assets in the universe at each of its decisions up to "
-                f"{seen.dates[-1]:%Y-%m-%d}. Give more history, shorter episodes, or a smaller min_assets or min_history."
+                f"{seen.dates[-1]:%Y-%m-%d}. Give more history, shorter episodes, or a smaller min_assets."
             )
 
     def __len__(self) -> int:
