@@ -111,8 +111,8 @@ for name in ("equal weight", "Ledoit-Wolf", "graph, untrained"):
 # %% [markdown]
 # No allocator breaks a bound. All that minimise variance are less volatile than equal weights, and the graph's a little
 # less than Ledoit and Wolf's, at a slightly higher turnover: those intervals leave out zero. But so it was before
-# training: what does it is the estimate that the network starts from, and what learning adds to that on 20 stocks cannot
-# be told from chance. Returns of eight years say still less, so none are shown.
+# training: what does it is the estimate that the network starts from, and what learning adds to that on 20 stocks
+# cannot be told from chance. Returns of eight years say still less, so none are shown.
 #
 # ## Seen
 
