@@ -23,8 +23,8 @@ class Walked:
     Args:
         allocator: the model.
         panel: the one that is walked through.
-        dates: of decisions whose correlations and graphs are made in one pass over the panel, such as another run's
-            `trade_dates`; each other date takes a pass of its own.
+        dates: of decisions that are prepared in one pass over the panel and kept, such as another run's `trade_dates`;
+            each other date takes a pass of its own.
 
     Raises:
         DataError: a date is not among the panel's.
@@ -50,7 +50,9 @@ class Walked:
         self.allocator, self.panel = allocator, panel
         self.dates = [pd.Timestamp(date) for date in dates]
         self._source = allocator.source(panel)
-        self._source.prepare([panel.row(date) for date in self.dates])
+        rows = [panel.row(date) for date in self.dates]
+        self._place = {row: k for k, row in enumerate(rows)}
+        self._decisions = self._source.at(rows) if rows else None
 
     @torch.no_grad()
     def __call__(self, panel: Panel, row: int, holdings: Float64[Tensor, " N"]) -> Float[Tensor, " N"]:
@@ -70,6 +72,8 @@ class Walked:
         held = holdings.float().unsqueeze(0).to(self.allocator.device) if holdings.any() else None
         training = self.allocator.training
         self.allocator.eval()
-        weights = self.allocator(self._source.at([row]).to(self.allocator.device), held)
+        k = self._place.get(row)
+        known = self._source.at([row]) if self._decisions is None or k is None else self._decisions[k : k + 1]
+        weights = self.allocator(known.to(self.allocator.device), held)
         self.allocator.train(training)
         return weights[0].to(holdings.device)
