@@ -51,6 +51,7 @@ class Run(NamedTuple):
 
     panel: Panel
     start: str  # nothing may be learned from this date on
+    dates: pd.DatetimeIndex  # of the trades
     seed: int
 
 
@@ -129,7 +130,7 @@ def _covariance(run: Run, steps: int) -> Allocate:
     )
     if steps:
         fit_allocator(model, run.panel, _before(run.start), steps=steps, batch_size=16, seed=run.seed)
-    return Walked(model.eval(), run.panel)
+    return Walked(model.eval(), run.panel, run.dates)
 
 
 @register("graph covariance, untrained")
@@ -154,7 +155,7 @@ def _graph_tilts(run: Run) -> Allocate:
         schedule=Schedule(3e-3),
     )
     fit_allocator(model, run.panel, _before(run.start), steps=60, batch_size=8, seed=run.seed)
-    return Walked(model, run.panel)
+    return Walked(model, run.panel, run.dates)
 
 
 def _before(date: str) -> pd.Timestamp:
@@ -175,6 +176,7 @@ def tracks(
     panel: Panel, names: Sequence[str], rebalance: str, seeds: int, start: str, until: str | None
 ) -> dict[str, Track]:
     """A run for each allocator and seed."""
+    dates = WalkForward(rebalance, start, until).run(panel, EqualWeight()).trade_dates
     done = {}
     for name in names:
         make, constraints, random = MAKE[name]
@@ -182,7 +184,7 @@ def tracks(
         for seed in range(seeds if random else 1):
             label = f"{name}, seed {seed}" if random else name
             began = time.process_time()
-            done[label] = walk.run(panel, make(Run(panel, start, seed)))
+            done[label] = walk.run(panel, make(Run(panel, start, dates, seed)))
             print(f"{rebalance}: {label}, {time.process_time() - began:.0f} s", flush=True)
     return done
 
