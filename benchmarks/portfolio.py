@@ -1,12 +1,13 @@
 """Allocators walked forward out of sample: return, risk, trading, and what survives the bootstrap.
 
 The sample's 20 stocks (2015 to 2022), or the stocks of a Parquet file (--data, from 2012 by default), monthly or
-weekly, 10 basis points of what is traded, weights that drift in between. Differences are to equal weights, on the same
-resampled sessions; * marks those whose interval leaves out zero. The deflated Sharpe ratio counts every row of the
-table as a trial. Nothing may be chosen by the test: for choices, give --until a date before it.
+weekly, 10 basis points of what is traded, weights that drift in between. Differences are to equal weights, or to
+--reference, on the same resampled sessions; * marks those whose interval leaves out zero. The deflated Sharpe ratio
+counts every row of the table as a trial. What is trained sees nothing from the start on. Nothing may be chosen by the
+test: for choices, give --start and --until before it.
 
 Usage: PYTHONPATH=. python benchmarks/portfolio.py [--names NAMES] [--rebalance month week] [--seeds 5]
-    [--data FILE] [--start DATE] [--until DATE] [--markdown FILE]
+    [--data FILE] [--start DATE] [--until DATE] [--reference NAME] [--markdown FILE]
 """
 
 import argparse
@@ -14,6 +15,7 @@ import time
 from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
+from typing import NamedTuple
 
 import pandas as pd
 import torch
@@ -23,6 +25,7 @@ from qtorch.backtest import (
     EqualWeight,
     InverseVolatility,
     Track,
+    Walked,
     WalkForward,
     deflated_sharpe,
     equal_risk,
@@ -33,19 +36,33 @@ from qtorch.backtest import (
     summary,
     volatility_interval,
 )
-from qtorch.data import Panel, load_sample
-from qtorch.portfolio import Constraints, Costs
+from qtorch.data import Panel, WindowSpec, load_sample
+from qtorch.models import AssetGraph, GraphCovariance, GraphScores, Recurrent
+from qtorch.portfolio import Constraints, Costs, MinimumVariance, Projected
+from qtorch.training import Allocator, MostSharpe, Schedule, ShapeLikelihood, fit_allocator
 
+HALF_LIVES, INERTIA, SPEC = (63.0, 252.0, 504.0), 3.0, WindowSpec(64, (1,))  # chosen before the tests
 START, FILE_START, COST = "2015-01-01", "2012-01-01", 0.001
 REFERENCE = "equal weight"
-Make = Callable[[int], Allocate]  # of a seed
+
+
+class Run(NamedTuple):
+    """What an allocator is made for."""
+
+    panel: Panel
+    start: str  # nothing may be learned from this date on
+    dates: pd.DatetimeIndex  # of the trades
+    seed: int
+
+
+Make = Callable[[Run], Allocate]
 MAKE: dict[
     str, tuple[Make, Constraints, bool]
 ] = {}  # by name: the allocator, what it must keep to, whether it is random
 
 
 def register(name: str, constraints: Constraints | None = None, *, random: bool = False) -> Callable[[Make], Make]:
-    """Adds an allocator: a function of a seed that gives what `WalkForward.run` takes.
+    """Adds an allocator: a function of a `Run` that gives what `WalkForward.run` takes.
 
     Args:
         name: in the table.
@@ -61,38 +78,88 @@ def register(name: str, constraints: Constraints | None = None, *, random: bool 
 
 
 @register(REFERENCE)
-def _equal_weight(seed: int) -> Allocate:
+def _equal_weight(run: Run) -> Allocate:
     return EqualWeight()
 
 
 @register("inverse volatility")
-def _inverse_volatility(seed: int) -> Allocate:
+def _inverse_volatility(run: Run) -> Allocate:
     return InverseVolatility()
 
 
 @register("minimum variance")
-def _minimum_variance(seed: int) -> Allocate:
+def _minimum_variance(run: Run) -> Allocate:
     return minimum_variance()
 
 
 @register("minimum variance, 10 %", Constraints(upper=0.1))
-def _minimum_variance_capped(seed: int) -> Allocate:
+def _minimum_variance_capped(run: Run) -> Allocate:
     return minimum_variance(upper=0.1)
 
 
 @register("hierarchical risk parity")
-def _hierarchical_risk_parity(seed: int) -> Allocate:
+def _hierarchical_risk_parity(run: Run) -> Allocate:
     return hierarchical_risk_parity()
 
 
 @register("risk parity")
-def _equal_risk(seed: int) -> Allocate:
+def _equal_risk(run: Run) -> Allocate:
     return equal_risk()
 
 
 @register("maximum diversification")
-def _maximum_diversification(seed: int) -> Allocate:
+def _maximum_diversification(run: Run) -> Allocate:
     return maximum_diversification()
+
+
+def _states(estimates: int) -> AssetGraph:
+    return AssetGraph(Recurrent(len(SPEC.features), width=16, dropout=0.1), estimates=estimates, width=16)
+
+
+def _covariance(run: Run, steps: int) -> Allocate:
+    torch.manual_seed(run.seed)
+    network = GraphCovariance(_states(len(HALF_LIVES)))
+    model = Allocator(
+        network,
+        MinimumVariance(inertia=INERTIA),
+        SPEC,
+        half_lives=HALF_LIVES,
+        length=1,
+        objective=ShapeLikelihood(),
+        schedule=Schedule(5e-3),
+    )
+    if steps:
+        fit_allocator(model, run.panel, _before(run.start), steps=steps, batch_size=16, seed=run.seed)
+    return Walked(model.eval(), run.panel, run.dates)
+
+
+@register("graph covariance, untrained")
+def _untrained(run: Run) -> Allocate:
+    return _covariance(run, 0)
+
+
+@register("graph covariance", random=True)
+def _graph_covariance(run: Run) -> Allocate:
+    return _covariance(run, 150)
+
+
+@register("graph tilts", Constraints(upper=0.2), random=True)
+def _graph_tilts(run: Run) -> Allocate:
+    torch.manual_seed(run.seed)
+    model = Allocator(
+        GraphScores(_states(len(HALF_LIVES))),
+        Projected(Constraints(upper=0.2)),
+        SPEC,
+        half_lives=HALF_LIVES,
+        objective=MostSharpe(turnover=0.1),
+        schedule=Schedule(3e-3),
+    )
+    fit_allocator(model, run.panel, _before(run.start), steps=60, batch_size=8, seed=run.seed)
+    return Walked(model, run.panel, run.dates)
+
+
+def _before(date: str) -> pd.Timestamp:
+    return pd.Timestamp(date) - pd.Timedelta(days=1)
 
 
 @cache
@@ -109,6 +176,7 @@ def tracks(
     panel: Panel, names: Sequence[str], rebalance: str, seeds: int, start: str, until: str | None
 ) -> dict[str, Track]:
     """A run for each allocator and seed."""
+    dates = WalkForward(rebalance, start, until).run(panel, EqualWeight()).trade_dates
     done = {}
     for name in names:
         make, constraints, random = MAKE[name]
@@ -116,12 +184,12 @@ def tracks(
         for seed in range(seeds if random else 1):
             label = f"{name}, seed {seed}" if random else name
             began = time.process_time()
-            done[label] = walk.run(panel, make(seed))
+            done[label] = walk.run(panel, make(Run(panel, start, dates, seed)))
             print(f"{rebalance}: {label}, {time.process_time() - began:.0f} s", flush=True)
     return done
 
 
-def table(done: dict[str, Track]) -> pd.DataFrame:
+def table(done: dict[str, Track], reference: str) -> pd.DataFrame:
     """Figures of each track, intervals, and the differences to the reference."""
     ratios = torch.tensor([summary(track)["sharpe"] for track in done.values()]) / 252**0.5
     spread = float(ratios.var()) if len(ratios) > 1 else 0.0
@@ -131,8 +199,8 @@ def table(done: dict[str, Track]) -> pd.DataFrame:
         own = sharpe_interval(track.net)
         row |= {"sharpe_interval": f"{own.lower:.2f} to {own.upper:.2f}"}
         row["deflated"] = deflated_sharpe(track.net, len(done), spread)
-        if REFERENCE in done and name != REFERENCE:
-            other = done[REFERENCE].net
+        if reference in done and name != reference:
+            other = done[reference].net
             for what, interval in (("sharpe", sharpe_interval), ("volatility", volatility_interval)):
                 difference = interval(track.net, other)
                 star = "*" if difference.excludes_zero else ""
@@ -155,8 +223,8 @@ COLUMNS = {
     "effective_number": ("effective number", "{:.1f}"),
     "largest_weight": ("largest", "{:.3f}"),
     "violations": ("violations", "{:.0f}"),
-    "d_sharpe": ("Sharpe less equal weight's", "{}"),
-    "d_volatility": ("volatility less equal weight's", "{}"),
+    "d_sharpe": ("Sharpe less the reference's", "{}"),
+    "d_volatility": ("volatility less the reference's", "{}"),
 }
 
 
@@ -178,6 +246,7 @@ def main() -> None:
     parser.add_argument("--data", help="a Parquet file as Panel.from_parquet reads it")
     parser.add_argument("--start", help="first session of the test")
     parser.add_argument("--until", help="last session; for choices, one before the test")
+    parser.add_argument("--reference", choices=list(MAKE), default=REFERENCE, help="whose figures are taken off")
     parser.add_argument("--markdown", type=Path, help="a file to write the tables to")
     asked = parser.parse_args()
     torch.set_num_threads(1)
@@ -192,7 +261,7 @@ def main() -> None:
             f"{len(panel.assets)} stocks, by the {rebalance}, {len(first.dates)} sessions "
             f"{first.dates[0]:%Y-%m-%d} to {first.dates[-1]:%Y-%m-%d}, {sum(first.decisions)} rebalances"
         )
-        texts.append(f"### {title}\n\n{markdown(table(done))}\n")
+        texts.append(f"### {title}\n\n{markdown(table(done, asked.reference))}\n")
         print(texts[-1], flush=True)
     if asked.markdown:
         asked.markdown.write_text("\n".join(texts))

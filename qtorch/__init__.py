@@ -2,8 +2,8 @@
 
 from qtorch import data, distributions, heads, models, nn, risk, training
 from qtorch.forecast import Forecast
-from qtorch.training import Forecaster
+from qtorch.training import Allocator, Forecaster
 
 __version__ = "0.1.0"
 
-__all__ = ["Forecast", "Forecaster", "data", "distributions", "heads", "models", "nn", "risk", "training"]
+__all__ = ["Allocator", "Forecast", "Forecaster", "data", "distributions", "heads", "models", "nn", "risk", "training"]

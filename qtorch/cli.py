@@ -115,7 +115,15 @@ def _nightly(parser, parsed, arguments: Sequence[str]) -> int:  # type: ignore[n
         if config.positions is not None:
             config.positions = resolve("--positions", config.positions)
         result = run(
-            NightlyConfig(config.data, config.positions, config.model, config.training, config.risk, config.output),
+            NightlyConfig(
+                config.data,
+                config.positions,
+                config.model,
+                config.training,
+                config.risk,
+                config.output,
+                config.allocation,
+            ),
             as_of=parsed.as_of,
             progress=sys.stderr.isatty(),
             say=lambda line: print(line, flush=True),

@@ -10,6 +10,10 @@ SHOWN = {
     "01_quick_start": lambda names: names["forecast"].mask.any(),
     "02_the_data_room": lambda names: abs(names["coverage"] - 0.9) < 0.02,
     "03_tails_and_tests": lambda names: names["count"]["Student-t"]["Kupiec proportion of failures"].endswith("-> 0"),
+    "04_graph_portfolios": lambda names: (
+        (names["table"]["violations"] == 0).all()
+        and (names["table"]["volatility"].iloc[1:] < 0.9 * names["table"]["volatility"].iloc[0]).all()
+    ),
 }
 
 

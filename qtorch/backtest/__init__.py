@@ -19,6 +19,7 @@ from qtorch.backtest.track import Track
 from qtorch.backtest.universe import around_closed, listed_assets
 from qtorch.backtest.violations import violations
 from qtorch.backtest.walk_forward import Allocate, Refits, WalkForward
+from qtorch.backtest.walked import Walked
 
 if TYPE_CHECKING:
     from qtorch.backtest.sklearn_allocator import SklearnAllocator
@@ -33,6 +34,7 @@ __all__ = [
     "SklearnAllocator",
     "Track",
     "WalkForward",
+    "Walked",
     "around_closed",
     "block_length",
     "deflated_sharpe",

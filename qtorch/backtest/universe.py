@@ -1,10 +1,9 @@
 """Which assets a plain allocator may choose on the last row of a panel, and how it works around closed ones."""
 
-from dataclasses import replace
+from collections.abc import Mapping
 
 import numpy as np
-import torch
-from jaxtyping import Bool, Float64
+from jaxtyping import Bool, Float64, Int
 from torch import Tensor
 
 from qtorch.data import DataError, Panel, State
@@ -43,6 +42,9 @@ def around_closed(
     panel: Panel,
     holdings: Float64[Tensor, " N"],
     constraints: Constraints | None = None,
+    *,
+    groups: Mapping[str, Int[Tensor, " N"]] | None = None,
+    untouched: Bool[Tensor, " N"] | None = None,
 ) -> Float64[Tensor, " N"]:
     """The nearest weights that keep to the constraints while assets without a price today stay at their holdings.
 
@@ -55,11 +57,14 @@ def around_closed(
         holdings: today's weights.
         constraints: long only and fully invested by default. Costs are borrowed, so that what can't be sold may exceed
             the budget: then nothing else is held.
+        groups: labels of each asset by the name of a partition, for the constraints' caps.
+        untouched: assets that stay at their holdings though they are open; none by default.
+
+    Raises:
+        ValueError: no weights keep to the constraints.
     """
-    constraints = constraints or Constraints()
-    tradable = panel.mask[-1]
+    tradable = panel.mask[-1] if untouched is None else panel.mask[-1] & ~untouched
     stuck = ~tradable & (holdings != 0)
-    if constraints.budget is not None:
-        fixed = float(torch.where(stuck, holdings, 0.0).sum())
-        constraints = replace(constraints, budget=max(constraints.budget, fixed))
-    return project(weights, constraints, universe | stuck, holdings=holdings, tradable=tradable)
+    return project(
+        weights, constraints or Constraints(), universe | stuck, holdings=holdings, tradable=tradable, groups=groups
+    )

@@ -7,14 +7,15 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 import pandas as pd
 import torch
-from jaxtyping import Bool, Float64, Int
+from jaxtyping import Float64, Int
 from torch import Tensor
 
 from qtorch.backtest.schedule import Rebalance, rebalance_rows
 from qtorch.backtest.track import Track
 from qtorch.backtest.violations import violations
-from qtorch.data import DataError, Panel, State
+from qtorch.data import DataError, Panel
 from qtorch.data.errors import listing
+from qtorch.data.standing import known_gone
 from qtorch.distributions.checks import require
 from qtorch.portfolio import Constraints, Costs, Ledger, simulate
 
@@ -103,7 +104,7 @@ class WalkForward:
         scheduled = rebalance_rows(panel.dates, self.rebalance, first, last)
         returns = panel.returns()
         there = returns.isfinite()
-        gone = _gone(panel)
+        gone = known_gone(panel)
         sales = (
             first + 1 + (gone[first + 1 : last] & ~gone[first : last - 1]).any(1).nonzero().squeeze(-1).cpu().numpy()
         )
@@ -206,11 +207,3 @@ def checked_weights(weights: Tensor | pd.Series, panel: Panel) -> Float64[Tensor
         bad = [panel.assets[i] for i in (~w.isfinite()).nonzero().squeeze(-1).tolist()]
         raise DataError(f"{date}: the allocator gave no number for {listing(bad)}.")
     return w
-
-
-def _gone(panel: Panel) -> Bool[Tensor, "T N"]:
-    """Where an asset is known to have been delisted."""
-    unlisted = panel.state == State.UNLISTED
-    if panel.delisted is None:
-        return torch.zeros_like(unlisted)
-    return unlisted & panel.mask.cummax(0).values

@@ -2,7 +2,7 @@
 
 import numpy as np
 import torch
-from jaxtyping import Int64
+from jaxtyping import Bool, Int64
 from torch import Tensor
 
 from qtorch.data.panel import Panel
@@ -34,3 +34,11 @@ def standing(panel: Panel, rows: Int64[np.ndarray, " D"]) -> tuple[Int64[Tensor,
         prices, sessions, last = count[-1], so_far[-1], latest[-1]
     at = torch.as_tensor(place, device=device)
     return torch.cat(counts)[at], torch.cat(silences)[at]
+
+
+def known_gone(panel: Panel) -> Bool[Tensor, "T N"]:
+    """Where an asset is known to have been delisted; nowhere in a panel that was not told of delistings."""
+    unlisted = panel.state == State.UNLISTED
+    if panel.delisted is None:
+        return torch.zeros_like(unlisted)
+    return torch.logical_and(unlisted, panel.mask.cummax(0).values)

@@ -58,7 +58,8 @@ def tail_index(values: Float[Tensor, "T ..."]) -> Double:
         values: finite, `[T, ...]`; those of one tail along the first dimension, measured from the middle of the law.
 
     Returns:
-        xi, `[...]`, float64, not below 0; 0 where fewer than 20 values are positive.
+        xi, `[...]`, float64, not below 0; 0 where at most 20 of the values looked at are positive, as always with fewer
+        than 100 values.
 
     Raises:
         ValueError: fewer than 20 values, or not finite ones.

@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from qtorch.configuration import ModelConfig, PricesConfig, TrainingConfig
+from qtorch.portfolio import Constraints, Costs
 
 
 @dataclass
@@ -58,6 +59,66 @@ class RiskConfig:
 
 
 @dataclass
+class AllocationConfig:
+    """Tonight's target weights, and what leads to them.
+
+    Attributes:
+        allocator: class_path and init_args of what is called as ``allocate(panel, row, holdings)``, such as
+            `qtorch.backtest.InverseVolatility`, or of a function that makes it, such as `qtorch.backtest.equal_risk`.
+        constraints: as of `qtorch.portfolio.Constraints`; the nearest weights to the allocator's that keep to them are
+            the targets.
+        groups: for the constraints' caps, by the name of a partition and by asset, the asset's label; null for none. A
+            cap that lists a limit for each label takes the labels in alphabetical order.
+        costs: rates, as of `qtorch.portfolio.Costs`, without impact.
+        minimum_trade: least trade, as a weight; a smaller one is left out where the constraints can be kept without it.
+        equity: the portfolio's value with its cash, in the currency of the positions; null is the sum of market values.
+            With positions given as weights it makes values of the trades.
+    """
+
+    # Of Any, the command line's parser would make more than plain values.
+    allocator: dict
+    constraints: dict = field(default_factory=dict)
+    groups: dict[str, dict[str, str | None]] = field(default_factory=dict)
+    costs: Costs = field(default_factory=Costs)
+    minimum_trade: float = 0.0
+    equity: float | None = None
+
+    def __post_init__(self) -> None:
+        """Checks what can be without the data.
+
+        Raises:
+            ValueError: a setting is out of bounds, or a cap lacks its labels.
+        """
+        for name, cap in self.limits.caps.items():
+            if name not in self.groups:
+                raise ValueError(f"allocation.constraints cap {name!r}: give its labels in allocation.groups.{name}.")
+            labels = self.labels(name)
+            if cap.labels is not None and cap.labels != len(labels):
+                raise ValueError(
+                    f"allocation.constraints cap {name!r} with {cap.labels} limits, but its labels are "
+                    f"{', '.join(labels)}: give a limit for each of these, in this order, or one for all."
+                )
+        if self.costs.impact:
+            raise ValueError("allocation.costs.impact needs volumes, which the job has not: give proportional costs.")
+        if not 0 <= self.minimum_trade < 1:
+            raise ValueError(f"allocation.minimum_trade is a weight in [0, 1), not {self.minimum_trade}.")
+        if self.equity is not None and not self.equity > 0:
+            raise ValueError(f"allocation.equity must be positive, not {self.equity}; null is the sum of positions.")
+
+    @property
+    def limits(self) -> Constraints:
+        """The constraints."""
+        try:
+            return Constraints(**self.constraints)
+        except TypeError as error:
+            raise ValueError(f"allocation.constraints: {error}; see qtorch.portfolio.Constraints.") from error
+
+    def labels(self, partition: str) -> list[str]:
+        """The labels of a partition, in order."""
+        return sorted({label for label in self.groups[partition].values() if label is not None})
+
+
+@dataclass
 class NightlyConfig:
     """The whole nightly job. What it does not name of model and training is the default forecaster's.
 
@@ -68,6 +129,7 @@ class NightlyConfig:
         training: how it is trained.
         risk: what is measured.
         output: a folder; each night writes `as_of=YYYY-MM-DD` into it.
+        allocation: target weights; null makes none.
     """
 
     data: NightlyData
@@ -76,6 +138,7 @@ class NightlyConfig:
     training: NightlyTraining = field(default_factory=NightlyTraining)
     risk: RiskConfig = field(default_factory=RiskConfig)
     output: str = "nightly"
+    allocation: AllocationConfig | None = None
 
     def __post_init__(self) -> None:
         """Checks what no single field can."""

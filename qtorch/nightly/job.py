@@ -14,6 +14,7 @@ from qtorch.configuration import plain
 from qtorch.data import WindowSource
 from qtorch.deploy.bundle import versions
 from qtorch.nightly import gates, tables
+from qtorch.nightly.allocation import allocate, allocation_facts
 from qtorch.nightly.config import NightlyConfig
 from qtorch.nightly.facts import dependence_facts
 from qtorch.nightly.history import MODEL, History
@@ -79,7 +80,8 @@ def run(
     Raises:
         DataError: the data or the positions cannot be used.
         NotASession: no exchange of the data has a session on the as-of date.
-        Refused: the data do not pass a check.
+        Refused: the data do not pass a check, or no weights keep to the allocation's constraints.
+        ValueError: a class that the configuration names does not exist, is not allowed or does not fit.
     """
     clock = Clock(say)
     with clock.stage("read and check"):
@@ -89,6 +91,10 @@ def run(
         if config.positions is not None:
             exposures, unit = gates.read_positions(config.positions, panel)
         states = gates.asset_states(panel, source, config.data, exposures)
+    allocation = targets = None
+    if config.allocation is not None:
+        with clock.stage("allocation"):  # before the training, so that limits that cannot be kept are told at once
+            allocation = allocate(config.allocation, panel, states, exposures, unit, config.model.allow)
     with clock.stage("train or load"):
         model, about = model_for(config, source, progress, say)
     with clock.stage("forecast"):
@@ -105,6 +111,9 @@ def run(
             by_column = [exposures.get(asset, 0.0) for asset in panel.assets]
             held = history.portfolio(torch.tensor(by_column, dtype=torch.float64))
             backtests.append(held.record.table([tables.PORTFOLIO], MODEL))
+    if allocation is not None:
+        with clock.stage("trades' risk"):
+            targets = allocation_facts(allocation, history)
     dependence = dependence_facts(history, portfolio)
     backtest = pd.concat(backtests, ignore_index=True)
     backtest = backtest[backtest["observations"] > 0].reset_index(drop=True)
@@ -120,6 +129,8 @@ def run(
             tables.write_table(forecasts, folder / "forecasts.parquet")
             tables.write_table(portfolio, folder / "portfolio.parquet")
             tables.write_table(backtest, folder / "backtest.parquet")
+            if allocation is not None:
+                tables.write_table(allocation.table, folder / "allocation.parquet")
             night = Night(
                 date,
                 config,
@@ -134,6 +145,8 @@ def run(
                 held,
                 about,
                 dependence,
+                None if allocation is None else allocation.table,
+                targets,
             )
             write_report(night, folder / "report.html")
         manifest = {
@@ -150,6 +163,6 @@ def run(
             "findings": {str(kind): int(n) for kind, n in panel.findings["kind"].value_counts().items()},
             "versions": versions(),
             "seconds": clock.seconds,
-        }
+        } | ({} if targets is None else {"allocation": targets})
         (folder / "manifest.json").write_text(json.dumps(manifest, indent=2, sort_keys=True) + "\n")
     return result

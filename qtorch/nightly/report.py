@@ -56,6 +56,8 @@ class Night:
         held: the portfolio's record, None without positions.
         model: what is known about the model.
         dependence: of the portfolio's assets, as of `qtorch.nightly.facts.dependence_facts`.
+        trades: the allocation table, None without an allocation.
+        allocation: its figures, as of `qtorch.nightly.allocation.allocation_facts`.
     """
 
     date: pd.Timestamp
@@ -71,6 +73,8 @@ class Night:
     held: PortfolioRecord | None
     model: dict[str, Any]
     dependence: dict[str, Any]
+    trades: pd.DataFrame | None = None
+    allocation: dict[str, Any] | None = None
 
 
 def write_report(night: Night, path: Path) -> None:
@@ -100,6 +104,7 @@ def _content(night: Night) -> dict[str, Any]:
         "portfolio_fan": None if night.held is None else _responsive(lambda w: _portfolio_figure(night, w)),
         "contributions": _contributions(night),
         "largest": _largest(night),
+        "trades": _trades(night),
         "asset_fans": _asset_fans(night),
         "lights": _lights(night, due),
         "pit": _responsive(lambda w: _pit_figure(night, w)),
@@ -189,6 +194,41 @@ def _largest(night: Night, most: int = 12) -> dict[str, Any]:
             }
         )
     return {"level": top, "far": last, "rows": rows}
+
+
+def _trades(night: Night, most: int = 12) -> dict[str, Any] | None:
+    """The largest trades, and what stands in their way."""
+    if night.trades is None or night.allocation is None:
+        return None
+    size = night.trades["trade_weight"].abs()
+    frame = night.trades.assign(
+        width=100 * size / max(size.max(), np.finfo(float).tiny), buys=night.trades["trade_weight"] > 0
+    )
+    traded = frame[size > 0].sort_values("trade_weight", key=abs, ascending=False, kind="stable")
+    levels = sorted(night.config.risk.levels)
+    risk = [
+        {
+            "name": name,
+            "level": level,
+            "before": night.allocation["risk"]["before"][str(level)][measure],
+            "after": night.allocation["risk"]["after"][str(level)][measure],
+        }
+        for name, measure, level in (
+            ("Value at risk", "value_at_risk", levels[-1]),
+            ("Expected shortfall", "expected_shortfall", levels[len(levels) // 2]),
+        )
+    ]
+    stuck = frame[(size == 0) & ((frame["current_weight"] != 0) | (frame["state"] == State.OBSERVED.name))]
+    return {
+        "facts": night.allocation,
+        "rows": traded.head(most).to_dict("records"),
+        "more": max(0, len(traded) - most),
+        "noted": bool((traded.head(most)["reason"] != "").any()),
+        "valued": night.allocation["equity"] is not None,
+        "risk": risk,
+        "broken": {name: excess for name, excess in night.allocation["violations"].items() if excess > 0},
+        "left": [{"reason": reason, "assets": ", ".join(group["asset"])} for reason, group in stuck.groupby("reason")],
+    }
 
 
 def _lights(night: Night, due: pd.DataFrame) -> list[dict[str, Any]]:

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from qtorch.distributions.checks import require
 from qtorch.portfolio.quadratic import minimise_quadratic
-from qtorch.portfolio.universe import settle
+from qtorch.portfolio.universe import reachable, settle
 
 
 class MinimumVariance(nn.Module):
@@ -57,7 +57,8 @@ class MinimumVariance(nn.Module):
             covariance: positive definite on the assets of the universe; NaN elsewhere is fine.
             mask: the universe; the weight of other assets is 0 without gradient.
             holdings: today's weights, drifted with the prices.
-            tradable: False where the weight stays that of the holdings, and the others are chosen around it.
+            tradable: False where the weight stays that of the holdings, and the others are chosen around it; where
+                that alone is beyond the budget, at their lower bounds.
 
         Raises:
             ValueError: no weights meet the constraints, or the covariance is not positive definite.
@@ -73,5 +74,5 @@ class MinimumVariance(nn.Module):
             sigma, linear = sigma + torch.diag_embed(kappa), -kappa * held
         lower = torch.where(free, self.lower, place)
         upper = torch.where(free, self.upper, place)
-        budget = torch.full_like(place[:, 0], self.budget)
+        budget = reachable(torch.full_like(place[:, 0], self.budget), lower, place)
         return minimise_quadratic(sigma, linear, lower, upper, budget).to(covariance.dtype)

@@ -11,7 +11,7 @@ from qtorch.portfolio.capped_simplex import threshold, to_budget
 from qtorch.portfolio.constraints import Constraints
 from qtorch.portfolio.dual import at_prices, coefficients, prices_of
 from qtorch.portfolio.groups import group_rows
-from qtorch.portfolio.universe import settle
+from qtorch.portfolio.universe import reachable, settle
 
 
 def project(
@@ -39,7 +39,8 @@ def project(
         holdings: today's weights, drifted with the prices; needed for `tradable` and for a turnover limit. Where an
             asset is not in the universe, NaN means that none is held.
         tradable: False where the exchange is closed: the weight stays that of the holdings, outside its bounds too, and
-            the others are chosen around it. A row without any tradable asset keeps its holdings whatever the limits.
+            the others are chosen around it; where it alone is beyond the budget, at their lower bounds. A row without
+            any tradable asset keeps its holdings whatever the limits.
         groups: by the name of a partition that the constraints cap, the label of each asset, `[N]` or `[B N]`, from 0;
             -1 for none.
 
@@ -67,9 +68,9 @@ def project(
     if constraints.gross is None and constraints.turnover is None and not constraints.caps:
         if constraints.budget is None:
             return torch.maximum(torch.minimum(z, upper), lower).reshape(y.shape).to(y.dtype)
-        w = to_budget(z, lower, upper, z.new_full(z.shape[:1], constraints.budget))
+        w = to_budget(z, lower, upper, reachable(z.new_full(z.shape[:1], constraints.budget), lower, place))
     else:
-        w = _to_all(z, lower, upper, held, constraints, mask, groups, y.shape)
+        w = _to_all(z, lower, upper, place, held, constraints, mask, groups, y.shape)
     return w.reshape(y.shape).to(y.dtype)
 
 
@@ -77,6 +78,7 @@ def _to_all(
     y: Tensor,
     lower: Tensor,
     upper: Tensor,
+    place: Tensor,
     holdings: Tensor,
     constraints: Constraints,
     mask: Tensor | None,
@@ -91,11 +93,13 @@ def _to_all(
         bounds, names = [constraints.budget, *bounds], ["budget", *names]
     limits = (inf if limit is None else limit for limit in (constraints.gross, constraints.turnover))
     right = y.new_tensor([*bounds, *limits]).expand(len(y), -1)
-    z, low, high, held = (x.detach() for x in (y, lower, upper, holdings))
+    if equalities:
+        right = torch.cat((reachable(right[:, 0], lower, place).unsqueeze(-1), right[:, 1:]), -1)
+    z, low, high, held, limit = (x.detach() for x in (y, lower, upper, holdings, right))
     start = torch.zeros_like(right)
     if equalities:
-        start = torch.cat((threshold(z, low, high, right[:, 0]).unsqueeze(-1), start[:, 1:]), -1)
-    prices = prices_of(z, low, high, held, rows, right, start, equalities, [*names, "gross", "turnover"])
+        start = torch.cat((threshold(z, low, high, limit[:, 0]).unsqueeze(-1), start[:, 1:]), -1)
+    prices = prices_of(z, low, high, held, rows, limit, start, equalities, [*names, "gross", "turnover"])
     response = at_prices(z, low, high, held, rows, prices)
     free = response.free
     # What holds the others. Bounds come first: those of fixed assets are their place.

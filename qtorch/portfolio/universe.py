@@ -27,3 +27,12 @@ def settle(
     place = torch.where(torch.logical_and(there, ~free), h, 0.0)
     n = y.shape[-1]
     return z.reshape(-1, n), free.reshape(-1, n), place.reshape(-1, n), h.reshape(-1, n)
+
+
+def reachable(budget: Tensor, lower: Tensor, place: Tensor) -> Tensor:
+    """The budget `[B]`, or where closed assets alone are beyond it, what they and the others' lower bounds add up to.
+
+    Costs are borrowed, so that weights add up to a little more than the budget by the time that markets close; then
+    nothing else can be held.
+    """
+    return torch.where(place.sum(-1) > budget, torch.maximum(budget, lower.sum(-1)), budget)

@@ -11,6 +11,7 @@ from qtorch.training.forecaster import Forecaster
 from qtorch.training.network import Network
 from qtorch.training.objectives import CRPS, FZ0, LogScore, Mix, Objective, Pinball
 from qtorch.training.optimisation import Schedule
+from qtorch.training.shape_likelihood import ShapeLikelihood
 from qtorch.training.walk_forward import refit, walk_forward
 
 __all__ = [
@@ -34,6 +35,7 @@ __all__ = [
     "Objective",
     "Pinball",
     "Schedule",
+    "ShapeLikelihood",
     "evaluate",
     "fit",
     "fit_allocator",

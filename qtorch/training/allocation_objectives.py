@@ -92,7 +92,8 @@ class MostWealth:
 
 def yearly_turnover(ledger: Ledger) -> Float[Tensor, ""]:
     """One-way turnover a year, without the first session's."""
-    return ledger.turnover[..., 1:].mean() * (YEAR / 2)
+    later = ledger.turnover[..., 1:]
+    return later.sum() / max(later.numel(), 1) * (YEAR / 2)
 
 
 def joined(ledgers: list[Ledger]) -> Ledger:

@@ -23,6 +23,7 @@ from qtorch.training.averaging import Averaging
 from qtorch.training.decisions import Decisions, DecisionSource, default_graphs
 from qtorch.training.fit import quiet
 from qtorch.training.optimisation import Schedule, adamw
+from qtorch.training.shape_likelihood import ShapeLikelihood
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,7 +67,8 @@ class Allocator(lightning.LightningModule):
         graphs: how graphs are made; see `DecisionSource`.
         every: rows between decisions.
         length: decisions of an episode in training.
-        objective: what training minimises; `LeastVariance` by default.
+        objective: what training minimises, of the ledger of the account; `LeastVariance` by default. `ShapeLikelihood`
+            is of a network's covariances and the returns that followed, and needs no account.
         costs: of trading; 10 basis points of what is traded by default.
         min_history: returns that an asset needs to be given a weight.
         stale: sessions of its exchange without a price, after which it is given none.
@@ -87,7 +89,7 @@ class Allocator(lightning.LightningModule):
         graphs: GraphBuilder | None = None,
         every: int = 21,
         length: int = 12,
-        objective: AllocationObjective | None = None,
+        objective: AllocationObjective | ShapeLikelihood | None = None,
         costs: Costs | None = None,
         min_history: int = 250,
         stale: int = 5,
@@ -160,13 +162,20 @@ class Allocator(lightning.LightningModule):
             parts.append(part)
         return joined(parts)
 
+    def loss(self, episodes: Episodes) -> Float[Tensor, ""]:
+        """The objective, of the account or, where it is a `ShapeLikelihood`, of the network's covariances."""
+        if isinstance(self.objective, ShapeLikelihood):
+            returns, there = episodes.returns.flatten(0, 1), episodes.there.flatten(0, 1)
+            return self.objective(self.views(episodes.decisions), episodes.decisions.universe, returns, there)
+        return self.objective(self.run(episodes))
+
     def training_step(self, episodes: Episodes, index: int) -> Tensor:
         """The objective.
 
         Raises:
             FloatingPointError: it is not finite.
         """
-        loss = self.objective(self.run(episodes))
+        loss = self.loss(episodes)
         if not torch.isfinite(loss):
             raise FloatingPointError(
                 f"the objective is {loss.item()} at step {self.global_step}: lower the learning rate, or look at the "
@@ -221,7 +230,11 @@ class Allocator(lightning.LightningModule):
         tradable = None if holdings is None else at.tradable
         if holdings is None and getattr(self.allocation, "needs_holdings", False):
             holdings = at.universe / at.universe.sum(-1, keepdim=True).clamp(min=1)
-        weights: Tensor = self.allocation(views, at.universe, holdings=holdings, tradable=tradable)
+        universe = at.universe
+        if tradable is not None and holdings is not None:
+            # What left the universe and can't be sold tonight stays, and the others are chosen around it.
+            universe = torch.logical_or(universe, torch.logical_and(~tradable, holdings != 0))
+        weights: Tensor = self.allocation(views, universe, holdings=holdings, tradable=tradable)
         return weights
 
 
@@ -236,9 +249,11 @@ class EpisodeSet(Dataset[Episodes]):
         batches: how many.
         batch_size: episodes of each.
         seed: of their starts.
+        min_assets: a decision needs so many in the universe, which must be enough to meet the constraints; episodes
+            with fewer are left out. By default a quarter of the panel's, and two at least.
 
     Raises:
-        DataError: the span is too short for an episode.
+        DataError: the span is too short for an episode, or there is none of enough assets.
     """
 
     def __init__(
@@ -251,23 +266,35 @@ class EpisodeSet(Dataset[Episodes]):
         batches: int = 300,
         batch_size: int = 8,
         seed: int = 0,
+        min_assets: int | None = None,
     ) -> None:
-        self.source = allocator.source(panel if until is None else panel.until(until))
+        known = len(panel.dates) if until is None else int(panel.dates.searchsorted(pd.Timestamp(until), side="right"))
+        if not known:
+            raise DataError(f"until={until} is before the panel's first date, {panel.dates[0]:%Y-%m-%d}.")
+        self.source = allocator.source(panel.until(panel.dates[known - 1]))
         self.every, self.length = allocator.every, allocator.length
         self.batches, self.batch_size, self.seed = batches, batch_size, seed
         seen = self.source.panel
         first = allocator.min_history if since is None else int(seen.dates.searchsorted(pd.Timestamp(since)))
         last = len(seen.dates) - 1 - self.every * self.length
-        self._apart = max(self.every // 3, 1)  # starts stand this far apart, so that estimates are shared
-        first = -(-first // self._apart) * self._apart
+        apart = max(self.every // 3, 1)  # starts stand this far apart, so that estimates are shared
+        first = -(-first // apart) * apart
         if last < first:
             raise DataError(
                 f"an episode takes {self.every * self.length} rows after {first}, but the panel has {len(seen.dates)} "
                 "up to the date. Give more history, or shorter episodes."
             )
-        self.first, self.starts = first, (last - first) // self._apart + 1
-        rows = {first + k * self._apart + r * self.every for k in range(self.starts) for r in range(self.length)}
-        self.source.prepare(rows)
+        starts = torch.arange(first, last + 1, apart)
+        rows = starts.unsqueeze(-1) + self.every * torch.arange(self.length)
+        of_rows, place = rows.unique(return_inverse=True)
+        least = max(len(seen.assets) // 4, 2) if min_assets is None else min_assets
+        enough = self.source.universe(of_rows.tolist()).sum(-1).cpu() >= least
+        self.starts = starts[enough[place].all(-1)]
+        if not len(self.starts):
+            raise DataError(
+                f"no episode has {least} assets in the universe at each of its decisions up to "
+                f"{seen.dates[-1]:%Y-%m-%d}. Give more history, shorter episodes, or a smaller min_assets."
+            )
 
     def __len__(self) -> int:
         """The number of batches."""
@@ -278,7 +305,7 @@ class EpisodeSet(Dataset[Episodes]):
         if not 0 <= number < self.batches:
             raise IndexError(number)
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + number)
-        start = self.first + self._apart * torch.randint(self.starts, (self.batch_size,), generator=generator)
+        start = self.starts[torch.randint(len(self.starts), (self.batch_size,), generator=generator)]
         rows = (start.unsqueeze(-1) + self.every * torch.arange(self.length)).flatten()
         decisions = self.source.at(rows.tolist())
         shape = (self.batch_size, self.length)
@@ -294,6 +321,7 @@ def fit_allocator(
     *,
     steps: int = 300,
     batch_size: int = 8,
+    min_assets: int | None = None,
     averaging: float | None = 0.98,
     seed: int = 0,
     accelerator: str = "auto",
@@ -309,6 +337,7 @@ def fit_allocator(
         since: the first date of a decision.
         steps: batches.
         batch_size: episodes of each.
+        min_assets: in the universe at each decision; see `EpisodeSet`.
         averaging: decay of a moving average of the weights, which is kept; None takes the weights as they are.
         seed: of episodes, dropout and noise.
         accelerator: as of Lightning.
@@ -319,7 +348,9 @@ def fit_allocator(
         DataError: the span is too short for an episode.
         FloatingPointError: the objective is not finite.
     """
-    data = EpisodeSet(allocator, panel, until, since, batches=steps, batch_size=batch_size, seed=seed)
+    data = EpisodeSet(
+        allocator, panel, until, since, batches=steps, batch_size=batch_size, seed=seed, min_assets=min_assets
+    )
     with quiet():
         trainer = lightning.Trainer(
             accelerator=accelerator,

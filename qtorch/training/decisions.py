@@ -11,12 +11,14 @@ from jaxtyping import Bool, Float32, Int64
 from torch import Tensor
 
 from qtorch.data.panel import Panel
-from qtorch.data.states import State
+from qtorch.data.standing import known_gone
 from qtorch.data.window import Window, WindowSpec
 from qtorch.data.windows import WindowSource
 from qtorch.distributions.checks import require
 from qtorch.nn.graph import Graph
 from qtorch.portfolio.graphs import GraphBuilder, ewma_correlation, k_nearest
+
+SHORTEST = 21  # rows: weights that halve faster are worth less than the 60 observations that a correlation needs
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,7 +29,8 @@ class Decisions:
         inputs: features of the last C own sessions of each asset, 0 where masked.
         mask: which of these positions hold a session.
         universe: the assets that weights may be given to: with enough history, and not silent for too long.
-        tradable: those whose market is open on the row, with a price.
+        tradable: those whose market is open on the row, with a price, and those known to be delisted, of which what is
+            held is sold at the last price.
         correlation: of session returns, one estimate for each half-life; 0 where unknown, 1 on the diagonal.
         volatility: standard deviation of a session's return, one estimate for each half-life; 1 outside the universe.
         graph: who hears from whom, within the universe.
@@ -77,7 +80,7 @@ class DecisionSource:
         stale: it leaves the universe after this many sessions of its exchange without a price.
 
     Raises:
-        ValueError: there is no half-life, or one is not positive.
+        ValueError: there is no half-life, or one is below 21 rows, which no correlation can be estimated by.
         DataError: no asset has a return after its warm-up.
     """
 
@@ -94,12 +97,14 @@ class DecisionSource:
         self.graphs = default_graphs() if graphs is None else graphs
         self.half_lives = [float(half_life) for half_life in half_lives]
         require(bool(self.half_lives), "half_lives", [], "give at least one")
+        require(min(self.half_lives) >= SHORTEST, "half_lives", self.half_lives, f"give {SHORTEST} rows or more")
         self.min_history, self.stale = min_history, stale
         self._windows = WindowSource(panel, spec)
         self._estimates: dict[int, tuple[Tensor, Tensor, Tensor]] = {}
         self._graphs: dict[int, Graph] = {}
         returns = panel.returns()
         self._there = returns.isfinite()
+        self._tradable = torch.logical_or(panel.mask, known_gone(panel))
         self._returns = torch.where(self._there, returns, 0.0).float()
 
     def prepare(self, rows: Iterable[int]) -> None:
@@ -117,16 +122,18 @@ class DecisionSource:
                 torch.stack([estimate.mask[k] for estimate in of_each]).all(0),
             )
 
+    def universe(self, rows: Iterable[int]) -> Bool[Tensor, "R N"]:
+        """The assets that weights may be given to at some rows, in any order."""
+        return self._among(np.array([int(row) for row in rows], dtype=np.int64))[1]
+
     def at(self, rows: Iterable[int]) -> Decisions:
         """What is known at some rows, in any order."""
         asked = np.array([int(row) for row in rows], dtype=np.int64)
-        self.prepare(asked.tolist())
-        entries, valid = self._windows.at(asked, self.min_history, self.stale)
+        entries, universe = self._among(asked)
         window: Window = self._windows.gather(entries.flatten())
-        correlation, volatility, alive = (
+        correlation, volatility, _ = (
             torch.stack(part) for part in zip(*(self._estimates[row] for row in asked.tolist()), strict=True)
         )
-        universe = torch.logical_and(valid, alive)
         both = torch.logical_and(universe.unsqueeze(-1), universe.unsqueeze(-2)).unsqueeze(1)
         known = torch.where(torch.logical_and(both, correlation.isfinite()), correlation, 0.0)
         eye = torch.eye(known.shape[-1], dtype=torch.bool, device=known.device)
@@ -136,12 +143,19 @@ class DecisionSource:
             window.inputs.unflatten(0, (R, N)),
             window.mask.unflatten(0, (R, N)),
             universe,
-            self.panel.state[at] == State.OBSERVED,
+            self._tradable[at],
             torch.where(eye, 1.0, known),
             torch.where(universe.unsqueeze(1), volatility, 1.0),
             _together([self._graphs[row] for row in asked.tolist()], universe),
             at,
         )
+
+    def _among(self, asked: np.ndarray) -> tuple[Tensor, Tensor]:
+        """The windows' entries at some rows, and who has one, with all estimates."""
+        self.prepare(asked.tolist())
+        entries, valid = self._windows.at(asked, self.min_history, self.stale)
+        alive = torch.stack([self._estimates[row][2] for row in asked.tolist()])
+        return entries, torch.logical_and(valid, alive)
 
     def outcomes(
         self, rows: Int64[Tensor, " R"], sessions: int

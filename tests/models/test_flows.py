@@ -324,3 +324,10 @@ def test_without_torchdiffeq_the_error_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "torchdiffeq", None)
     with pytest.raises(ImportError, match=r"qtorch-finance\[flows\]"):
         ContinuousFlow(2, hidden=[8])().log_prob(torch.zeros(2))
+
+
+def test_a_constant_coordinate_is_named():
+    data = torch.randn(200, 3)
+    data[:, 1] = 0.5
+    with pytest.raises(ValueError, match=r"coordinates \[1\] have no tails"):
+        NeuralSplineFlow(3, hidden=[8], transforms=1).initialise(data)

@@ -42,8 +42,10 @@ def test_paths_are_relative_to_the_file_and_of_options_to_the_shell(config, tmp_
     assert (tmp_path / "nights" / "as_of=2021-12-31" / "report.html").exists()
     for words in ("train or load", "forecasts ", "report ", str(tmp_path / "nights")):
         assert words in out
-    assert call("--config", config, "--output", "mine", "--as-of", "2021-12-30") == 0
+    section = '{"allocator": {"class_path": "qtorch.backtest.EqualWeight"}, "constraints": {"upper": 0.5}}'
+    assert call("--config", config, "--output", "mine", "--as-of", "2021-12-30", "--allocation", section) == 0
     assert (here / "mine" / "as_of=2021-12-30" / "forecasts.parquet").exists()
+    assert (here / "mine" / "as_of=2021-12-30" / "allocation.parquet").exists()
 
 
 def test_each_end_has_its_code_and_says_why(config, capsys, tmp_path):
@@ -63,6 +65,10 @@ def test_each_end_has_its_code_and_says_why(config, capsys, tmp_path):
     assert "colour" in said(2, "--training.colour", "3")
     assert "horizons must begin with 1" in said(2, "--model.horizons", "[5]")
     assert "outside the allowed packages" in said(2, "--model.head", '{"class_path": "os.path.join"}')
+    section = '{"allocator": {"class_path": "qtorch.backtest.EqualWeight"}, "constraints": {"upper": 0.1}}'
+    (tmp_path / "positions.csv").write_text("asset,weight\nAAPL,1\n")
+    assert "no weights keep to allocation.constraints" in said(4, "--allocation", section)
+    assert "give its labels" in said(2, "--allocation", section.replace('"upper": 0.1', '"caps": {"kind": 0.5}'))
 
 
 def test_help_tells_the_exit_codes(capsys):

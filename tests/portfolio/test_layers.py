@@ -6,7 +6,16 @@ import pytest
 import torch
 
 from qtorch.nn import build, describe
-from qtorch.portfolio import Constraints, ConvexProgram, GroupCap, MarketNeutral, Projected, Softmax, project
+from qtorch.portfolio import (
+    Constraints,
+    ConvexProgram,
+    GroupCap,
+    MarketNeutral,
+    MinimumVariance,
+    Projected,
+    Softmax,
+    project,
+)
 from tests.portfolio.universes import CASES, universe
 
 LAYERS = [
@@ -74,3 +83,16 @@ def test_convex_program_says_what_is_missing(monkeypatch):
     monkeypatch.setitem(sys.modules, "cvxpylayers.torch", None)
     with pytest.raises(ImportError, match=r"qtorch-finance\[convex\]"):
         ConvexProgram(nearest, 3)
+
+
+@pytest.mark.parametrize("layer", [Projected(), Projected(Constraints(turnover=2.0)), MinimumVariance()], ids=str)
+def test_closed_weights_beyond_the_budget_leave_the_others_nothing(layer):
+    h = torch.tensor([[0.7, 0.301, 0.0, 0.0], [0.3, 0.3, 0.2, 0.2]], dtype=torch.float64, requires_grad=True)
+    tradable = torch.tensor([[False, False, True, True], [True, True, True, True]])
+    y = torch.randn(2, 4, dtype=torch.float64)
+    views = torch.eye(4, dtype=torch.float64).expand(2, 4, 4) if isinstance(layer, MinimumVariance) else y
+    w = layer(views, torch.ones(2, 4, dtype=torch.bool), holdings=h, tradable=tradable)
+    torch.testing.assert_close(w[0], h[0])
+    torch.testing.assert_close(w[1].sum(), torch.ones((), dtype=torch.float64))
+    (w[0] * torch.arange(4)).sum().backward()
+    torch.testing.assert_close(h.grad[0, :2], torch.tensor([0.0, 1.0], dtype=torch.float64))

@@ -11,6 +11,7 @@ from qtorch.nn import build, describe
 from qtorch.portfolio import Constraints, Costs, MinimumVariance, Projected
 from qtorch.training import Allocator, EpisodeSet, fit_allocator
 from qtorch.training.allocation_objectives import LeastShortfall, LeastVariance, MostSharpe, MostWealth
+from qtorch.training.allocator import Episodes
 from tests.conftest import make_prices
 
 SPEC = WindowSpec(8, (1,))
@@ -176,6 +177,15 @@ def test_episodes_never_look_past_their_last_date(panel):
     assert last + model.every < panel.dates.searchsorted(pd.Timestamp(until), side="right")
 
 
+def test_episodes_begin_when_there_are_assets_enough(panel):
+    model = allocator("covariance")
+    for least in (2, 5):
+        episodes = EpisodeSet(model, panel, since=panel.dates[40], batches=4, batch_size=4, min_assets=least)
+        assert min(int(episodes[k].decisions.universe.sum(-1).min()) for k in range(4)) >= least
+    with pytest.raises(DataError, match="no episode has 7 assets"):
+        EpisodeSet(model, panel, min_assets=7)
+
+
 def test_networks_and_layers_are_plain_values():
     for name in NETWORKS:
         model = stirred(allocator(name))
@@ -195,3 +205,32 @@ def test_it_says_what_is_wrong(panel):
         EpisodeSet(allocator("covariance", length=100), panel)
     with pytest.raises(ValueError, match="prior"):
         GraphScores(states(), prior="best")
+
+
+def account(model: Allocator, panel: Panel, first: int) -> tuple[Tensor, Tensor]:
+    """Sums of weights, and the weights of F, of an episode that begins at a row."""
+    source = model.source(panel)
+    decisions = source.at([first + k * model.every for k in range(model.length)])
+    returns, there = source.outcomes(decisions.rows, model.every)
+    with torch.no_grad():
+        weights = model.run(Episodes(decisions, returns[None], there[None])).weights[0]
+    return weights.sum(-1), weights[:, panel.assets.index("F")]
+
+
+def test_what_is_delisted_or_silent_leaves_no_leverage(frame):
+    for delisted in (None, {"F": "2019-03-01"}):
+        panel = Panel.from_frame(frame, delisted=delisted)
+        model = allocator("inverse", every=5, length=8, costs=Costs())
+        total, of_gone = account(model, panel, panel.row("2019-03-01") - 10)
+        assert of_gone[0] > 0.05
+        torch.testing.assert_close(total, torch.ones_like(total), atol=1e-5, rtol=0.0)
+        assert (of_gone[-1] == 0) == (delisted is not None), "sold at the last price where that is known to be it"
+
+
+def test_borrowed_costs_stop_no_decision_while_markets_are_closed(model, panel):
+    decisions = model.source(panel).at(range(120, 400))
+    closed = torch.logical_and(decisions.universe, ~decisions.tradable)
+    partly = decisions[torch.logical_and(closed.any(-1), decisions.tradable.any(-1)).nonzero().squeeze(1)]
+    closed = torch.logical_and(partly.universe, ~partly.tradable)
+    holdings = 1.0005 * closed / closed.sum(-1, keepdim=True)
+    torch.testing.assert_close(model(partly, holdings), holdings, atol=1e-6, rtol=0.0)

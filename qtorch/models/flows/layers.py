@@ -150,7 +150,7 @@ class TailLayer(Layer):
         """Location: the medians. Indices: extreme-value estimates. Scale: where the map meets the data.
 
         Raises:
-            ValueError: fewer than 20 rows, or not finite ones.
+            ValueError: fewer than 20 rows, or not finite ones; or a coordinate without tails, such as a constant.
         """
         loc = data.double().median(0).values
         centred = data.double() - loc
@@ -160,6 +160,11 @@ class TailLayer(Layer):
         mass = (torch.stack((-centred, centred)) >= threshold.unsqueeze(1)).double().mean(1)
         z = -torch.special.ndtri(mass)
         scale = threshold / (z * torch.exp(heavier(z, index)[0]))
+        if not (scale.mean(0) > 0).all():
+            raise ValueError(
+                f"coordinates {(~(scale.mean(0) > 0)).nonzero().flatten().tolist()} have no tails: all but a few of "
+                "their values are one and the same. Leave them out."
+            )
         self.loc.copy_(loc)
         self.log_scale.copy_(torch.log(scale.mean(0)))
         self.log_index.copy_(torch.log(index))
