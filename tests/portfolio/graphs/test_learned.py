@@ -63,6 +63,7 @@ def test_one_asset_hears_nobody():
     assert not LearnedGraph(4, k=3)(torch.randn(2, 1, 4), torch.ones(2, 1).bool()).present.any()
 
 
+@pytest.mark.slow
 def test_compiled_in_one_piece():
     """In a process of its own, as compiled code can't contain the check of annotations."""
     code = "import tests.portfolio.graphs.test_learned as t; t.compare_compiled()"
