@@ -17,7 +17,7 @@ from qtorch.nightly.config import AllocationConfig
 from qtorch.nightly.history import History
 from qtorch.nightly.outcome import Refused
 from qtorch.nn import construct
-from qtorch.portfolio import Constraints, simulate
+from qtorch.portfolio import Constraints, numbered, simulate
 from qtorch.risk import portfolio_risk
 
 _ROUNDING = 1e-12  # weights that differ by less are the same
@@ -171,15 +171,13 @@ def _groups(config: AllocationConfig, panel: Panel, states: pd.DataFrame) -> dic
     due = states.index[states["status"] != "retired"]
     groups = {}
     for name in config.limits.caps:
-        given, number = config.groups[name], {label: n for n, label in enumerate(config.labels(name))}
+        given = config.groups[name]
         if unknown := [asset for asset in given if asset not in panel.assets]:
             raise DataError(f"allocation.groups.{name}: not in the data: {listing(unknown)}. Remove them.")
         if missing := [asset for asset in due if asset not in given]:
             raise DataError(f"allocation.groups.{name}: no label for {listing(missing)}. Give one, or null for none.")
-        labels = [given.get(asset) for asset in panel.assets]
-        numbers = [-1 if label is None else number[label] for label in labels]
-        groups[name] = torch.tensor(numbers, device=panel.mask.device)
-    return groups
+        groups[name] = dict.fromkeys(panel.assets) | dict(given)
+    return {name: labels.to(panel.mask.device) for name, labels in numbered(groups, panel.assets).items()}
 
 
 def _ask(

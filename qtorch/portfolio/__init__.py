@@ -6,6 +6,7 @@ from qtorch.portfolio.convex_program import ConvexProgram
 from qtorch.portfolio.costs import Costs
 from qtorch.portfolio.differential_sharpe import differential_sharpe
 from qtorch.portfolio.drawdown import maximum_drawdown
+from qtorch.portfolio.groups import numbered
 from qtorch.portfolio.ledger import Ledger, simulate
 from qtorch.portfolio.market_neutral import MarketNeutral
 from qtorch.portfolio.minimum_variance import MinimumVariance
@@ -34,6 +35,7 @@ __all__ = [
     "log_wealth",
     "maximum_drawdown",
     "mean_variance",
+    "numbered",
     "portfolio_returns",
     "project",
     "project_capped_simplex",

@@ -4,9 +4,35 @@ from collections.abc import Mapping, Sequence
 from math import inf
 
 import torch
+from jaxtyping import Int64
 from torch import Tensor
 
+from qtorch.data.errors import DataError, listing
 from qtorch.portfolio.constraints import GroupCap, Limit
+
+
+def numbered(groups: Mapping[str, Mapping[str, str | None]], assets: Sequence[str]) -> dict[str, Int64[Tensor, " N"]]:
+    """Labels of assets as layers take them: numbers from 0 in the order of the labels, -1 for None.
+
+    Args:
+        groups: the label of each asset, or None for none, by the name of a partition; other assets may be named too.
+        assets: N of them.
+
+    Raises:
+        DataError: an asset is not named.
+
+    Example:
+        >>> numbered({"sector": {"XOM": "energy", "KO": "staples", "CVX": "energy"}}, ["KO", "CVX"])
+        {'sector': tensor([1, 0])}
+    """
+    result = {}
+    for name, given in groups.items():
+        if missing := [asset for asset in assets if asset not in given]:
+            raise DataError(f"groups of {name!r}: no label for {listing(missing)}. Give one, or None for none.")
+        number = {label: n for n, label in enumerate(sorted({x for x in given.values() if x is not None}))}
+        labels = [given[asset] for asset in assets]
+        result[name] = torch.tensor([-1 if label is None else number[label] for label in labels])
+    return result
 
 
 def group_rows(

@@ -61,10 +61,11 @@ class Allocator(lightning.LightningModule):
         network: a module that maps the tensors of `Decisions` (inputs, mask, universe, correlation, volatility,
             graph) to what the layer takes, such as `GraphCovariance` or `GraphScores`.
         allocation: a layer `(views, universe, holdings=, tradable=) -> weights`, such as `MinimumVariance` or
-            `Projected`.
+            `Projected`; with `groups=` too, where there are any.
         spec: what the encoder sees of each asset.
         half_lives: of the estimates of correlations and volatilities, in rows.
         graphs: how graphs are made; see `DecisionSource`.
+        groups: the label of each asset by the name of a partition, for a layer with caps of groups.
         every: rows between decisions.
         length: decisions of an episode in training.
         objective: what training minimises, of the ledger of the account; `LeastVariance` by default. `ShapeLikelihood`
@@ -87,6 +88,7 @@ class Allocator(lightning.LightningModule):
         *,
         half_lives: Iterable[float] = (63.0, 252.0),
         graphs: GraphBuilder | None = None,
+        groups: Mapping[str, Mapping[str, str | None]] | None = None,
         every: int = 21,
         length: int = 12,
         objective: AllocationObjective | ShapeLikelihood | None = None,
@@ -105,12 +107,13 @@ class Allocator(lightning.LightningModule):
         self.objective = LeastVariance() if objective is None else objective
         self.costs = Costs(proportional=1e-3) if costs is None else costs
         self.graphs = default_graphs() if graphs is None else graphs
+        self.groups = {name: dict(labels) for name, labels in (groups or {}).items()}
         self.min_history, self.stale = min_history, stale
         self.schedule, self.weight_decay = Schedule() if schedule is None else schedule, weight_decay
 
     def source(self, panel: Panel) -> DecisionSource:
         """Decisions of a panel as this model is fed them."""
-        return DecisionSource(panel, self.spec, self.half_lives, self.graphs, self.min_history, self.stale)
+        return DecisionSource(panel, self.spec, self.half_lives, self.graphs, self.groups, self.min_history, self.stale)
 
     def views(self, decisions: Decisions) -> Tensor:
         """What the network says, for the allocation layer."""
@@ -234,7 +237,8 @@ class Allocator(lightning.LightningModule):
         if tradable is not None and holdings is not None:
             # What left the universe and can't be sold tonight stays, and the others are chosen around it.
             universe = torch.logical_or(universe, torch.logical_and(~tradable, holdings != 0))
-        weights: Tensor = self.allocation(views, universe, holdings=holdings, tradable=tradable)
+        groups = {"groups": at.groups} if at.groups else {}  # which not every layer takes
+        weights: Tensor = self.allocation(views, universe, holdings=holdings, tradable=tradable, **groups)
         return weights
 
 

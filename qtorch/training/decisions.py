@@ -1,6 +1,6 @@
 """What is known where weights are decided, and what the market did next."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, fields
 from functools import partial
 from typing import Any
@@ -16,6 +16,7 @@ from qtorch.data.window import Window, WindowSpec
 from qtorch.data.windows import WindowSource
 from qtorch.distributions.checks import require
 from qtorch.nn.graph import Graph
+from qtorch.portfolio import numbered
 from qtorch.portfolio.graphs import GraphBuilder, ewma_correlation, k_nearest
 
 SHORTEST = 21  # rows: weights that halve faster are worth less than the 60 observations that a correlation needs
@@ -34,6 +35,7 @@ class Decisions:
         correlation: of session returns, one estimate for each half-life; 0 where unknown, 1 on the diagonal.
         volatility: standard deviation of a session's return, one estimate for each half-life; 1 outside the universe.
         graph: who hears from whom, within the universe.
+        groups: the number of each asset's label by the name of a partition, -1 for none.
         rows: of the panel.
     """
 
@@ -44,6 +46,7 @@ class Decisions:
     correlation: Float32[Tensor, "R P N N"]
     volatility: Float32[Tensor, "R P N"]
     graph: Graph
+    groups: dict[str, Int64[Tensor, "R N"]]
     rows: Int64[Tensor, " R"]
 
     def __getitem__(self, at: Int64[Tensor, " Q"] | slice) -> "Decisions":
@@ -59,7 +62,9 @@ class Decisions:
         return self._map(lambda part: part.to(device))
 
     def _map(self, function: Callable[[Any], Any]) -> "Decisions":
-        return Decisions(*(function(getattr(self, field.name)) for field in fields(self)))
+        parts = {field.name: getattr(self, field.name) for field in fields(self)}
+        groups = {name: function(labels) for name, labels in parts.pop("groups").items()}
+        return Decisions(**{name: function(part) for name, part in parts.items()}, groups=groups)
 
 
 def _graph_at(graph: Graph, at: Int64[Tensor, " Q"] | slice) -> Graph:
@@ -76,12 +81,13 @@ class DecisionSource:
         half_lives: of the estimates of correlations and volatilities, in rows.
         graphs: how graphs are made; by default each asset hears from the 10 that it is most correlated with, of weights
             that halve every 252 rows.
+        groups: the label of each asset by the name of a partition, such as sectors; see `qtorch.portfolio.numbered`.
         min_history: returns that an asset needs to be in the universe.
         stale: it leaves the universe after this many sessions of its exchange without a price.
 
     Raises:
         ValueError: there is no half-life, or one is below 21 rows, which no correlation can be estimated by.
-        DataError: no asset has a return after its warm-up.
+        DataError: no asset has a return after its warm-up, or one has no label.
     """
 
     def __init__(
@@ -90,10 +96,12 @@ class DecisionSource:
         spec: WindowSpec,
         half_lives: Iterable[float] = (63.0, 252.0),
         graphs: GraphBuilder | None = None,
+        groups: Mapping[str, Mapping[str, str | None]] | None = None,
         min_history: int = 250,
         stale: int = 5,
     ) -> None:
         self.panel, self.spec = panel, spec
+        self._groups = numbered(groups or {}, panel.assets)
         self.graphs = default_graphs() if graphs is None else graphs
         self.half_lives = [float(half_life) for half_life in half_lives]
         require(bool(self.half_lives), "half_lives", [], "give at least one")
@@ -147,6 +155,7 @@ class DecisionSource:
             torch.where(eye, 1.0, known),
             torch.where(universe.unsqueeze(1), volatility, 1.0),
             _together([self._graphs[row] for row in asked.tolist()], universe),
+            {name: labels.to(universe.device).expand(R, N) for name, labels in self._groups.items()},
             at,
         )
 

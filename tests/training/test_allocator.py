@@ -116,6 +116,24 @@ def test_who_is_missing_sends_nothing_and_learns_nothing(model, panel):
     assert inputs.grad[~out].any()
 
 
+def test_groups_keep_to_their_caps(panel):
+    groups = {"exchange": {asset: EXCHANGES[asset] for asset in EXCHANGES} | {"Z": "XOSL", "F": None}}
+    torch.manual_seed(0)
+    layer = Projected(Constraints(upper=0.6, caps={"exchange": 0.5}))
+    model = Allocator(
+        GraphScores(states()), layer, SPEC, half_lives=(63.0, 126.0), every=5, length=4, min_history=70, groups=groups
+    )
+    decisions = stirred(model.eval()).source(panel).at(range(250, 400, 9))
+    weights = model(decisions)
+    in_york = torch.tensor([EXCHANGES[asset] == "XNYS" for asset in panel.assets])
+    held = weights[:, in_york].sum(-1)
+    assert held.max() < 0.5 + 1e-6
+    assert ((held - 0.5).abs() < 1e-6).sum() >= 5, "the cap is not at work"
+    assert model.run(EpisodeSet(model, panel, batches=1, batch_size=2, min_assets=5)[0]).returns.isfinite().all()
+    with pytest.raises(DataError, match="no label for A"):
+        Allocator(GraphScores(states()), layer, SPEC, groups={"exchange": {"B": "XNYS"}}).source(panel)
+
+
 OBJECTIVES = [LeastVariance(0.1), MostSharpe(0.1), LeastShortfall(0.9), MostWealth(0.5)]
 
 
