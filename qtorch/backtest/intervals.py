@@ -10,7 +10,7 @@ from torch import Tensor
 
 from qtorch.backtest.block_length import block_length
 from qtorch.distributions.checks import require
-from qtorch.risk.backtests.confidence_set import _resampled as resampled_dates
+from qtorch.risk.backtests.confidence_set import resampled as resampled_dates
 
 
 @dataclass(frozen=True)

@@ -109,7 +109,7 @@ def model_confidence_set(
     n = there.sum(0)
     flat_there = there.reshape(rows, -1)
     x = torch.where(flat_there.unsqueeze(1), losses.double().reshape(rows, count, -1), 0.0)
-    weights = _resampled(rows, draws, block, generator).to(losses.device)
+    weights = resampled(rows, draws, block, generator).to(losses.device)
     mean = x.sum(0) / n.reshape(-1).clamp(min=1)
     p_value = torch.full_like(mean, torch.nan)
     step = max(1, _CHUNK // (draws * count * (max(1, count // 2) if method == "range" else 1)))
@@ -121,7 +121,7 @@ def model_confidence_set(
     return ConfidenceSet("model confidence set", p_value, mean.view(count, *shape), n, labels)
 
 
-def _resampled(rows: int, draws: int, block: int, generator: torch.Generator | None) -> Float64[Tensor, "S T"]:
+def resampled(rows: int, draws: int, block: int, generator: torch.Generator | None) -> Float64[Tensor, "S T"]:
     """How often each date is drawn: blocks of geometric length from a uniform start, around the end."""
     device = torch.device("cpu") if generator is None else generator.device
     new = torch.rand(draws, rows, generator=generator, device=device) < 1 / block

@@ -6,7 +6,7 @@ import torch
 from scipy import stats
 
 from qtorch.risk.backtests import benjamini_hochberg, diebold_mariano, model_confidence_set
-from qtorch.risk.backtests.confidence_set import _resampled
+from qtorch.risk.backtests.confidence_set import resampled
 from tests.risk.backtests.panels import holes, share_rejected
 
 
@@ -104,7 +104,7 @@ def test_the_confidence_set_is_the_algorithm_on_each_series(method):
     x[:, 0] += 0.2
     x[:, 1] += 0.1
     test = model_confidence_set(x, method=method, draws=500, generator=torch.Generator().manual_seed(5))
-    weights = _resampled(200, 500, 10, torch.Generator().manual_seed(5)).numpy()
+    weights = resampled(200, 500, 10, torch.Generator().manual_seed(5)).numpy()
     for n in range(3):
         expected = reference_confidence_set(x[..., n].numpy(), weights, method)
         assert test.p_value[:, n].tolist() == pytest.approx(expected, abs=1e-12)
