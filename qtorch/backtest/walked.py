@@ -37,7 +37,7 @@ class Walked:
         >>> _ = torch.manual_seed(0)
         >>> panel = Panel.from_frame(load_sample().query("asset in ['AAPL', 'JPM', 'KO', 'XOM'] and date > '2020'"))
         >>> spec = WindowSpec(16)
-        >>> states = AssetGraph(Recurrent(len(spec.features), width=4), estimates=2, width=8, heads=2)
+        >>> states = AssetGraph(Recurrent(len(spec.features), width=4), estimates=2, width=8)
         >>> model = Allocator(GraphCovariance(states), MinimumVariance(upper=0.5), spec)
         >>> walk = WalkForward("month", start="2022-01-01", end="2022-06-30")
         >>> equal = walk.run(panel, EqualWeight())

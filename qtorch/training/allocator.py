@@ -7,7 +7,7 @@ from typing import Any
 import lightning
 import pandas as pd
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
@@ -15,6 +15,7 @@ from qtorch.data.errors import DataError
 from qtorch.data.panel import Panel
 from qtorch.data.window import WindowSpec
 from qtorch.distributions.checks import require
+from qtorch.models.market_state import MarketState
 from qtorch.portfolio import Costs, simulate
 from qtorch.portfolio.graphs import GraphBuilder
 from qtorch.portfolio.ledger import Ledger
@@ -58,8 +59,7 @@ class Allocator(lightning.LightningModule):
     gradient goes through all of it.
 
     Args:
-        network: a module that maps the tensors of `Decisions` (inputs, mask, universe, correlation, volatility,
-            graph) to what the layer takes, such as `GraphCovariance` or `GraphScores`.
+        network: a module that maps a `MarketState` to what the layer takes, such as `GraphCovariance` or `GraphScores`.
         allocation: a layer `(views, universe, holdings=, tradable=) -> weights`, such as `MinimumVariance` or
             `Projected`; with `groups=` too, where there are any.
         spec: what the encoder sees of each asset.
@@ -113,18 +113,20 @@ class Allocator(lightning.LightningModule):
 
     def source(self, panel: Panel) -> DecisionSource:
         """Decisions of a panel as this model is fed them."""
-        return DecisionSource(panel, self.spec, self.half_lives, self.graphs, self.groups, self.min_history, self.stale)
-
-    def views(self, decisions: Decisions) -> Tensor:
-        """What the network says, for the allocation layer."""
-        views: Tensor = self.network(
-            decisions.inputs,
-            decisions.mask,
-            decisions.universe,
-            decisions.correlation,
-            decisions.volatility,
-            decisions.graph,
+        return DecisionSource(
+            panel,
+            self.spec,
+            self.half_lives,
+            self.graphs,
+            self.groups,
+            self.min_history,
+            self.stale,
+            trees=any(getattr(module, "needs_tree", False) for module in self.network.modules()),
         )
+
+    def views(self, market: MarketState) -> Tensor:
+        """What the network says, for the allocation layer."""
+        views: Tensor = self.network(market)
         return views
 
     def forward(self, decisions: Decisions, holdings: Float[Tensor, "R N"] | None = None) -> Float[Tensor, "R N"]:
@@ -138,26 +140,26 @@ class Allocator(lightning.LightningModule):
         Raises:
             ValueError: no weights keep to the constraints.
         """
-        return self._weights(self.views(decisions), decisions, holdings)
+        return self._weights(self.views(decisions.market), decisions, slice(None), holdings)
 
     def run(self, episodes: Episodes) -> Ledger:
         """The account of each episode, `[B, R S]` sessions; it starts at the first weights, without a cost."""
         B, R, S, N = episodes.returns.shape
         decisions = episodes.decisions
-        views = self.views(decisions)
+        views = self.views(decisions.market)
         first = torch.arange(0, B * R, R, device=views.device)
         trading = torch.arange(S, device=views.device) == 0
         holdings: Tensor | None = None
         parts = []
         for r in range(R):
-            at = decisions[first + r]
-            weights = self._weights(views[first + r], at, holdings)
+            at = first + r
+            weights = self._weights(views[at], decisions, at, holdings)
             part = simulate(
                 weights.unsqueeze(1).expand(B, S, N),
                 episodes.returns[:, r],
                 episodes.there[:, r],
                 costs=self.costs,
-                tradable=at.tradable.unsqueeze(1).expand(B, S, N) if r else None,
+                tradable=decisions.tradable[at].unsqueeze(1).expand(B, S, N) if r else None,
                 rebalance=trading,
                 start=weights if holdings is None else holdings,
             )
@@ -169,7 +171,9 @@ class Allocator(lightning.LightningModule):
         """The objective, of the account or, where it is a `ShapeLikelihood`, of the network's covariances."""
         if isinstance(self.objective, ShapeLikelihood):
             returns, there = episodes.returns.flatten(0, 1), episodes.there.flatten(0, 1)
-            return self.objective(self.views(episodes.decisions), episodes.decisions.universe, returns, there)
+            return self.objective(
+                self.views(episodes.decisions.market), episodes.decisions.market.universe, returns, there
+            )
         return self.objective(self.run(episodes))
 
     def training_step(self, episodes: Episodes, index: int) -> Tensor:
@@ -229,16 +233,20 @@ class Allocator(lightning.LightningModule):
         self.train(training)
         return pd.DataFrame(weights.double().cpu().numpy(), index=panel.dates[rows], columns=list(panel.assets))
 
-    def _weights(self, views: Tensor, at: Decisions, holdings: Tensor | None) -> Tensor:
-        tradable = None if holdings is None else at.tradable
+    def _weights(
+        self, views: Tensor, decisions: Decisions, at: Int64[Tensor, " Q"] | slice, holdings: Tensor | None
+    ) -> Tensor:
+        """Weights at some of the decisions."""
+        universe = decisions.market.universe[at]
+        tradable = None if holdings is None else decisions.tradable[at]
         if holdings is None and getattr(self.allocation, "needs_holdings", False):
-            holdings = at.universe / at.universe.sum(-1, keepdim=True).clamp(min=1)
-        universe = at.universe
+            holdings = universe / universe.sum(-1, keepdim=True).clamp(min=1)
         if tradable is not None and holdings is not None:
             # What left the universe and can't be sold tonight stays, and the others are chosen around it.
             universe = torch.logical_or(universe, torch.logical_and(~tradable, holdings != 0))
-        groups = {"groups": at.groups} if at.groups else {}  # which not every layer takes
-        weights: Tensor = self.allocation(views, universe, holdings=holdings, tradable=tradable, **groups)
+        groups = {name: labels[at] for name, labels in decisions.groups.items()}
+        options = {"groups": groups} if groups else {}  # which not every layer takes
+        weights: Tensor = self.allocation(views, universe, holdings=holdings, tradable=tradable, **options)
         return weights
 
 

@@ -16,7 +16,7 @@ SPEC = WindowSpec(8, (1,))
 @pytest.fixture(params=["covariance", "scores"])
 def model(request) -> Allocator:
     torch.manual_seed(0)
-    states = AssetGraph(Recurrent(len(SPEC.features), width=4, dropout=0.3), estimates=2, width=8, heads=2)
+    states = AssetGraph(Recurrent(len(SPEC.features), width=4, dropout=0.3), estimates=2, width=8)
     parts = {
         "covariance": (GraphCovariance(states), MinimumVariance(upper=0.5, inertia=1.0)),
         "scores": (GraphScores(states), Projected(Constraints(upper=0.5, turnover=0.6))),
