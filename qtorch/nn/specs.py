@@ -83,6 +83,15 @@ def construct(what: Spec, *, allow: Iterable[str] = (), **arguments: Any) -> Any
     return _call(path, kind, given | arguments)
 
 
+def named(what: Spec, *, allow: Iterable[str] = ()) -> Any:
+    """What the class path of `{class_path, init_args}` names; for checks before it is needed.
+
+    Raises:
+        ValueError: it is not allowed or does not exist.
+    """
+    return _named(what, allow, "a class_path is needed")[1]
+
+
 def _module(spec: Spec, allow: Iterable[str]) -> tuple[str, type[nn.Module]]:
     path, kind = _named(spec, allow, "a model needs a class_path such as qtorch.models.Transformer")
     if not (isinstance(kind, type) and issubclass(kind, nn.Module)):

@@ -11,12 +11,13 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
-from qtorch.data.errors import DataError
+from qtorch.data.errors import DataError, listing
 from qtorch.data.panel import Panel
 from qtorch.data.window import WindowSpec
 from qtorch.distributions.checks import require
 from qtorch.models.market_state import MarketState
 from qtorch.portfolio import Costs, simulate
+from qtorch.portfolio.feasibility import RowError
 from qtorch.portfolio.graphs import GraphBuilder
 from qtorch.portfolio.ledger import Ledger
 from qtorch.training.allocation_objectives import AllocationObjective, LeastVariance, joined
@@ -138,7 +139,8 @@ class Allocator(lightning.LightningModule):
                 the turnover is one from equal weights.
 
         Raises:
-            ValueError: no weights keep to the constraints.
+            DataError: the universe is empty at a date.
+            ValueError: no weights keep to the constraints at a date.
         """
         return self._weights(self.views(decisions.market), decisions, slice(None), holdings)
 
@@ -198,6 +200,16 @@ class Allocator(lightning.LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": rate, "interval": "step"}}
 
     @torch.no_grad()
+    def decide(self, decisions: Decisions, holdings: Float[Tensor, "R N"] | None = None) -> Float[Tensor, "R N"]:
+        """As `forward`, without dropout and gradients, of tensors on any device, where the weights are too."""
+        training = self.training
+        self.eval()
+        try:
+            held = None if holdings is None else holdings.float().to(self.device)
+            return self(decisions.to(self.device), held).to(decisions.rows.device)
+        finally:
+            self.train(training)
+
     def allocate(
         self,
         panel: Panel,
@@ -213,7 +225,7 @@ class Allocator(lightning.LightningModule):
                 With them, what is closed at the date stays as it is.
 
         Raises:
-            DataError: a date is not among the panel's, or an asset of the holdings is not.
+            DataError: a date is not among the panel's, or an asset of the holdings is not, or the universe is empty.
             ValueError: holdings for several dates, or no weights keep to the constraints.
         """
         asked = [dates] if isinstance(dates, str | pd.Timestamp) else list(dates)
@@ -225,12 +237,9 @@ class Allocator(lightning.LightningModule):
             if unknown:
                 raise DataError(f"the holdings name {unknown[:5]}, which the panel does not have. Sell or add them.")
             by_name = dict(holdings)
-            held = torch.tensor([[float(by_name.get(asset, 0.0)) for asset in panel.assets]], device=self.device)
-        training = self.training
-        self.eval()
+            held = torch.tensor([[float(by_name.get(asset, 0.0)) for asset in panel.assets]])
         rows = [panel.row(date) for date in asked]
-        weights = self(self.source(panel).at(rows).to(self.device), held)
-        self.train(training)
+        weights = self.decide(self.source(panel).at(rows), held)
         return pd.DataFrame(weights.double().cpu().numpy(), index=panel.dates[rows], columns=list(panel.assets))
 
     def _weights(
@@ -246,8 +255,26 @@ class Allocator(lightning.LightningModule):
             universe = torch.logical_or(universe, torch.logical_and(~tradable, holdings != 0))
         groups = {name: labels[at] for name, labels in decisions.groups.items()}
         options = {"groups": groups} if groups else {}  # which not every layer takes
-        weights: Tensor = self.allocation(views, universe, holdings=holdings, tradable=tradable, **options)
+        there = universe.any(-1)
+        if not there.all():
+            raise DataError(
+                f"{listing(_days(decisions, at, ~there))}: the universe is empty. An asset needs "
+                f" min_history={self.min_history} returns and 60 for correlations, one of them in its last "
+                f"{self.stale} sessions, and prices that move: begin later, or ask for less."
+            )
+        try:
+            weights: Tensor = self.allocation(views, universe, holdings=holdings, tradable=tradable, **options)
+        except RowError as error:
+            (day,) = _days(decisions, at, slice(error.row, error.row + 1))
+            asset = "" if error.asset is None else f", {decisions.assets[error.asset]}"
+            raise ValueError(f"{day}{asset}: {error.what}") from error
         return weights
+
+
+def _days(decisions: Decisions, at: Tensor | slice, which: Tensor | slice) -> list[str]:
+    """The dates of some of the decisions at some rows."""
+    rows = torch.arange(len(decisions), device=decisions.rows.device)[at][which]
+    return [f"{date:%Y-%m-%d}" for date in decisions.dates[rows.cpu().numpy()]]
 
 
 class EpisodeSet(Dataset[Episodes]):

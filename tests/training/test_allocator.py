@@ -284,3 +284,20 @@ def test_an_asset_whose_price_never_moves_is_left_out(frame):
     weights = stirred(allocator("inverse")).allocate(Panel.from_frame(still), "2019-06-28").iloc[0]
     assert weights["B"] == 0
     assert weights.sum() == pytest.approx(1.0, abs=1e-5)
+
+
+def test_errors_name_dates_and_assets(panel):
+    model = allocator("scores")
+    with pytest.raises(DataError, match=r"2018-01-10, 2018-01-11: the universe is empty.*min_history=70"):
+        model.allocate(panel, ["2018-01-10", "2018-12-28", "2018-01-11"])
+    tight = allocator("scores")
+    tight.allocation = Projected(Constraints(upper=0.18))
+    with pytest.raises(ValueError, match=r"^2018-08-01: .*add up to at most 0\.9"):
+        tight.allocate(panel, ["2019-01-15", "2018-08-01"])
+    with torch.no_grad():
+        model.network.score.bias.fill_(torch.nan)
+    with pytest.raises(ValueError, match="^2018-12-28, A: the score is nan"):
+        model.allocate(panel, "2018-12-28")
+    decisions = tight.source(panel).at([160])
+    with torch.no_grad(), pytest.raises(ValueError, match=f"^{panel.dates[160]:%Y-%m-%d}: "):
+        tight(decisions)
