@@ -1,6 +1,6 @@
 """The one LightningModule of all allocators."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,7 +20,12 @@ from qtorch.portfolio import Costs, simulate
 from qtorch.portfolio.feasibility import RowError
 from qtorch.portfolio.graphs import GraphBuilder
 from qtorch.portfolio.ledger import Ledger
-from qtorch.training.allocation_objectives import AllocationObjective, LeastVariance, joined
+from qtorch.training.allocation_objectives import (
+    AllocationObjective,
+    LeastTrackingError,
+    LeastVariance,
+    joined,
+)
 from qtorch.training.averaging import Averaging
 from qtorch.training.decisions import Decisions, DecisionSource, default_graphs
 from qtorch.training.fit import quiet
@@ -92,7 +97,7 @@ class Allocator(lightning.LightningModule):
         groups: Mapping[str, Mapping[str, str | None]] | None = None,
         every: int = 21,
         length: int = 12,
-        objective: AllocationObjective | ShapeLikelihood | None = None,
+        objective: AllocationObjective | LeastTrackingError | ShapeLikelihood | None = None,
         costs: Costs | None = None,
         min_history: int = 250,
         stale: int = 5,
@@ -146,28 +151,15 @@ class Allocator(lightning.LightningModule):
 
     def run(self, episodes: Episodes) -> Ledger:
         """The account of each episode, `[B, R S]` sessions; it starts at the first weights, without a cost."""
-        B, R, S, N = episodes.returns.shape
         decisions = episodes.decisions
         views = self.views(decisions.market)
-        first = torch.arange(0, B * R, R, device=views.device)
-        trading = torch.arange(S, device=views.device) == 0
-        holdings: Tensor | None = None
-        parts = []
-        for r in range(R):
-            at = first + r
-            weights = self._weights(views[at], decisions, at, holdings)
-            part = simulate(
-                weights.unsqueeze(1).expand(B, S, N),
-                episodes.returns[:, r],
-                episodes.there[:, r],
-                costs=self.costs,
-                tradable=decisions.tradable[at].unsqueeze(1).expand(B, S, N) if r else None,
-                rebalance=trading,
-                start=weights if holdings is None else holdings,
-            )
-            holdings = part.final
-            parts.append(part)
-        return joined(parts)
+        return account(episodes, self.costs, lambda at, held: self._weights(views[at], decisions, at, held))
+
+    def equal(self, episodes: Episodes) -> Ledger:
+        """The account of equal weights of each decision's universe, without costs: a benchmark."""
+        universe = episodes.decisions.market.universe
+        share = universe / universe.sum(-1, keepdim=True).clamp(min=1)
+        return account(episodes, Costs(), lambda at, held: share[at])
 
     def loss(self, episodes: Episodes) -> Float[Tensor, ""]:
         """The objective, of the account or, where it is a `ShapeLikelihood`, of the network's covariances."""
@@ -176,7 +168,10 @@ class Allocator(lightning.LightningModule):
             return self.objective(
                 self.views(episodes.decisions.market), episodes.decisions.market.universe, returns, there
             )
-        return self.objective(self.run(episodes))
+        ledger = self.run(episodes)
+        if isinstance(self.objective, LeastTrackingError):
+            return self.objective(ledger, self.equal(episodes))
+        return self.objective(ledger)
 
     def training_step(self, episodes: Episodes, index: int) -> Tensor:
         """The objective.
@@ -269,6 +264,38 @@ class Allocator(lightning.LightningModule):
             asset = "" if error.asset is None else f", {decisions.assets[error.asset]}"
             raise ValueError(f"{day}{asset}: {error.what}") from error
         return weights
+
+
+def account(
+    episodes: Episodes, costs: Costs, decide: Callable[[Int64[Tensor, " B"], Tensor | None], Float[Tensor, "B N"]]
+) -> Ledger:
+    """The account of each episode, `[B, R S]` sessions, which starts at the first weights, without a cost.
+
+    Args:
+        episodes: B of them.
+        costs: of trading.
+        decide: gives weights by the numbers of decisions, one an episode, and what is held; None at the first.
+    """
+    B, R, S, N = episodes.returns.shape
+    first = torch.arange(0, B * R, R, device=episodes.returns.device)
+    trading = torch.arange(S, device=first.device) == 0
+    holdings: Tensor | None = None
+    parts = []
+    for r in range(R):
+        at = first + r
+        weights = decide(at, holdings)
+        part = simulate(
+            weights.unsqueeze(1).expand(B, S, N),
+            episodes.returns[:, r],
+            episodes.there[:, r],
+            costs=costs,
+            tradable=episodes.decisions.tradable[at].unsqueeze(1).expand(B, S, N) if r else None,
+            rebalance=trading,
+            start=weights if holdings is None else holdings,
+        )
+        holdings = part.final
+        parts.append(part)
+    return joined(parts)
 
 
 def _days(decisions: Decisions, at: Tensor | slice, which: Tensor | slice) -> list[str]:

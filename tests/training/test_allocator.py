@@ -12,7 +12,16 @@ from qtorch.nn.graph import GATv2, TreeLSTM
 from qtorch.portfolio import Constraints, Costs, MinimumVariance, Projected
 from qtorch.portfolio.graphs import LearnedGraph, dendrogram, ewma_correlation
 from qtorch.training import Allocator, EpisodeSet, fit_allocator
-from qtorch.training.allocation_objectives import LeastShortfall, LeastVariance, MostSharpe, MostWealth
+from qtorch.training.allocation_objectives import (
+    LeastShortfall,
+    LeastTrackingError,
+    LeastVariance,
+    MeanVariance,
+    MostDifferentialSharpe,
+    MostSharpe,
+    MostSortino,
+    MostWealth,
+)
 from qtorch.training.allocator import Episodes
 from tests.conftest import make_prices
 
@@ -64,6 +73,11 @@ def stirred(model: Allocator) -> Allocator:
         for parameter in model.parameters():
             parameter += 0.3 * torch.randn_like(parameter)
     return model
+
+
+@pytest.fixture(scope="module")
+def episodes(panel) -> Episodes:
+    return EpisodeSet(allocator("covariance"), panel, batches=1, batch_size=2)[0]
 
 
 @pytest.fixture(params=NETWORKS)
@@ -145,19 +159,58 @@ def test_groups_keep_to_their_caps(panel):
         Allocator(GraphScores(states()), layer, SPEC, groups={"exchange": {"B": "XNYS"}}).source(panel)
 
 
-OBJECTIVES = [LeastVariance(0.1), MostSharpe(0.1), LeastShortfall(0.9), MostWealth(0.5)]
+OBJECTIVES = [
+    LeastVariance(0.1),
+    MostSharpe(0.1),
+    LeastShortfall(0.9),
+    MostWealth(0.5),
+    MostSortino(turnover=0.1),
+    MostDifferentialSharpe(),
+    MeanVariance(5.0),
+    LeastTrackingError(0.01),
+]
 
 
 @pytest.mark.parametrize("objective", OBJECTIVES, ids=lambda objective: type(objective).__name__)
-def test_every_objective_teaches_every_parameter(panel, objective):
+def test_every_objective_teaches_every_parameter(episodes, objective):
     model = stirred(allocator("covariance", objective=objective, costs=Costs(proportional=1e-3))).train()
-    loss = model.training_step(EpisodeSet(model, panel, batches=1, batch_size=2)[0], 0)
+    loss = model.training_step(episodes, 0)
     loss.backward()
     without = [
         name for name, parameter in model.named_parameters() if parameter.grad is None or not parameter.grad.any()
     ]
     # A key's bias moves all scores of a row alike, and attention has no gradient in it.
     assert [name for name in without if not name.endswith("key.bias")] == []
+
+
+@pytest.mark.parametrize("objective", OBJECTIVES, ids=lambda objective: type(objective).__name__)
+def test_a_few_steps_improve_every_objective(episodes, objective):
+    model = stirred(allocator("covariance", objective=objective))
+    start = model.loss(episodes).item()
+    optimizer = torch.optim.Adam(model.parameters(), lr=3e-3)
+    for _ in range(4):
+        optimizer.zero_grad()
+        model.loss(episodes).backward()
+        optimizer.step()
+    with torch.no_grad():
+        assert model.loss(episodes).item() < start
+
+
+def test_objectives_are_their_formulas(episodes):
+    model = stirred(allocator("covariance"))
+    with torch.no_grad():
+        ledger, equal = model.run(episodes), model.equal(episodes)
+    r, year = ledger.returns.double(), 252
+    short = r.clamp(max=0).square().mean(-1).sqrt()
+    assert MostSortino()(ledger).item() == pytest.approx(-(year**0.5 * r.mean(-1) / short).mean().item(), rel=1e-4)
+    utility = year * (r.mean(-1) - 2.5 * r.var(-1))
+    assert MeanVariance(5.0)(ledger).item() == pytest.approx(-utility.mean().item(), rel=1e-4)
+    gap = (r - equal.returns).std(-1)
+    assert LeastTrackingError()(ledger, equal).item() == pytest.approx(100 * (year**0.5 * gap).mean().item(), rel=1e-4)
+    assert LeastTrackingError()(equal, equal).item() == pytest.approx(0.0, abs=1e-4)
+    first = equal.weights[:, 0]
+    torch.testing.assert_close(first, (first > 0) / (first > 0).sum(-1, keepdim=True))
+    assert (equal.costs == 0).all()
 
 
 def test_the_account_is_that_of_a_plain_loop(panel):
