@@ -29,12 +29,21 @@ class AdaptiveConformal(OnlineCalibrator):
     it is, and alpha inside [-h gamma, 1 + h gamma].
 
     alpha itself may leave (0, 1); the mass that is issued is clamped to [floor, 1 - floor], so that numbers are finite.
+    With thin tails the VaR at the floor is far out, and additive steps reach it after a few exceedances near each
+    other.
+
+    `relative` steps multiply the mass instead, log(alpha_{t+1} / alpha_t) = gamma (p - err_t), so that it never gets to
+    0: an exceedance lowers it by the factor exp(-gamma (1 - p)). It is the quantile tracking of `ConformalPID` on the
+    score -log(transform). The identity is mean(err) - p = log(alpha_1 / alpha_{T+1}) / (gamma T), and under the same
+    condition |mean(err) - p| <= (max(log(alpha_1 / floor), log(1 / alpha_1)) + gamma) / (gamma T).
 
     Args:
         levels: confidence levels, each adapted on its own.
         gamma: step; one for all levels, or one for each. An exceedance lowers alpha by nearly gamma, so steps much
-            larger than p make the VaR swing. By default p / 5: an exceedance moves the mass by a fifth of the nominal.
+            larger than p make the VaR swing. By default p / 5, or .2 of relative ones: an exceedance moves the mass by
+            a fifth of the nominal.
         floor: least mass that is issued.
+        relative: whether steps multiply the mass.
         trained_through: as of `OnlineCalibrator`.
 
     Raises:
@@ -64,30 +73,33 @@ class AdaptiveConformal(OnlineCalibrator):
         levels: Sequence[float],
         gamma: float | Sequence[float] | None = None,
         floor: float = 1e-6,
+        relative: bool = False,
         trained_through: str | pd.Timestamp | None = None,
     ) -> None:
         super().__init__(levels, trained_through)
-        self.gamma = gamma
+        self.gamma, self.relative = gamma, relative
         self.floor = checked_floor(floor, self.levels)
         if gamma is None:
-            self._gammas = [(1 - level) / 5 for level in self.levels]
+            self._gammas = [0.2 if relative else (1 - level) / 5 for level in self.levels]
         else:
             self._gammas = [gamma] * len(self.levels) if isinstance(gamma, float) else list(gamma)
         fits = len(self._gammas) == len(self.levels) and all(step > 0 for step in self._gammas)
         require(fits, "gamma", gamma, f"give a positive step, or one for each of {len(self.levels)} levels")
 
     def _initial(self, H: int, N: int) -> dict[str, Tensor]:
-        return {"alpha": self._masses().repeat(1, H, N)}
+        alpha = self._masses().repeat(1, H, N)
+        return {"log_alpha": alpha.log()} if self.relative else {"alpha": alpha}
 
     def _issue(self, state: dict[str, Tensor]) -> Correction:
-        mass = state["alpha"].clamp(self.floor, 1 - self.floor)
+        alpha = state["log_alpha"].exp() if self.relative else state["alpha"]
+        mass = alpha.clamp(self.floor, 1 - self.floor)
         return mass, torch.zeros_like(mass)
 
     def _learn(self, state: dict[str, Tensor], outcomes: Outcomes) -> dict[str, Tensor]:
-        alpha = state["alpha"]
+        ((name, alpha),) = state.items()
         gamma = alpha.new_tensor(self._gammas)[:, None, None]
         error = (outcomes.pit < outcomes.mass).double()
-        return {"alpha": torch.where(outcomes.mask, alpha + gamma * (self._masses(alpha) - error), alpha)}
+        return {name: torch.where(outcomes.mask, alpha + gamma * (self._masses(alpha) - error), alpha)}
 
 
 def checked_floor(floor: float, levels: Sequence[float]) -> float:

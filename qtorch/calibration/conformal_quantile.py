@@ -38,7 +38,7 @@ def conformal_quantile(
         prediction beyond exchangeability, Annals of Statistics 51, section 3.
     """
     there = scores.isfinite() if mask is None else scores.isfinite() & mask
-    row = torch.ones_like(scores[:, ..., :1].reshape(len(scores), -1)[:, 0]) if weights is None else weights
+    row = recency(len(scores), None, scores) if weights is None else weights
     w = torch.where(there, row.reshape(-1, *[1] * (scores.ndim - 1)), 0.0)
     ordered, order = torch.where(there, scores, torch.inf).sort(0)
     reached = w.gather(0, order).cumsum(0)

@@ -35,6 +35,8 @@ def fit_recalibration(
     that the regression changes nothing. `prior` transforms at their expected places make R strictly increasing and hold
     it back where there are few, as in the tails: with n_0 = 50 and 250 transforms, five sixths of the error is removed.
 
+    Below the first mass and beyond the last R is a straight line: there the tail is right by a factor, at best.
+
     Guarantee: if transforms are independent with one law, R converges to their distribution function at the masses as
     their number grows, and the recalibrated law's coverage at each mass to the nominal (by the law of large numbers; at
     n transforms with an error of the order of sqrt(u (1 - u) / n)). Nothing holds for a finite sample or given a night.
