@@ -135,7 +135,7 @@ def row(
         for crisis, (a, b) in CRISES.items():
             when = np.asarray((dates[scored] >= a) & (dates[scored] <= b))
             if when.any():
-                ever = np.nanmax(np.where(full[when].any(0), np.nan_to_num(x[when]), np.nan), axis=0)
+                ever = np.where(full[when].any(0), np.nan_to_num(x[when], nan=-1).max(0), np.nan)
                 line |= {f"worst {crisis}": ever[np.isfinite(ever)].max(), f"mean {crisis}": ever[m]}
                 line |= {f"breached {crisis}": (ever[np.isfinite(ever)] > law.ppf(0.995)).mean()}
         line |= {"pinball": losses[0], "FZ0": losses[1], "VaR": v.nanmean(0).nanmean().item()}

@@ -38,7 +38,9 @@ class PitMap:
     values: Float[Tensor, "... J"]
 
     def __post_init__(self) -> None:
-        """Checks the points."""
+        """Checks the points, but not in compiled code, which can't stop on a value."""
+        if torch.compiler.is_compiling():
+            return
         for name in ("knots", "values"):
             points = getattr(self, name)
             ends = (points[..., 0] == 0).all() and (points[..., -1] == 1).all()
@@ -100,11 +102,6 @@ class Recalibrated(Univariate):
         self.map = map
         self.base = base if base.batch_shape == shape else base.expand(shape)
         Distribution.__init__(self, shape, validate_args=False)
-
-    @property
-    def has_rsample(self) -> bool:  # type: ignore[override]
-        """Draws invert the distribution function, which differentiates where the base's quantiles do."""
-        return True
 
     def expand(self, batch_shape: _size, _instance: object = None) -> "Recalibrated":
         """The distribution expanded to a batch shape."""
