@@ -10,6 +10,7 @@ from scipy import optimize, stats
 from torch.distributions import Normal
 
 from qtorch.calibration import PitMap, Recalibrated, fit_recalibration, recalibrate
+from qtorch.calibration.fitting import MASSES as MASSES_OF_MAPS
 from qtorch.distributions import JohnsonSU, StudentT, concatenate, log_cdf, stack, tail_mean, take
 from tests.calibration.markets import draws, normal_forecast
 
@@ -141,19 +142,23 @@ def test_the_map_is_scipys_isotonic_regression_shrunk_to_none():
 
 
 def test_recalibrated_transforms_are_uniform_and_masked_ones_do_not_count():
-    T, N = 4000, 3
+    T, N = 40_000, 3
     forecast, returns = normal_forecast(T, N), 1.2 * draws(T, 1, N)
+    masses = (0.001, 0.0025, *MASSES_OF_MAPS)  # down to where the 1 % quantile of wider returns lies
     pits = forecast.pit(returns)
     mask = draws(T, 1, N, seed=4) > -0.5
-    fitted = fit_recalibration(pits[:2000], mask[:2000])
+    groups = torch.zeros(N, dtype=torch.int64)
+    fitted = fit_recalibration(pits[:20_000], mask[:20_000], groups, masses=masses)
     hidden = torch.where(mask, pits, torch.nan)
-    torch.testing.assert_close(fit_recalibration(hidden[:2000]).values, fitted.values, rtol=0, atol=0)
-    later = recalibrate(forecast.select(slice(2000, None)), fitted)
-    u = later.pit(returns[2000:])
+    torch.testing.assert_close(
+        fit_recalibration(hidden[:20_000], groups=groups, masses=masses).values, fitted.values, rtol=0, atol=0
+    )
+    later = recalibrate(forecast.select(slice(20_000, None)), fitted)
+    u = later.pit(returns[20_000:])
     assert stats.kstest(u.flatten().numpy(), "uniform").statistic < 0.025
-    assert stats.kstest(pits[2000:].flatten().numpy(), "uniform").statistic > 0.035
+    assert stats.kstest(pits[20_000:].flatten().numpy(), "uniform").statistic > 0.035
     for level in (0.95, 0.99):
-        beyond = (returns[2000:] < -later.value_at_risk(level)).double().mean().item()
+        beyond = (returns[20_000:] < -later.value_at_risk(level)).double().mean().item()
         assert beyond == pytest.approx(1 - level, rel=0.25)
     frame = later.select(slice(0, 2)).to_frame()
     assert np.isfinite(frame[["value_at_risk", "expected_shortfall", "volatility"]]).all(axis=None)
