@@ -1,0 +1,78 @@
+"""Finite-sample coverage of conformal quantiles, one-sided, two-sided, weighted and pooled."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from scipy import stats
+
+from qtorch.calibration import ConformalisedQuantiles, backtest, conformal_interval, conformal_quantile
+from tests.calibration.markets import draws, normal_forecast
+
+
+@pytest.mark.parametrize(("n", "p"), [(19, 0.05), (30, 0.1), (99, 0.03)])
+def test_coverage_is_exact_where_scores_are_exchangeable(n, p):
+    trials = 40_000
+    scores = draws(n + 1, trials, seed=n)
+    beyond = int((scores[-1] > conformal_quantile(scores[:-1], p)).sum())
+    # The next of n + 1 has any rank with the same probability.
+    exact = 1 - math.ceil((1 - p) * (n + 1) - 1e-9) / (n + 1)
+    assert p - 1 / (n + 1) <= exact <= p + 1e-12
+    assert stats.binomtest(beyond, trials, exact).pvalue > 1e-3
+
+
+def test_too_few_scores_have_no_finite_bound():
+    scores = draws(40, 3)
+    scores[18:, 0], scores[19:, 1] = torch.nan, torch.inf
+    q = conformal_quantile(scores, 0.05)
+    assert q[0] == torch.inf
+    assert q[1] == scores[:19, 1].max()
+    assert q[2] == scores[:, 2].sort().values[math.ceil(0.95 * 41) - 1]
+
+
+def test_weights_are_those_of_the_definition():
+    scores, weights = draws(50, 2), torch.rand(50, dtype=torch.float64)
+    mask = torch.rand(50, 2) > 0.2
+    q = conformal_quantile(scores, 0.2, weights, mask)
+    for n in range(2):
+        s, w = scores[mask[:, n], n].numpy(), weights[mask[:, n]].numpy()
+        enough = [x for x in np.sort(s) if w[s <= x].sum() >= 0.8 * (1 + w.sum())]
+        assert q[n].item() == enough[0]
+
+
+def test_a_group_has_the_quantile_of_all_its_scores():
+    forecast, returns = normal_forecast(60, 3), 3 * draws(60, 1, 3)
+    groups = torch.tensor([4, -1, 4])
+    calibrator = ConformalisedQuantiles([0.9], 200, groups=groups)
+    calibrator.update(forecast, returns)
+    shift = calibrator.apply(forecast).shift[0, 0, 0]
+    scores = -returns[:-1, 0] - forecast.value_at_risk(0.9)[:-1, 0]
+    together = conformal_quantile(scores[:, [0, 2]].reshape(-1), 0.1)
+    torch.testing.assert_close(shift, torch.stack([together, conformal_quantile(scores[:, 1], 0.1), together]))
+    with pytest.raises(ValueError, match="labels"):
+        ConformalisedQuantiles([0.9], groups=groups[:2]).update(forecast, returns)
+
+
+def test_raw_values_at_risk_stay_until_scores_are_enough():
+    forecast, returns = normal_forecast(60), 3 * draws(60, 1, 1)
+    made = backtest(ConformalisedQuantiles([0.95]), forecast, returns)
+    assert (made.shift[0, :19] == 0).all()
+    assert (made.shift[0, 19:] != 0).all()
+
+
+def test_intervals_cover_as_often_as_they_say():
+    trials, n = 4000, 39
+    law = normal_forecast(n + 1, trials)
+    y = 2 * draws(n + 1, 1, trials)
+    past, new = law.select(slice(0, n)), law.select(slice(n, None))
+    low, high = conformal_interval(past, y[:n], new, 0.9)
+    covered = int(((y[n:] >= low) & (y[n:] <= high)).sum())
+    assert stats.binomtest(covered, trials, 36 / 40).pvalue > 1e-3
+    raw = (y[n:].abs() <= 1.645).double().mean()
+    assert raw < 0.65
+    with pytest.raises(ValueError, match="new ones start"):
+        conformal_interval(law, y, new, 0.9)
+    one = conformal_interval(past, y[:n], new, 0.9, half_life=10.0, groups=torch.zeros(trials, dtype=torch.int64))
+    assert one[0].unique().numel() == 1
+    assert one[1].item() if one[1].numel() == 1 else one[1].mean().item() == pytest.approx(2 * 1.645, rel=0.05)
