@@ -41,4 +41,5 @@ class Normal(Parametric):
 
     def distribution(self, *parameters: Tensor) -> torch.distributions.Normal:
         """The distribution of parameters as `parameters_of` gives them, batch shape `[*batch, H]`."""
-        return torch.distributions.Normal(*parameters, validate_args=False)
+        mean, volatility = parameters
+        return torch.distributions.Normal(mean, volatility, validate_args=False)
