@@ -4,16 +4,30 @@ from qtorch.heads.attentional_copula import AttentionalCopulaHead
 from qtorch.heads.copula import CopulaHead
 from qtorch.heads.coupling_flow import CouplingFlowHead
 from qtorch.heads.flow import FlowHead
+from qtorch.heads.hansen_skewed_t import HansenSkewedT
+from qtorch.heads.johnson_su import JohnsonSU
 from qtorch.heads.joint import JointHead
+from qtorch.heads.mixture import Mixture
+from qtorch.heads.normal import Normal
+from qtorch.heads.normal_inverse_gaussian import NormalInverseGaussian
 from qtorch.heads.parametric import Parametric
 from qtorch.heads.skewed_student_t import SkewedStudentT
+from qtorch.heads.spliced_tails import SplicedTails
+from qtorch.heads.student_t import StudentT
 
 __all__ = [
     "AttentionalCopulaHead",
     "CopulaHead",
     "CouplingFlowHead",
     "FlowHead",
+    "HansenSkewedT",
+    "JohnsonSU",
     "JointHead",
+    "Mixture",
+    "Normal",
+    "NormalInverseGaussian",
     "Parametric",
     "SkewedStudentT",
+    "SplicedTails",
+    "StudentT",
 ]

@@ -11,7 +11,12 @@ LEAST_DF, MOST_DF = 2.1, 60.0
 
 def within(factor: float, raw: Float[Tensor, "*batch"]) -> Float[Tensor, "*batch"]:
     """Logs between those of 1 / factor and factor, with slope 1 at zero."""
-    return math.log(factor) * torch.tanh(raw / math.log(factor))
+    return up_to(math.log(factor), raw)
+
+
+def up_to(most: float, raw: Float[Tensor, "*batch"]) -> Float[Tensor, "*batch"]:
+    """Between -most and most, with slope 1 at zero."""
+    return most * torch.tanh(raw / most)
 
 
 def degrees_of_freedom(raw: Float[Tensor, "*batch"]) -> Float[Tensor, "*batch"]:

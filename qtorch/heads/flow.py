@@ -1,4 +1,4 @@
-"""A head that forecasts by a conditional spline flow over Student's t."""
+"""A head that forecasts by a conditional spline flow over Student's t, which is a quantile spline."""
 
 from collections.abc import Sequence
 
@@ -19,7 +19,8 @@ class FlowHead(Parametric):
     """Maps hidden states to univariate flows of returns in units of the window's scale: X = c + s g(T).
 
     T is Student's t and g a monotone rational-quadratic spline through the origin, with straight tails, so that each
-    tail has T's index and a scale of its own. Density, distribution function and quantiles are closed forms in those of
+    tail has T's index and a scale of its own. It is the head of quantile splines: X's quantile function is a spline of
+    T's, and no two quantiles cross. Density, distribution function and quantiles are closed forms in those of
     T; tail means are, but for Gauss-Legendre sums over the bins. See `qtorch.distributions.QuantileSpline`.
 
     Every parameter is bounded, so that no hidden state, however odd, gives an absurd forecast: T's degrees of freedom
