@@ -3,6 +3,8 @@
 from qtorch.heads.attentional_copula import AttentionalCopulaHead
 from qtorch.heads.copula import CopulaHead
 from qtorch.heads.coupling_flow import CouplingFlowHead
+from qtorch.heads.each_draw import EachDraw
+from qtorch.heads.ensemble import Ensemble
 from qtorch.heads.flow import FlowHead
 from qtorch.heads.joint import JointHead
 from qtorch.heads.parametric import Parametric
@@ -12,6 +14,8 @@ __all__ = [
     "AttentionalCopulaHead",
     "CopulaHead",
     "CouplingFlowHead",
+    "EachDraw",
+    "Ensemble",
     "FlowHead",
     "JointHead",
     "Parametric",
