@@ -7,7 +7,6 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from qtorch.distributions import Posterior
-from qtorch.nn.members import put_draws_behind_horizons
 
 
 class EachDraw(nn.Module):
@@ -43,7 +42,8 @@ class EachDraw(nn.Module):
 
     def parameters_of(self, hidden: Float[Tensor, "*batch K D"]) -> tuple[Tensor, ...]:
         """Tensors of the laws' parameters, each `[*batch, H, K, ...]`."""
-        return put_draws_behind_horizons(self.head.parameters_of(hidden), hidden.ndim - 2)
+        axis = hidden.ndim - 2
+        return tuple(value.transpose(axis, axis + 1) for value in self.head.parameters_of(hidden))
 
     def distribution(self, *parameters: Tensor) -> Posterior:
         """The mixture of parameters as `parameters_of` gives them, batch shape `[*batch, H]`."""

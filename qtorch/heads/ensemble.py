@@ -10,7 +10,7 @@ from qtorch.distributions import Posterior
 from qtorch.distributions.checks import require
 from qtorch.heads.each_draw import equally_likely
 from qtorch.heads.parametric import Parameters, Parametric
-from qtorch.nn.members import afresh, member_of, put_draws_behind_horizons, stacked
+from qtorch.nn.members import afresh, member_of, stacked
 
 
 class Ensemble(nn.Module):
@@ -84,11 +84,13 @@ class Ensemble(nn.Module):
         Args:
             hidden: `[*batch, K, D]`, or `[*batch, D]` where members share it.
         """
-        given = hidden.unsqueeze(-2) if self.shared else hidden
+        # Members first, as vmap left them, so that each has its part of memory to itself.
+        given = hidden.expand(self.members, *hidden.shape) if self.shared else hidden.movedim(-2, 0)
+        batch = given.shape[1:-1]
         weight, bias = self.head.project.weight, self.head.project.bias
-        raw = torch.einsum("...kd,kod->...ko", given.expand(*given.shape[:-2], self.members, -1), weight) + bias
-        shape = (len(self.horizons), self.head.size)
-        return put_draws_behind_horizons(self.head.constrain(raw.float().unflatten(-1, shape)), given.ndim - 2)
+        raw = torch.baddbmm(bias.unsqueeze(1), given.reshape(self.members, -1, given.shape[-1]), weight.mT)
+        laws = self.head.constrain(raw.float().view(self.members, *batch, len(self.horizons), self.head.size))
+        return tuple(value.movedim(0, len(batch) + 1) for value in laws)
 
     def distribution(self, *parameters: Tensor) -> Posterior:
         """The mixture of parameters as `parameters_of` gives them, batch shape `[*batch, H]`."""

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 
 def afresh(module: nn.Module) -> nn.Module:
@@ -66,8 +66,3 @@ def stacked_parameters(module: nn.Module) -> list[nn.Parameter]:
         if getattr(part, "stacked", False):
             found |= {id(value): value for value in part.parameters()}
     return list(found.values())
-
-
-def put_draws_behind_horizons(parameters: Sequence[Tensor], axis: int) -> tuple[Tensor, ...]:
-    """Laws' parameters `[*batch, K, H, ...]` as `[*batch, H, K, ...]`, where K is the dimension `axis`."""
-    return tuple(value.transpose(axis, axis + 1) for value in parameters)
