@@ -11,6 +11,8 @@ from qtorch.data import DataModule, Panel, PanelWindowSource, WindowSource, Wind
 from qtorch.data.features import Features
 from qtorch.data.sampling import By
 from qtorch.data.window import Window
+from qtorch.heads import Ensemble
+from qtorch.models import EncoderEnsemble
 from qtorch.models.defaults import default_encoder, default_schedule, default_windows
 from qtorch.nn import build, construct
 from qtorch.training import Forecaster, Objective, Schedule
@@ -46,6 +48,8 @@ class ModelConfig:
         horizons: in own sessions.
         features: the inputs, as of `qtorch.data.features.Features.to_dict`; null is the default forecaster's.
         allow: packages beside qtorch whose classes may be named.
+        members: networks with weights of their own that are trained together and forecast as a mixture, which knows
+            where they disagree.
     """
 
     # Of Any, the command line's parser would make more than plain values of the parts of a head that is made of heads.
@@ -55,6 +59,7 @@ class ModelConfig:
     horizons: list[int] = field(default_factory=lambda: [1, 10])
     features: dict[str, Any] | None = None
     allow: list[str] = field(default_factory=list)
+    members: int = 1
 
     def windows(self, panel: Panel) -> WindowSpec:
         """What the model is fed of a market."""
@@ -116,6 +121,8 @@ def make_forecaster(model: ModelConfig, training: TrainingConfig, spec: WindowSp
     named = model.encoder
     encoder = default_encoder(spec) if named is None else build(named, allow=model.allow, in_features=inputs)
     head = build(model.head, allow=model.allow, in_features=encoder.out_features, horizons=list(spec.horizons))
+    if model.members > 1:
+        encoder, head = EncoderEnsemble(encoder, model.members), Ensemble(head, model.members)
     augmentation: Callable[[Window], Window] | None = None
     if training.augmentation is not None:
         augmentation = construct(training.augmentation, allow=model.allow, spec=spec)

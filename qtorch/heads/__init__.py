@@ -3,6 +3,8 @@
 from qtorch.heads.attentional_copula import AttentionalCopulaHead
 from qtorch.heads.copula import CopulaHead
 from qtorch.heads.coupling_flow import CouplingFlowHead
+from qtorch.heads.each_draw import EachDraw
+from qtorch.heads.ensemble import Ensemble
 from qtorch.heads.flow import FlowHead
 from qtorch.heads.hansen_skewed_t import HansenSkewedT
 from qtorch.heads.johnson_su import JohnsonSU
@@ -19,6 +21,8 @@ __all__ = [
     "AttentionalCopulaHead",
     "CopulaHead",
     "CouplingFlowHead",
+    "EachDraw",
+    "Ensemble",
     "FlowHead",
     "HansenSkewedT",
     "JohnsonSU",

@@ -16,12 +16,14 @@ from qtorch.data.features import (
 from qtorch.data.panel import Panel
 from qtorch.data.window import WindowSpec
 from qtorch.distributions.checks import require
-from qtorch.heads import SkewedStudentT
+from qtorch.heads import Ensemble, SkewedStudentT
 from qtorch.models.baselines import Garch
+from qtorch.models.encoder_ensemble import EncoderEnsemble
 from qtorch.models.recurrent import Recurrent
 
 if TYPE_CHECKING:
-    from qtorch.training import Ensemble, Forecaster, Schedule
+    from qtorch import training
+    from qtorch.training import Forecaster, Schedule
 
 _DECAYS = (0.8, 0.94, 0.985)
 
@@ -46,7 +48,9 @@ def default_windows(panel: Panel, *, horizons: Sequence[int] = (1, 10), context:
     return WindowSpec(context, tuple(horizons), Features(tuple(parts)))
 
 
-def default_forecaster(panel: Panel, *, horizons: Sequence[int] = (1, 10), context: int = 64) -> "Forecaster":
+def default_forecaster(
+    panel: Panel, *, horizons: Sequence[int] = (1, 10), context: int = 64, members: int = 1
+) -> "Forecaster":
     """A fresh forecaster for a market: a recurrent net over 64 sessions with a skewed Student-t head, to be trained.
 
     What it is made of was chosen on the years before each market's test, among the encoders of this room; the runs are
@@ -57,6 +61,8 @@ def default_forecaster(panel: Panel, *, horizons: Sequence[int] = (1, 10), conte
         panel: the market; which exchanges and fields it has matters, and nothing else of it.
         horizons: in an asset's own sessions.
         context: own sessions that are seen.
+        members: networks with weights of their own, which are trained and saved as one and forecast as a mixture; a
+            forecast of several says where they disagree, `forecast.decompose()`.
 
     Example:
         >>> from qtorch.data import Panel, load_sample
@@ -68,12 +74,14 @@ def default_forecaster(panel: Panel, *, horizons: Sequence[int] = (1, 10), conte
     from qtorch.training import Forecaster, HideInputs
 
     spec = default_windows(panel, horizons=horizons, context=context)
-    encoder = default_encoder(spec)
-    head = SkewedStudentT(encoder.out_features, spec.horizons)
+    encoder: Recurrent | EncoderEnsemble = default_encoder(spec)
+    head: SkewedStudentT | Ensemble = SkewedStudentT(encoder.out_features, spec.horizons)
+    if members > 1:
+        encoder, head = EncoderEnsemble(encoder, members), Ensemble(head, members)
     return Forecaster(encoder, head, spec, schedule=default_schedule(), augmentation=HideInputs.by_kind(spec))
 
 
-def default_ensemble(networks: Sequence["Forecaster"], *, garch: float = 0.2) -> "Ensemble":
+def default_ensemble(networks: Sequence["Forecaster"], *, garch: float = 0.2) -> "training.Ensemble":
     """Trained forecasters with equal weights, and beside them a GJR-GARCH model of each asset.
 
     A pooled network and a model of each asset's own returns err at different times: before the tests, their mixture
@@ -87,16 +95,16 @@ def default_ensemble(networks: Sequence["Forecaster"], *, garch: float = 0.2) ->
     Raises:
         ValueError: there is no network, their horizons differ, or the weight is outside [0, 1).
     """
-    from qtorch.training import Ensemble
+    from qtorch import training
 
     require(0 <= garch < 1, "garch", garch, "give the weight of GARCH in [0, 1)")
     horizons = {network.spec.horizons for network in networks}
     if len(horizons) != 1:
         raise ValueError(f"an ensemble needs networks of the same horizons, at least one; these have {horizons}.")
     if garch == 0:
-        return Ensemble(networks)
+        return training.Ensemble(networks)
     own = Garch(o=1, errors="skewed_t", refit_every=250, spec=WindowSpec(horizons=horizons.pop()))
-    return Ensemble([*networks, own], [*[(1 - garch) / len(networks)] * len(networks), garch])
+    return training.Ensemble([*networks, own], [*[(1 - garch) / len(networks)] * len(networks), garch])
 
 
 def default_encoder(spec: WindowSpec) -> Recurrent:

@@ -7,6 +7,7 @@ from qtorch.nn.dropout import Dropout
 from qtorch.nn.gru import last_states
 from qtorch.nn.induced import InducedBlock
 from qtorch.nn.instance_norm import instance_norm
+from qtorch.nn.members import afresh, member_of, stacked, stacked_parameters
 from qtorch.nn.memory_block import MemoryBlock
 from qtorch.nn.noise import noisy
 from qtorch.nn.recurrence import Recurrence
@@ -21,6 +22,7 @@ __all__ = [
     "MemoryBlock",
     "Recurrence",
     "Spec",
+    "afresh",
     "build",
     "construct",
     "days_since_start",
@@ -28,9 +30,12 @@ __all__ = [
     "instance_norm",
     "last_states",
     "last_steps",
+    "member_of",
     "noisy",
     "rotary_angles",
     "rotate",
+    "stacked",
+    "stacked_parameters",
     "take",
     "usable_first",
     "usable_keys",

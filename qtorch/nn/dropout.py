@@ -45,4 +45,4 @@ def _noise(x: Tensor, p: float) -> Tensor:
     words = torch.randint(-(2**63), 2**63 - 1, ((size + 7) // 8,))  # 64 bits each, but for the one excluded number
     bits = words.view(torch.uint8)[:size].view(x.shape).to(x.dtype)
     # 0 below the threshold and 1 from it on, exactly; a comparison of bytes would not be vectorised when compiled.
-    return bits.sub_(dropped - 1).clamp_(0, 1).mul_(256 / (256 - dropped))
+    return bits.sub_(dropped - 1).clamp(0, 1).mul_(256 / (256 - dropped))  # `clamp_` has no rule under vmap

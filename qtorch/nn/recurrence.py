@@ -13,6 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from qtorch.nn import recurrences
 from qtorch.nn.dropout import Dropout
 
 CELLS = ("gru", "lstm")
@@ -28,6 +29,10 @@ class Recurrence(nn.RNNBase):
         depth: layers.
         dropout: probability, in training, of the states between layers.
 
+    Attributes:
+        whole: take the operation where nothing is compiled too, False at first. `torch.func.vmap` over several nets'
+            weights takes it, and not torch's loop; GRUs then run step by step together, LSTMs one after another.
+
     Raises:
         ValueError: the cell is not known.
 
@@ -39,12 +44,12 @@ class Recurrence(nn.RNNBase):
         if cell not in CELLS:
             raise ValueError(f"cell must be one of {', '.join(CELLS)}, not {cell!r}.")
         super().__init__(cell.upper(), width, width, depth, batch_first=True, dropout=dropout if depth > 1 else 0.0)
-        self.cell = cell
+        self.cell, self.whole = cell, False
         self.between = Dropout(self.dropout)
 
     def forward(self, inputs: Float[Tensor, "B C D"]) -> Float[Tensor, "B C D"]:
         """The states after each step."""
-        if torch.compiler.is_dynamo_compiling() and not torch.compiler.is_exporting():
+        if self.whole or (torch.compiler.is_dynamo_compiling() and not torch.compiler.is_exporting()):
             for layer in range(self.num_layers):
                 names = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
                 states = loop(inputs, *(getattr(self, f"{name}_l{layer}") for name in names), self.cell)
@@ -153,6 +158,39 @@ def _backward_shapes(grad, states, x, w_x, w_h, b_x, b_h, cell):  # type: ignore
     return tuple(tensor.new_empty(tensor.shape) for tensor in (x, w_x, w_h, b_x, b_h))
 
 
+def _keep_several(ctx, inputs, output) -> None:  # type: ignore[no-untyped-def]
+    x, w_x, w_h, *_ = inputs
+    ctx.mark_non_differentiable(output[1])
+    ctx.save_for_backward(*output, x, w_x, w_h)
+
+
+def _differentiate_several(ctx, grad, _):  # type: ignore[no-untyped-def]
+    return *torch.ops.qtorch.recurrences_backward(grad, *ctx.saved_tensors), None
+
+
+def _shapes_of_several(x, w_x, w_h, b_x, b_h, keep):  # type: ignore[no-untyped-def]
+    K, B, C, D = x.shape
+    return x.new_empty(K, B, C, D), x.new_empty(C if keep else 0, K, B, 4 * D)
+
+
+def _backward_shapes_of_several(grad, states, kept, x, w_x, w_h):  # type: ignore[no-untyped-def]
+    bias = w_x.new_empty(w_x.shape[:2])
+    return states.new_empty(states.shape), w_x.new_empty(w_x.shape), w_h.new_empty(w_h.shape), bias, bias.clone()
+
+
+def _vectorise(info, in_dims, x, *rest):  # type: ignore[no-untyped-def]
+    """The nets that vmap runs together."""
+    *weights, cell = rest
+    stacked = [
+        tensor.expand(info.batch_size, *tensor.shape) if dim is None else tensor.movedim(dim, 0)
+        for tensor, dim in zip((x, *weights), in_dims[:-1], strict=True)
+    ]
+    if cell == "gru":
+        keep = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in stacked)
+        return torch.ops.qtorch.recurrences(*stacked, keep)[0], 0
+    return torch.stack([loop(*of_one, cell) for of_one in zip(*stacked, strict=True)]), 0
+
+
 # By schemas, because `torch.library.custom_op` and `register_fake` read source files, which would slow the import.
 _WEIGHTS = "Tensor w_x, Tensor w_h, Tensor b_x, Tensor b_h, str cell"
 _FIVE = "(Tensor, Tensor, Tensor, Tensor, Tensor)"
@@ -164,9 +202,23 @@ for _name, _schema, _function, _shapes in (
         _loop_backward,
         _backward_shapes,
     ),
+    (
+        "recurrences",
+        "(Tensor x, Tensor w_x, Tensor w_h, Tensor b_x, Tensor b_h, bool keep) -> (Tensor, Tensor)",
+        recurrences.forward,
+        _shapes_of_several,
+    ),
+    (
+        "recurrences_backward",
+        f"(Tensor grad, Tensor states, Tensor kept, Tensor x, Tensor w_x, Tensor w_h) -> {_FIVE}",
+        recurrences.backward,
+        _backward_shapes_of_several,
+    ),
 ):
     torch.library.define(f"qtorch::{_name}", _schema)
     torch.library.impl(f"qtorch::{_name}", "CompositeExplicitAutograd", _function)
     torch.library.impl(f"qtorch::{_name}", "Meta", _shapes)
 torch.library.register_autograd("qtorch::recurrence", _differentiate, setup_context=_keep)
+torch.library.register_autograd("qtorch::recurrences", _differentiate_several, setup_context=_keep_several)
+torch.library.register_vmap("qtorch::recurrence", _vectorise)
 loop = torch.ops.qtorch.recurrence.default

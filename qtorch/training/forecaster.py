@@ -19,7 +19,8 @@ from qtorch.data.window import Window, WindowSpec
 from qtorch.distributions import Posterior
 from qtorch.distributions.joint import rescaled
 from qtorch.forecast import Forecast
-from qtorch.heads import AttentionalCopulaHead, CopulaHead, CouplingFlowHead
+from qtorch.heads import AttentionalCopulaHead, CopulaHead, CouplingFlowHead, EachDraw, Ensemble
+from qtorch.training.clipping import clip_members
 from qtorch.training.forecasting import forecast
 from qtorch.training.network import Network
 from qtorch.training.objectives import LogScore, Objective
@@ -81,6 +82,7 @@ class Forecaster(lightning.LightningModule):
                 f"a {type(head).__name__} needs an encoder in panel layout, but {type(encoder).__name__} sees one "
                 "asset at a time. Give one such as PanelTransformer."
             )
+        _check_draws(encoder, head)
         if learning_rate is not None and schedule is not None:
             raise ValueError("the schedule has a learning rate of its own. Give one of schedule and learning_rate.")
         default = Schedule() if learning_rate is None else Schedule(learning_rate)
@@ -207,6 +209,17 @@ class Forecaster(lightning.LightningModule):
         optimizer, rate = adamw(self, self.schedule, self.weight_decay, steps)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": rate, "interval": "step"}}
 
+    def configure_gradient_clipping(
+        self,
+        optimizer: torch.optim.Optimizer,
+        gradient_clip_val: int | float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        """Clips the gradients' norm, that of each member of an ensemble by itself, so that none slows the others."""
+        by_norm = gradient_clip_val and gradient_clip_algorithm in (None, "norm")
+        if not by_norm or not clip_members(self, float(gradient_clip_val or 0.0)):
+            self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
+
     def forecast(
         self,
         panel: Panel,
@@ -267,6 +280,25 @@ class Forecaster(lightning.LightningModule):
             f"the {stage} loss is not finite at epoch {self.current_epoch}, step {self.global_step}: {int(bad.sum())} "
             f"targets, {every} of the batch, of the assets {listing(assets)}. If all are, the weights are not finite: "
             "lower the learning rate. Else look at these assets' prices and inputs, and at the head's bounds."
+        )
+
+
+def _check_draws(encoder: nn.Module, head: nn.Module) -> None:
+    """Refuses a head that does not read as many hidden states as the encoder gives."""
+    has, reads = getattr(encoder, "draws", None), isinstance(head, EachDraw)
+    if isinstance(head, Ensemble) and not head.shared:
+        reads = True
+        if has is not None and has != head.draws:
+            raise ValueError(f"the encoder has {has} members, but the head {head.draws}. Give both the same number.")
+    if reads and has is None:
+        raise ValueError(
+            f"the {type(head).__name__} reads several hidden states, and a {type(encoder).__name__} gives one. Give "
+            "an EncoderEnsemble, or an Ensemble of heads with shared=True."
+        )
+    if has is not None and not reads:
+        raise ValueError(
+            f"a {type(encoder).__name__} gives {has} hidden states, and a {type(head).__name__} reads one. Give "
+            "heads.Ensemble(head, members), or heads.EachDraw(head) for one head that all share."
         )
 
 

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from qtorch.distributions.checks import require
+from qtorch.nn import stacked_parameters
 
 _NOT_DECAYED = (nn.Embedding, nn.LayerNorm, nn.RMSNorm, nn.GroupNorm, nn.modules.batchnorm._BatchNorm)
 
@@ -73,12 +74,16 @@ def adamw(
 
 
 def parameter_groups(module: nn.Module) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
-    """The parameters to decay and the others, in the module's order; a shared one stands where it comes first."""
+    """The parameters to decay and the others, in the module's order; a shared one stands where it comes first.
+
+    Of stacked parameters, such as an ensemble's, each member's is what counts: K biases `[K, D]` are no matrix.
+    """
+    members = {id(parameter) for parameter in stacked_parameters(module)}
     kept = {
         id(parameter)
         for part in module.modules()
         for parameter in part.parameters(recurse=False)
-        if isinstance(part, _NOT_DECAYED) or parameter.ndim < 2
+        if isinstance(part, _NOT_DECAYED) or parameter.ndim - (id(parameter) in members) < 2
     }
     trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
     return [p for p in trained if id(p) not in kept], [p for p in trained if id(p) in kept]

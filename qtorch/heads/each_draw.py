@@ -1,0 +1,61 @@
+"""One head for every draw of a hidden state."""
+
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from qtorch.distributions import Posterior
+
+
+class EachDraw(nn.Module):
+    """Maps K hidden states to the mixture of the laws that one head gives each of them, with equal weights.
+
+    For encoders that give several hidden states a place, such as `qtorch.models.MonteCarloDropout`. The mixture is a
+    `qtorch.distributions.Posterior`, by which a forecast knows how sure its model is.
+
+    Args:
+        head: a univariate head, such as `SkewedStudentT`.
+
+    Example:
+        >>> from qtorch.heads import SkewedStudentT
+        >>> EachDraw(SkewedStudentT(8, [1, 5]))(torch.zeros(3, 20, 8)).batch_shape
+        torch.Size([3, 2])
+    """
+
+    head: Any
+
+    def __init__(self, head: nn.Module) -> None:
+        super().__init__()
+        self.head = head
+
+    @property
+    def in_features(self) -> int:
+        """Hidden width `D`."""
+        return self.head.in_features
+
+    @property
+    def horizons(self) -> tuple[int, ...]:
+        """In sessions."""
+        return self.head.horizons
+
+    def parameters_of(self, hidden: Float[Tensor, "*batch K D"]) -> tuple[Tensor, ...]:
+        """Tensors of the laws' parameters, each `[*batch, H, K, ...]`."""
+        axis = hidden.ndim - 2
+        return tuple(value.transpose(axis, axis + 1) for value in self.head.parameters_of(hidden))
+
+    def distribution(self, *parameters: Tensor) -> Posterior:
+        """The mixture of parameters as `parameters_of` gives them, batch shape `[*batch, H]`."""
+        return equally_likely(self.head.distribution(*parameters))
+
+    def forward(self, hidden: Float[Tensor, "*batch K D"]) -> Posterior:
+        """The mixture of the draws' laws of standardised returns, batch shape `[*batch, H]`."""
+        return self.distribution(*self.parameters_of(hidden))
+
+
+def equally_likely(laws: Any) -> Posterior:
+    """The mixture of laws of batch shape `[..., K]` with weights 1/K."""
+    some = next(value for value in vars(laws).values() if isinstance(value, Tensor))
+    K = laws.batch_shape[-1]
+    return Posterior(torch.full((K,), 1.0 / K, device=some.device), laws, validate_args=False)
