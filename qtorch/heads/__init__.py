@@ -3,17 +3,21 @@
 from qtorch.heads.attentional_copula import AttentionalCopulaHead
 from qtorch.heads.copula import CopulaHead
 from qtorch.heads.coupling_flow import CouplingFlowHead
+from qtorch.heads.drawn_weights import DrawnWeights
 from qtorch.heads.flow import FlowHead
 from qtorch.heads.joint import JointHead
 from qtorch.heads.parametric import Parametric
 from qtorch.heads.skewed_student_t import SkewedStudentT
+from qtorch.heads.variational import Variational
 
 __all__ = [
     "AttentionalCopulaHead",
     "CopulaHead",
     "CouplingFlowHead",
+    "DrawnWeights",
     "FlowHead",
     "JointHead",
     "Parametric",
     "SkewedStudentT",
+    "Variational",
 ]
