@@ -9,6 +9,7 @@ from qtorch.heads.joint import JointHead
 from qtorch.heads.parametric import Parametric
 from qtorch.heads.skewed_student_t import SkewedStudentT
 from qtorch.heads.variational import Variational
+from qtorch.heads.variational_location import VariationalNormal, VariationalStudentT
 
 __all__ = [
     "AttentionalCopulaHead",
@@ -20,4 +21,6 @@ __all__ = [
     "Parametric",
     "SkewedStudentT",
     "Variational",
+    "VariationalNormal",
+    "VariationalStudentT",
 ]

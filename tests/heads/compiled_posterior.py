@@ -9,10 +9,12 @@ Usage: python -m tests.heads.compiled_posterior
 import torch
 
 from qtorch import heads
+from tests.heads.linear_gaussian import LinearGaussian
 
 HEADS = (
-    heads.Variational(heads.SkewedStudentT(8, (1, 5))),
-    heads.DrawnWeights(heads.SkewedStudentT(8, (1, 5)), 4),
+    heads.Variational(LinearGaussian(8, (1, 5))),
+    heads.VariationalNormal(8, (1, 5)),
+    heads.DrawnWeights(LinearGaussian(8, (1, 5)), 4),
 )
 
 

@@ -16,7 +16,7 @@ from qtorch.heads.gaussian_weights import GaussianWeights, antithetic
 from qtorch.nn import build, describe
 from qtorch.training import LogScore, fit
 from qtorch.training.optimisation import parameter_groups
-from tests.heads.linear_gaussian import LinearGaussian, with_one
+from tests.heads.linear_gaussian import LinearGaussian, exact_posterior, regression, with_one
 from tests.training.runs import SPEC, Across, small_data, small_model, small_panel
 
 
@@ -36,7 +36,7 @@ def variational(width, horizons, **options):
     return heads.Variational(heads.SkewedStudentT(width, horizons), **options)
 
 
-KINDS = [variational]
+KINDS = [variational, heads.VariationalNormal, heads.VariationalStudentT]
 every_kind = pytest.mark.parametrize("kind", KINDS)
 
 
@@ -229,6 +229,67 @@ def test_epistemic_variance_falls_as_one_over_n():
     logs = torch.tensor(spreads).log()
     slope = (logs[-1] - logs[0]) / torch.log(torch.tensor(sizes[-1] / sizes[0]))
     assert abs(slope + 1) < 0.1
+
+
+def closed_form(horizons=(1, 3), count=50):
+    """A VariationalNormal in float64 with its noise held, and its data."""
+    hidden, outcome, weight = regression(count, horizons=horizons)
+    head = heads.VariationalNormal(3, horizons, prior_scale=0.8).double()
+    head.project.requires_grad_(False)
+    return head, hidden, outcome, weight
+
+
+def bound(head, hidden, outcome, weight):
+    """Minus the evidence bound, as training computes it: each draw scored, and the divergence added."""
+    law = head.train()(hidden)
+    each = (law.weights * law.components.log_prob(outcome.unsqueeze(-1))).sum(-1)
+    return head.penalty() - (weight * each).sum()
+
+
+def test_the_optimum_is_the_exact_posterior():
+    head, hidden, outcome, weight = closed_form()
+    trained = [parameter for parameter in head.parameters() if parameter.requires_grad]
+    optimizer = torch.optim.LBFGS(
+        trained, max_iter=300, tolerance_grad=1e-9, tolerance_change=1e-14, line_search_fn="strong_wolfe"
+    )
+
+    def closure():
+        optimizer.zero_grad()
+        loss = bound(head, hidden, outcome, weight)
+        loss.backward()
+        return loss
+
+    optimizer.step(closure)
+    mean, covariance = exact_posterior(hidden, outcome, weight, (1, 3), 0.8)
+    factor = head.weights.factor().detach()
+    torch.testing.assert_close(head.weights.mean.detach(), mean, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(factor @ factor.mT, covariance, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", [heads.VariationalNormal, heads.VariationalStudentT])
+def test_the_closed_forms_agree_with_monte_carlo_and_quadrature(kind):
+    """Of several outputs; and a normal head's with log N(y; m, s^2) - v / (2 s^2)."""
+    head = kind(3, (1, 3), prior_scale=0.8).double()
+    for parameter in head.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    head.weights.log_scale.data -= 2.0
+    hidden, outcome, _ = regression(6)
+    law = head(hidden)
+    expected = (law.weights * law.components.log_prob(outcome.unsqueeze(-1))).sum(-1)
+    x, noise = with_one(hidden), head.noise(head.project(hidden).unflatten(-1, (2, head.size)))
+    mean, variance = x @ head.weights.mean.mT, head.weights.variance_along(x)
+    quantiles = torch.special.ndtri((torch.arange(20_000).double() + 0.5) / 20_000)
+    loc = mean.unsqueeze(-1) + variance.sqrt().unsqueeze(-1) * quantiles
+    many = head.around(loc, *(part.unsqueeze(-1) for part in noise)).log_prob(outcome.unsqueeze(-1)).mean(-1)
+    torch.testing.assert_close(expected, many, rtol=0, atol=1e-3)
+    forecast = head.eval()(hidden)
+    torch.testing.assert_close(decompose(forecast).epistemic, variance, rtol=1e-5, atol=0)
+    torch.testing.assert_close(forecast.mean, mean, rtol=1e-5, atol=1e-6)
+    if kind is heads.VariationalNormal:
+        closed = Normal(mean, noise[0]).log_prob(outcome) - variance / (2 * noise[0] ** 2)
+        torch.testing.assert_close(expected, closed, rtol=1e-5, atol=1e-6)
+        predictive = Normal(mean, (noise[0] ** 2 + variance).sqrt())
+        torch.testing.assert_close(forecast.cdf(outcome), predictive.cdf(outcome), rtol=0, atol=2e-3)
 
 
 def test_bad_arguments_are_refused():
