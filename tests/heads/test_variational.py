@@ -198,6 +198,7 @@ def test_it_is_described_by_its_arguments(kind):
     assert again.prior_scale is None
 
 
+@pytest.mark.slow
 def test_it_compiles_whole():
     done = subprocess.run(
         [sys.executable, "-m", "tests.heads.compiled_posterior"],
@@ -290,6 +291,30 @@ def test_the_closed_forms_agree_with_monte_carlo_and_quadrature(kind):
         torch.testing.assert_close(expected, closed, rtol=1e-5, atol=1e-6)
         predictive = Normal(mean, (noise[0] ** 2 + variance).sqrt())
         torch.testing.assert_close(forecast.cdf(outcome), predictive.cdf(outcome), rtol=0, atol=2e-3)
+
+
+def test_the_data_term_is_that_of_vbll():
+    """For one output, on the same weights; for several vbll weighs each variance by all precisions."""
+    regression_layer = pytest.importorskip("vbll.layers.regression").Regression
+    layer = regression_layer(3, 1, regularization_weight=0.0, parameterization="dense").double()
+    for parameter in layer.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    layer.noise_mean.data.zero_()
+    head = heads.VariationalNormal(3, (1,)).double()
+    head.weights.log_scale.data.fill_(-40.0)  # vbll has no bias
+    scale = layer.W_logdiag.detach().exp()
+    head.weights.mean.data[:, :3] = layer.W_mean.detach()
+    head.weights.log_scale.data[:, :3] = scale.log()
+    head.weights.below.data[:, :3, :3] = layer.W_offdiag.detach().tril(-1) / scale.unsqueeze(-1)
+    level = layer.noise().scale.detach().log() / torch.log(torch.tensor(8.0, dtype=torch.float64))
+    head.project.bias.data.copy_(torch.atanh(level) * torch.log(torch.tensor(8.0, dtype=torch.float64)))
+    hidden, outcome, _ = regression(50, horizons=(1,))
+    law = head(hidden)
+    each = (law.weights * law.components.log_prob(outcome.unsqueeze(-1))).sum(-1)
+    theirs = layer(hidden).train_loss_fn(outcome)
+    torch.testing.assert_close(-each.mean(), theirs, rtol=1e-6, atol=0)
+    predictive = layer(hidden).predictive
+    torch.testing.assert_close(head.eval()(hidden).variance.sqrt(), predictive.scale, rtol=1e-6, atol=0)
 
 
 def test_bad_arguments_are_refused():
