@@ -21,6 +21,7 @@ from qtorch.data.window import Window, WindowSpec
 from qtorch.data.windows import WindowSource
 
 _GATHERED = 1 << 23  # bytes of inputs gathered at once
+_COUNTED = 1 << 16  # windows whose targets are counted at once
 TARGETS = 1 << 17  # of an epoch at most: those of 32 assets over 4,000 sessions, 32 batches of 64 windows of 64
 
 
@@ -266,6 +267,23 @@ class DataModule(lightning.LightningDataModule):
         """The test windows."""
         return WindowDataset(self.source, self.test)
 
+    def observations(self) -> float:
+        """How many targets training observes, each once however many windows show it, and counted 1/h at horizon h.
+
+        That is how the loss weighs them: h consecutive targets overlap and say little more than one. Masked targets do
+        not count. With weights or a half-life windows are drawn unlike one another, but none is observed more.
+        """
+        entries = self.training.entries.long()
+        if self.every_position:
+            entries = _sessions_of(entries, self.spec.context)
+        source, span = self.source, self.training
+        count = torch.zeros(len(self.spec.horizons), dtype=torch.float64)
+        for part in entries.split(_COUNTED):
+            window = source.gather(part, known_by=span.known_by, embargo=span.embargo, context=1)
+            known = window.target_mask.flatten(2) if window.target_mask.ndim > 2 else window.target_mask.unsqueeze(-1)
+            count += known.sum((0, 2)).cpu()
+        return float((count / torch.tensor(self.spec.horizons)).sum())
+
     def train_dataloader(self) -> WindowLoader:
         """Random batches of training windows."""
         entries, size = self.training.entries, self.batch_size
@@ -289,3 +307,13 @@ class DataModule(lightning.LightningDataModule):
 
     def _loader(self, windows: WindowDataset, batches: WindowBatches | BucketBatches) -> WindowLoader:
         return WindowLoader(windows, batches, self.workers)
+
+
+def _sessions_of(entries: Int[Tensor, " K"], context: int) -> Int[Tensor, " Q"]:
+    """The entries that end at the sessions of some windows, each once; an entry ends one session after that before."""
+    first, last = int(entries.min()) - context + 1, int(entries.max())
+    edges = torch.zeros(last - first + 2, dtype=torch.int64, device=entries.device)
+    one = torch.ones_like(entries)
+    edges.index_add_(0, entries - context + 1 - first, one).index_add_(0, entries + 1 - first, -one)
+    sessions = (edges.cumsum(0) > 0).nonzero().flatten() + first
+    return sessions[sessions >= 0]  # what lies before is padding

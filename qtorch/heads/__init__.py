@@ -3,6 +3,7 @@
 from qtorch.heads.attentional_copula import AttentionalCopulaHead
 from qtorch.heads.copula import CopulaHead
 from qtorch.heads.coupling_flow import CouplingFlowHead
+from qtorch.heads.drawn_weights import DrawnWeights
 from qtorch.heads.each_draw import EachDraw
 from qtorch.heads.ensemble import Ensemble
 from qtorch.heads.flow import FlowHead
@@ -16,11 +17,14 @@ from qtorch.heads.parametric import Parametric
 from qtorch.heads.skewed_student_t import SkewedStudentT
 from qtorch.heads.spliced_tails import SplicedTails
 from qtorch.heads.student_t import StudentT
+from qtorch.heads.variational import Variational
+from qtorch.heads.variational_location import VariationalNormal, VariationalStudentT
 
 __all__ = [
     "AttentionalCopulaHead",
     "CopulaHead",
     "CouplingFlowHead",
+    "DrawnWeights",
     "EachDraw",
     "Ensemble",
     "FlowHead",
@@ -34,4 +38,7 @@ __all__ = [
     "SkewedStudentT",
     "SplicedTails",
     "StudentT",
+    "Variational",
+    "VariationalNormal",
+    "VariationalStudentT",
 ]

@@ -3,6 +3,7 @@
 from qtorch.models.asset_graph import AssetGraph
 from qtorch.models.baselines import HAR, Ewma, FilteredHistoricalSimulation, Garch, HistoricalSimulation, RiskMetrics
 from qtorch.models.defaults import default_ensemble, default_forecaster, default_windows
+from qtorch.models.distance_aware import DistanceAware
 from qtorch.models.encoder_ensemble import EncoderEnsemble
 from qtorch.models.graph_covariance import GraphCovariance
 from qtorch.models.graph_scores import GraphScores
@@ -17,6 +18,7 @@ from qtorch.models.transformer import SessionCache, TemporalTransformer, Transfo
 __all__ = [
     "HAR",
     "AssetGraph",
+    "DistanceAware",
     "EncoderEnsemble",
     "Ewma",
     "FilteredHistoricalSimulation",

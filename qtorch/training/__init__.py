@@ -17,6 +17,8 @@ from qtorch.training.ensemble import Ensemble, mixed
 from qtorch.training.evaluation import evaluate
 from qtorch.training.fit import fit
 from qtorch.training.forecaster import Forecaster
+from qtorch.training.laplace import Laplace
+from qtorch.training.last_layer_sampling import SGHMC, SGLD, sample_last_layer
 from qtorch.training.network import Network
 from qtorch.training.objectives import CRPS, FZ0, LogScore, Mix, Objective, Pinball
 from qtorch.training.optimisation import Schedule
@@ -26,6 +28,8 @@ from qtorch.training.walk_forward import refit, walk_forward
 __all__ = [
     "CRPS",
     "FZ0",
+    "SGHMC",
+    "SGLD",
     "Allocator",
     "DecisionSource",
     "Decisions",
@@ -34,6 +38,7 @@ __all__ = [
     "Episodes",
     "Forecaster",
     "HideInputs",
+    "Laplace",
     "LeastShortfall",
     "LeastTrackingError",
     "LeastVariance",
@@ -54,5 +59,6 @@ __all__ = [
     "fit_allocator",
     "mixed",
     "refit",
+    "sample_last_layer",
     "walk_forward",
 ]

@@ -20,6 +20,7 @@ from qtorch.distributions import Posterior
 from qtorch.distributions.joint import rescaled
 from qtorch.forecast import Forecast
 from qtorch.heads import AttentionalCopulaHead, CopulaHead, CouplingFlowHead, EachDraw, Ensemble
+from qtorch.nn.penalties import penalized
 from qtorch.training.clipping import clip_members
 from qtorch.training.forecasting import forecast
 from qtorch.training.network import Network
@@ -34,6 +35,10 @@ class Forecaster(lightning.LightningModule):
     are of returns in that unit; the distribution is mapped back by an affine transform. A horizon of h sessions has
     weight 1/h in the loss, because h consecutive targets overlap and say little more than one.
 
+    Where a module of the network has a method `penalty`, such as the divergence of a variational posterior from its
+    prior, training adds it over the number of observed targets, so that the loss times that number is minus the
+    evidence lower bound.
+
     Args:
         encoder: maps windows to hidden states, in asset or in panel layout; see `qtorch.training.Network`.
         head: maps hidden states to distributions; see there too.
@@ -43,6 +48,7 @@ class Forecaster(lightning.LightningModule):
         schedule: of the learning rate, instead of `learning_rate`.
         objective: what training minimises; `LogScore` by default, which is maximum likelihood.
         augmentation: changes training windows before the model sees them, such as `HideInputs`.
+        observations: what penalties are divided by; None asks the data, `DataModule.observations`.
 
     Raises:
         ValueError: the encoder or head does not fit the windows, or there are two learning rates.
@@ -59,6 +65,7 @@ class Forecaster(lightning.LightningModule):
         schedule: Schedule | None = None,
         objective: Objective | None = None,
         augmentation: Callable[[Window], Window] | None = None,
+        observations: float | None = None,
     ) -> None:
         super().__init__()
         self.network = Network(encoder, head)
@@ -97,6 +104,8 @@ class Forecaster(lightning.LightningModule):
                 f"{self.objective}, give a JointHead of marginals and a copula."
             )
         self.augmentation = augmentation
+        self.observations = observations
+        self._observed = observations
         self._validation: dict[str, Tensor] = {}
 
     def check(self, data: DataModule) -> None:
@@ -164,13 +173,14 @@ class Forecaster(lightning.LightningModule):
         return _mean(*self.losses(window))
 
     def training_step(self, window: Window, index: int) -> Tensor:
-        """The weighted mean of the objective over the batch's observed targets.
+        """The weighted mean of the objective over the batch's observed targets, and the network's penalties' share.
 
         Raises:
             FloatingPointError: it is not finite.
+            ValueError: the network has penalties, and nothing tells the number of observed targets.
         """
         losses, weight = self.losses(window if self.augmentation is None else self.augmentation(window))
-        loss = _mean(losses, weight)
+        loss = _mean(losses, weight) + self._penalty()
         self._refuse_non_finite("training", losses["loss"], window)
         self.log("train_loss", loss, prog_bar=True, batch_size=len(window))
         return loss
@@ -180,6 +190,8 @@ class Forecaster(lightning.LightningModule):
         data = getattr(self.trainer, "datamodule", None)
         if isinstance(data, DataModule):
             self.check(data)
+            if self.observations is None and any(penalized(self.network)):
+                self._observed = data.observations()
 
     def on_validation_epoch_start(self) -> None:
         """Begins the sums of the epoch."""
@@ -247,6 +259,18 @@ class Forecaster(lightning.LightningModule):
             ValueError: the source is of another panel or other windows.
         """
         return forecast(self.network, self.spec, panel, dates, min_history, stale, batch_size=batch_size, source=source)
+
+    def _penalty(self) -> Tensor | float:
+        """The network's penalties over the number of observed targets."""
+        penalties = [part.penalty() for part in penalized(self.network)]  # type: ignore[operator]
+        if not penalties:
+            return 0.0
+        if self._observed is None:
+            raise ValueError(
+                "the network's penalties are divided by the number of observed training targets, each of a horizon of "
+                "h sessions counted 1/h. Train on a DataModule, which knows it, or give Forecaster(observations=...)."
+            )
+        return torch.stack(penalties).sum() / self._observed
 
     @property
     def _horizon_axis(self) -> int:

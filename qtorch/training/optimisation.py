@@ -9,6 +9,7 @@ from torch import nn
 
 from qtorch.distributions.checks import require
 from qtorch.nn import stacked_parameters
+from qtorch.nn.penalties import penalized
 
 _NOT_DECAYED = (nn.Embedding, nn.LayerNorm, nn.RMSNorm, nn.GroupNorm, nn.modules.batchnorm._BatchNorm)
 
@@ -53,7 +54,7 @@ class Schedule:
 def adamw(
     module: nn.Module, schedule: Schedule, weight_decay: float, steps: int
 ) -> tuple[torch.optim.AdamW, torch.optim.lr_scheduler.LambdaLR]:
-    """AdamW that decays matrices, but no bias, norm or embedding; and its rate, which is stepped after each step.
+    """AdamW that decays matrices, but no bias, norm, embedding or what has a penalty; and its rate, for each step.
 
     Args:
         module: what is trained.
@@ -85,5 +86,6 @@ def parameter_groups(module: nn.Module) -> tuple[list[nn.Parameter], list[nn.Par
         for parameter in part.parameters(recurse=False)
         if isinstance(part, _NOT_DECAYED) or parameter.ndim - (id(parameter) in members) < 2
     }
+    kept |= {id(parameter) for part in penalized(module) for parameter in part.parameters()}
     trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
     return [p for p in trained if id(p) not in kept], [p for p in trained if id(p) in kept]

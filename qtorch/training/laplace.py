@@ -1,0 +1,166 @@
+"""Laplace's approximation of the posterior of a trained forecaster's last layer."""
+
+import copy
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from jaxtyping import Float64
+from scipy.optimize import brentq
+from torch import Tensor
+
+from qtorch.data.datamodule import DataModule
+from qtorch.distributions.checks import require
+from qtorch.heads.drawn_weights import DrawnWeights
+from qtorch.heads.fisher import fisher
+from qtorch.heads.gaussian_weights import antithetic
+from qtorch.heads.parametric import Parametric
+from qtorch.training.forecaster import Forecaster
+from qtorch.training.last_layer import LastLayer, affine_map, with_head
+
+Structure = Literal["full", "kronecker", "diagonal"]
+_PLACES = 1024  # whose information matrices are in memory at once
+
+
+@dataclass(frozen=True, eq=False)
+class Laplace:
+    """A Gaussian around a trained affine map, with the precision that the log posterior's curvature gives.
+
+    The curvature is the sum over observed targets, weighted 1/h as in training, of F (x) x x', with x the hidden state
+    and a 1 for the bias, and F the expected Fisher information of the law about its raw numbers (`heads.fisher`). It is
+    block diagonal over horizons, exactly, since no target tells of two; within a horizon it is kept whole, or as a
+    Kronecker product of the sum of F and the mean of x x', or as its diagonal. The prior of each weight is N(0, s^2).
+
+    Attributes:
+        weights: the trained map `[H, size, W]`, each bias last, `W = D + 1`.
+        curvature: eigenvalues of the information `[H, P]`, `P = size * W`.
+        rotations: eigenvectors: `[H, P, P]`, or those of the Kronecker factors, or none.
+        prior_scale: s.
+        log_likelihood: of the trained map, in nats.
+
+    References:
+        MacKay (1992), A practical Bayesian framework for backpropagation networks, Neural Computation 4; Ritter, Botev
+        and Barber (2018), A scalable Laplace approximation for neural networks, ICLR; Daxberger et al. (2021), Laplace
+        redux: effortless Bayesian deep learning, NeurIPS.
+    """
+
+    weights: Float64[Tensor, "H size W"]
+    curvature: Float64[Tensor, "H P"]
+    rotations: tuple[Tensor, ...]
+    prior_scale: float
+    log_likelihood: float
+
+    @classmethod
+    def fit(
+        cls,
+        forecaster: Forecaster,
+        datamodule: DataModule,
+        *,
+        structure: Structure = "full",
+        prior_scale: float | None = None,
+        draws: int = 32,
+    ) -> Forecaster:
+        """A trained forecaster made to know how sure its last layer is: it forecasts the mixture over draws.
+
+        Args:
+            forecaster: with a parametric head; it stays as it is.
+            datamodule: what it was trained on.
+            structure: ``"full"``, ``"kronecker"`` for wide last layers, or ``"diagonal"``.
+            prior_scale: s; None takes that of the highest marginal likelihood.
+            draws: `K`, even.
+
+        Raises:
+            ValueError: the head is not parametric, or a setting is out of bounds.
+        """
+        require(draws > 1 and draws % 2 == 0, "draws", draws, "give an even number: they come in pairs")
+        head = copy.deepcopy(forecaster.network.head)
+        posterior = cls.of(head, LastLayer.of(forecaster, datamodule), structure, prior_scale)
+        drawn = DrawnWeights(head, draws).to(posterior.weights.device)
+        generator = torch.Generator().manual_seed(0)
+        H, P = posterior.curvature.shape
+        noise = antithetic(draws, H, P, generator).to(posterior.weights)
+        drawn.offsets.copy_(posterior.moved(noise))
+        return with_head(forecaster, drawn)
+
+    @classmethod
+    def of(
+        cls, head: Parametric, data: LastLayer, structure: Structure = "full", prior_scale: float | None = None
+    ) -> "Laplace":
+        """The approximation from what a head sees; arguments as of `fit`.
+
+        Raises:
+            ValueError: an unknown structure, or a scale that is not positive.
+        """
+        known = ("full", "kronecker", "diagonal")
+        require(structure in known, "structure", structure, f"give one of {', '.join(known)}")
+        positive = prior_scale is None or 0 < prior_scale < math.inf
+        require(positive, "prior_scale", prior_scale, "give a positive number, or None to have it chosen")
+        weights, log_likelihood = affine_map(head), 0.0
+        H, size, W = weights.shape
+        whole = weights.new_zeros(H, size * W, size * W) if structure == "full" else None
+        entries = weights.new_zeros(H, size, W)
+        left, right = weights.new_zeros(H, size, size), weights.new_zeros(H, W, W)
+        for index in torch.arange(len(data.hidden), device=data.hidden.device).split(_PLACES):
+            part = data.part(index)
+            x = torch.nn.functional.pad(part.hidden.double(), (0, 1), value=1.0)
+            raw = torch.einsum("hsw,qw->qhs", weights, x)
+            information = fisher(head, raw) * part.weight[..., None, None]
+            log_likelihood += float(part.log_likelihood(head, weights).detach())
+            if whole is not None:
+                outer = torch.einsum("qhst,qv,qw->hsvtw", information, x, x)
+                whole += outer.reshape(whole.shape)
+            elif structure == "kronecker":
+                left += information.sum(0)
+                right += torch.einsum("qh,qv,qw->hvw", part.weight.double(), x, x)
+            else:
+                entries += torch.einsum("qhss,qw->hsw", information, x.square())
+        if whole is not None:
+            curvature, *rotations = torch.linalg.eigh(whole)
+        elif structure == "kronecker":
+            total = data.weight.double().sum(0)[:, None, None].clamp(min=1e-12)
+            (of_left, own), (of_right, other) = torch.linalg.eigh(left), torch.linalg.eigh(right / total)
+            curvature, rotations = (of_left.unsqueeze(-1) * of_right.unsqueeze(-2)).flatten(1), [own, other]
+        else:
+            curvature, rotations = entries.flatten(1), []
+        curvature = curvature.clamp(min=0.0)  # rounding makes eigenvalues of what is not seen slightly negative
+        scale = _best_scale(weights, curvature) if prior_scale is None else prior_scale
+        return cls(weights, curvature, tuple(rotations), scale, log_likelihood)
+
+    def moved(self, noise: Float64[Tensor, "K H P"]) -> Float64[Tensor, "K H size W"]:
+        """By what weights differ from the trained ones, for standard normal noise."""
+        shape = self.weights.shape[1:]
+        moved = noise / (self.curvature + self.prior_scale**-2).sqrt()
+        if len(self.rotations) == 1:
+            return torch.einsum("hpq,khq->khp", self.rotations[0], moved).unflatten(-1, shape)
+        moved = moved.unflatten(-1, shape)
+        if self.rotations:
+            return torch.einsum("hst,hvw,khtw->khsv", *self.rotations, moved)
+        return moved
+
+    @property
+    def log_marginal_likelihood(self) -> float:
+        """Log p(D), in nats, of the weighted targets."""
+        precision = self.prior_scale**-2
+        fit = self.log_likelihood - 0.5 * precision * float(self.weights.square().sum())
+        return fit - 0.5 * float(torch.log1p(self.curvature / precision).sum())
+
+
+def _best_scale(weights: Float64[Tensor, "H size W"], curvature: Float64[Tensor, "H P"]) -> float:
+    """The prior's scale of the highest marginal likelihood.
+
+    Its stationary point in the precision a, a |w|^2 = sum l / (l + a), is one, since the left side rises in a and the
+    right side falls. Weights of zero want no width; the least scale is 1e-6, the greatest 1e6.
+    """
+    square, values = float(weights.square().sum()), curvature.flatten()
+
+    def excess(log_precision: float) -> float:
+        precision = math.exp(log_precision)
+        return precision * square - float((values / (values + precision)).sum())
+
+    low, high = -2 * math.log(1e6), 2 * math.log(1e6)
+    if excess(high) <= 0:
+        return 1e-6
+    if excess(low) >= 0:
+        return 1e6
+    return math.exp(-0.5 * brentq(excess, low, high, xtol=1e-10))

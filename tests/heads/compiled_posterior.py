@@ -1,0 +1,38 @@
+"""Compiles heads with posteriors without a graph break, in training and after, and holds them against eager mode.
+
+A process of its own, because compiled code can't contain the run-time check of annotations that the test suite switches
+on.
+
+Usage: python -m tests.heads.compiled_posterior
+"""
+
+import torch
+
+from qtorch import heads
+from tests.heads.linear_gaussian import LinearGaussian
+
+HEADS = (
+    heads.Variational(LinearGaussian(8, (1, 5))),
+    heads.VariationalNormal(8, (1, 5)),
+    heads.DrawnWeights(LinearGaussian(8, (1, 5)), 4),
+)
+
+
+def main() -> None:
+    hidden, x = torch.randn(5, 8), torch.randn(5, 2)
+    for head in HEADS:
+        for training in (True, False):
+            head.train(training)
+
+            def score(state, head=head):
+                return head(state).log_prob(x), *head.parameters_of(state)
+
+            results = []
+            for function in (score, torch.compile(score, backend="eager", fullgraph=True)):
+                torch.manual_seed(0)
+                results.append(function(hidden))
+            torch.testing.assert_close(*results)
+
+
+if __name__ == "__main__":
+    main()
