@@ -309,7 +309,7 @@ def _laplace(split: Split, seed: int) -> Fitted:
         optimiser.zero_grad()
         (-posterior.log_marginal_likelihood(prior.exp(), noise.exp())).backward()
         optimiser.step()
-    size = float(noise.exp())
+    size = float(noise.detach().exp())
 
     def predict(x: Tensor) -> Distribution:
         mean, variance = posterior(x)
@@ -422,7 +422,7 @@ def main() -> None:
                         result = scores(fitted.predict(split.test.x), split)
                     one = {"data": data, "split": split.name, "method": name, "seed": seed}
                     runs.append(one | {"seconds": seconds, "epochs": fitted.epochs} | result)
-            print("done", split.name, flush=True)
+                    print(f"{split.name}, seed {seed}: {name} {result['nll']:.4f}, {seconds:.1f} s", flush=True)
     frame = pd.DataFrame(runs)
     for data in args.data:
         print(f"\n{data}\n\n{table(frame[frame['data'] == data], 't MLE')}", flush=True)
