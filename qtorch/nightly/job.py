@@ -22,6 +22,7 @@ from qtorch.nightly.models import model_for
 from qtorch.nightly.outcome import ExitCode
 from qtorch.nightly.report import Night, write_report
 from qtorch.nightly.store import whole_folder
+from qtorch.nightly.uncertainty import past_shares, uncertainty_facts, uncertainty_table
 
 
 @dataclass(frozen=True)
@@ -100,6 +101,8 @@ def run(
     with clock.stage("forecast"):
         history = History(config, source, model)
         forecasts = tables.forecast_table(history, states, config.risk.levels)
+        past = past_shares(history)
+        unsure = None if past is None else uncertainty_table(forecasts, past, states)
     with clock.stage("backtest"):
         records = history.records()
         backtests = [record.table(panel.assets, name) for name, record in records.items()]
@@ -147,6 +150,7 @@ def run(
                 dependence,
                 None if allocation is None else allocation.table,
                 targets,
+                unsure,
             )
             write_report(night, folder / "report.html")
         manifest = {
@@ -164,5 +168,6 @@ def run(
             "versions": versions(),
             "seconds": clock.seconds,
         } | ({} if targets is None else {"allocation": targets})
+        manifest |= {} if unsure is None else {"uncertainty": uncertainty_facts(unsure)}
         (folder / "manifest.json").write_text(json.dumps(manifest, indent=2, sort_keys=True) + "\n")
     return result

@@ -17,6 +17,7 @@ from qtorch.nightly.config import NightlyConfig
 from qtorch.nightly.history import EWMA, HISTORICAL, MODEL, History, PortfolioRecord
 from qtorch.nightly.record import ZONE_LEVEL, ZONES, Record
 from qtorch.nightly.tables import PORTFOLIO
+from qtorch.nightly.uncertainty import MASS
 from qtorch.risk.plots import fan_chart, pit_histogram
 
 if TYPE_CHECKING:
@@ -58,6 +59,8 @@ class Night:
         dependence: of the portfolio's assets, as of `qtorch.nightly.facts.dependence_facts`.
         trades: the allocation table, None without an allocation.
         allocation: its figures, as of `qtorch.nightly.allocation.allocation_facts`.
+        unsure: how sure the model is of each asset, as of `qtorch.nightly.uncertainty.uncertainty_table`; None where it
+            does not know.
     """
 
     date: pd.Timestamp
@@ -75,6 +78,7 @@ class Night:
     dependence: dict[str, Any]
     trades: pd.DataFrame | None = None
     allocation: dict[str, Any] | None = None
+    unsure: pd.DataFrame | None = None
 
 
 def write_report(night: Night, path: Path) -> None:
@@ -105,6 +109,7 @@ def _content(night: Night) -> dict[str, Any]:
         "contributions": _contributions(night),
         "largest": _largest(night),
         "trades": _trades(night),
+        "unsure": _unsure(night),
         "asset_fans": _asset_fans(night),
         "lights": _lights(night, due),
         "pit": _responsive(lambda w: _pit_figure(night, w)),
@@ -228,6 +233,27 @@ def _trades(night: Night, most: int = 12) -> dict[str, Any] | None:
         "risk": risk,
         "broken": {name: excess for name, excess in night.allocation["violations"].items() if excess > 0},
         "left": [{"reason": reason, "assets": ", ".join(group["asset"])} for reason, group in stuck.groupby("reason")],
+    }
+
+
+def _unsure(night: Night, most: int = 12) -> dict[str, Any] | None:
+    """The widest bands of the value at risk, drawn to one scale, and the assets that are flagged."""
+    if night.unsure is None:
+        return None
+    shown = night.unsure.head(most)
+    unit = 100 / shown["value_at_risk_high"].max()
+    bars = shown.assign(
+        start=unit * shown["value_at_risk_low"],
+        width=unit * (shown["value_at_risk_high"] - shown["value_at_risk_low"]),
+        at=unit * shown["value_at_risk"],
+    )
+    flagged = night.unsure[night.unsure["flags"] != ""]
+    return {
+        "level": night.unsure["level"].max(),
+        "mass": MASS,
+        "rows": bars.to_dict("records"),
+        "flagged": flagged[["asset", "flags"]].to_dict("records"),
+        "median": night.unsure["relative_width"].median(),
     }
 
 

@@ -14,6 +14,7 @@ from torch.distributions import Distribution
 
 from qtorch.distributions import Empirical, take
 from qtorch.nightly.history import History
+from qtorch.nightly.uncertainty import with_uncertainty
 from qtorch.risk import expected_shortfall, portfolio_risk, randomised, value_at_risk
 
 PORTFOLIO = "PORTFOLIO"
@@ -21,8 +22,11 @@ ERRORS = ["value_at_risk_error", "expected_shortfall_error"]
 
 
 def forecast_table(history: History, states: pd.DataFrame, levels: Sequence[float]) -> pd.DataFrame:
-    """Tonight's risk of every asset of the universe, those without a forecast included, with state and status."""
-    frame = history.tonight.to_frame(levels).drop(columns=["date", "state"])
+    """Tonight's risk of every asset of the universe, those without a forecast included, with state and status.
+
+    Where the model knows how sure it is there are the columns of `with_uncertainty` beside.
+    """
+    frame = with_uncertainty(history.tonight.to_frame(levels), history.tonight).drop(columns=["date", "state"])
     due = states[states["status"] != "retired"][["exchange", "state", "last_price", "status", "reason"]]
     absent = due.index.difference(pd.Index(frame["asset"]))
     index = pd.MultiIndex.from_product([absent, history.tonight.horizons, levels], names=["asset", "horizon", "level"])

@@ -1,6 +1,6 @@
 """Risk measures, portfolio aggregation, and scores and backtests of forecasts."""
 
-from qtorch.risk import backtests
+from qtorch.risk import backtests, diagnostics
 from qtorch.risk.backtests import christoffersen, kupiec, traffic_light
 from qtorch.risk.copula_fitting import fit_copula
 from qtorch.risk.drawn_scenarios import drawn_scenarios
@@ -80,6 +80,7 @@ __all__ = [
     "complete",
     "conditional_scenarios",
     "crps",
+    "diagnostics",
     "drawn_scenarios",
     "elliptical_risk",
     "energy_score",

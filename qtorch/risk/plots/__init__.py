@@ -5,6 +5,7 @@ Artists carry labels; `legend_above` makes the legend of one picture, `figure.le
 
 from qtorch.risk.plots.calibration import pit_histogram, reliability_curve, rolling_coverage
 from qtorch.risk.plots.comparison import loss_difference
+from qtorch.risk.plots.diagnostics import reliability_diagram, selective_risk_curve
 from qtorch.risk.plots.forecasts import exceedance_chart, fan_chart
 from qtorch.risk.plots.style import legend_above
 
@@ -15,5 +16,7 @@ __all__ = [
     "loss_difference",
     "pit_histogram",
     "reliability_curve",
+    "reliability_diagram",
     "rolling_coverage",
+    "selective_risk_curve",
 ]

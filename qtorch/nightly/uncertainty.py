@@ -1,0 +1,142 @@
+"""How sure tonight's model is of each asset, and of which it is oddly unsure."""
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from torch.distributions import Distribution
+
+from qtorch.distributions import Decomposition, decompose, over_draws, take
+from qtorch.forecast import Forecast
+from qtorch.nightly.history import History
+
+COLUMNS = [
+    "aleatoric_volatility",
+    "epistemic_volatility",
+    "epistemic_share",
+    "value_at_risk_low",
+    "value_at_risk_high",
+]
+MASS = 0.9  # of the band of the value at risk
+_FENCE = 3.0  # interquartile ranges above the upper quartile: Tukey's far out
+_LARGER = 1.5  # than what it is compared with, at least, so that no difference of rounding is extreme
+_SHORT = 0.5  # of the universe's median history
+_PAST = 250  # sessions of an asset's own past
+_ENOUGH = 5  # assets of which a universe is made
+
+
+def has_draws(law: Distribution) -> bool:
+    """Whether a law knows how sure its model is."""
+    weights, _ = over_draws(law, lambda part: torch.zeros(part.batch_shape))
+    return weights.shape[-1] > 1
+
+
+def with_uncertainty(frame: pd.DataFrame, tonight: Forecast) -> pd.DataFrame:
+    """A forecast's table, of one date, with what is the market's and what is the model's doubt.
+
+    Args:
+        frame: with columns asset, horizon and level.
+        tonight: the forecast it is of.
+
+    Returns:
+        The frame, with further columns if the forecast has draws of its model, else as it is: aleatoric_volatility and
+        epistemic_volatility, whose squares sum to that of volatility; epistemic_share, of the variance; and
+        value_at_risk_low and value_at_risk_high, between which the value at risk itself is with probability 90 %.
+    """
+    if not has_draws(tonight.marginals):
+        return frame
+    parts = tonight.decompose()
+    values = {
+        "aleatoric_volatility": parts.aleatoric.sqrt(),
+        "epistemic_volatility": parts.epistemic.sqrt(),
+        "epistemic_share": _share(parts),
+    }
+    h = [tonight.horizons.index(horizon) for horizon in frame["horizon"]]
+    n = [tonight.assets.index(asset) for asset in frame["asset"]]
+    frame = frame.assign(**{name: value[0, h, n].cpu().numpy() for name, value in values.items()})
+    for level in frame["level"].unique().tolist():
+        rows = (frame["level"] == level).to_numpy()
+        for column, bound in zip(COLUMNS[3:], tonight.epistemic_interval(level, MASS), strict=True):
+            frame.loc[rows, column] = bound[0, h, n].cpu().numpy()[rows]
+    return frame
+
+
+def past_shares(history: History) -> pd.DataFrame | None:
+    """Epistemic shares of the first horizon at the last 250 as-of dates before tonight, a column for each asset.
+
+    NaN where there was no forecast; None where the forecast has no draws.
+    """
+    forecast = history.forecast.select(slice(-1 - _PAST, -1))
+    law = take(forecast.marginals, (slice(None), 0))
+    if not has_draws(law):
+        return None
+    share = torch.where(forecast.mask, _share(decompose(law)).double(), torch.nan)
+    return pd.DataFrame(share.cpu().numpy(), index=forecast.dates, columns=list(forecast.assets))
+
+
+def uncertainty_table(forecasts: pd.DataFrame, past: pd.DataFrame, states: pd.DataFrame) -> pd.DataFrame:
+    """The band of tonight's value at risk of each asset, and why it is flagged where it is.
+
+    An asset is flagged where its epistemic share, or the width of the band relative to the value at risk, is beyond
+    Tukey's outer fence of tonight's universe (three interquartile ranges above the upper quartile) and half as large
+    again as the median; or where its share is above all of its own last 250 sessions' and half as large again as their
+    median.
+
+    Args:
+        forecasts: the forecast table, with the columns of `with_uncertainty`.
+        past: epistemic shares before, as of `past_shares`.
+        states: tonight's state of each asset, with its returns and sessions without a price.
+
+    Returns:
+        One row for each asset with a forecast, over the first horizon at the top level, the widest bands first: asset,
+        level, value_at_risk, the columns of `with_uncertainty`, relative_width, flags (empty where there is none).
+    """
+    at = (forecasts["level"] == forecasts["level"].max()) & (forecasts["horizon"] == forecasts["horizon"].min())
+    rows = forecasts[at & forecasts["value_at_risk"].notna()]
+    frame = rows[["asset", "level", "value_at_risk", *COLUMNS]].reset_index(drop=True)
+    width = (frame["value_at_risk_high"] - frame["value_at_risk_low"]) / frame["value_at_risk"]
+    share = frame["epistemic_share"]
+    wide, doubtful = _far_out(width), _far_out(share)
+    flags = []
+    for k, asset in enumerate(frame["asset"]):
+        found = []
+        if wide[k]:
+            found.append(f"the band of its VaR is {width[k]:.0%} of it, the universe's median is {width.median():.0%}")
+        if doubtful[k]:
+            found.append(f"doubt is {share[k]:.1%} of its variance, the universe's median is {share.median():.1%}")
+        own = past[asset].dropna()
+        if len(own) == _PAST and share[k] > max(own.max(), _LARGER * own.median()):
+            found.append(f"doubt is {share[k]:.1%} of its variance, above all of its last {_PAST} sessions")
+        flags.append("; ".join(found + (_why(asset, states) if found else [])))
+    frame = frame.assign(relative_width=width, flags=flags)
+    return frame.sort_values("relative_width", ascending=False, kind="stable", ignore_index=True)
+
+
+def uncertainty_facts(table: pd.DataFrame) -> dict[str, Any]:
+    """What the manifest tells of an uncertainty table: the mass of its bands, and by flagged asset the flags."""
+    flagged = table[table["flags"] != ""]
+    return {"mass": MASS, "flags": dict(zip(flagged["asset"], flagged["flags"], strict=True))}
+
+
+def _share(parts: Decomposition) -> torch.Tensor:
+    return parts.epistemic / (parts.aleatoric + parts.epistemic)
+
+
+def _far_out(values: pd.Series) -> np.ndarray:
+    if len(values) < _ENOUGH:
+        return np.zeros(len(values), dtype=bool)
+    low, middle, high = values.quantile([0.25, 0.5, 0.75])
+    return (values > max(high + _FENCE * (high - low), _LARGER * middle)).to_numpy()
+
+
+def _why(asset: str, states: pd.DataFrame) -> list[str]:
+    """What may be the reason."""
+    due = states[states["status"] != "retired"]
+    usual, returns, quiet = due["returns"].median(), int(due["returns"][asset]), int(due["sessions_without"][asset])
+    reasons = []
+    if returns < _SHORT * usual:
+        reasons.append(f"short history: {returns} returns, the universe's median is {usual:.0f}")
+    if quiet:
+        reasons.append(f"{quiet} sessions without a price")
+    return reasons
