@@ -40,6 +40,18 @@ class ScenarioAllocator:
 
     Raises:
         ValueError: a number is too small.
+
+    Example:
+        >>> from qtorch.backtest import EqualWeight, WalkForward
+        >>> from qtorch.data import WindowSpec, load_sample
+        >>> from qtorch.models import RiskMetrics
+        >>> from qtorch.portfolio import Constraints, TailRisk
+        >>> panel = Panel.from_frame(load_sample().query("asset in ['AAPL', 'JPM', 'KO', 'XOM'] and date > '2020'"))
+        >>> program = ScenarioProgram(TailRisk(0.95), Constraints(upper=0.5))
+        >>> allocator = ScenarioAllocator(RiskMetrics(), program, panel, horizon=1, lookback=250, factors=1)
+        >>> walk = WalkForward("month", start="2022-01-01", end="2022-06-30")
+        >>> float(walk.run(panel, allocator).net.std()) < float(walk.run(panel, EqualWeight()).net.std())
+        True
     """
 
     def __init__(

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from qtorch.distributions.checks import require
 from qtorch.portfolio.constraints import Constraints
 from qtorch.portfolio.groups import group_rows
-from qtorch.portfolio.interior_point import Problem, central_parts
+from qtorch.portfolio.interior_point import central_parts
+from qtorch.portfolio.optimality import Problem
 from qtorch.portfolio.projection import project
 from qtorch.portfolio.scenario_utility import ScenarioUtility
 from qtorch.portfolio.segments import segments
@@ -45,6 +46,14 @@ class ScenarioProgram(nn.Module):
         Rockafellar and Uryasev (2000), Optimization of conditional value-at-risk, Journal of Risk 2; Donti, Amos and
         Kolter (2017), Task-based end-to-end model learning in stochastic optimization, NeurIPS, for learning through
         the solution.
+
+    Example:
+        >>> from qtorch.portfolio import TailRisk
+        >>> _ = torch.manual_seed(0)
+        >>> draws = torch.randn(1024, 1, 3) * torch.tensor([0.01, 0.01, 0.03])
+        >>> program = ScenarioProgram(TailRisk(0.95), Constraints(upper=0.6))
+        >>> program(draws, torch.ones(1, 3, dtype=torch.bool)).round(decimals=1)
+        tensor([[0.5000, 0.4000, 0.1000]])
     """
 
     def __init__(

@@ -3,7 +3,7 @@
 from qtorch.training.allocation_objectives import LeastShortfall, LeastVariance, MostSharpe, MostWealth
 from qtorch.training.allocator import Allocator, Episodes, EpisodeSet, fit_allocator
 from qtorch.training.augmentation import HideInputs
-from qtorch.training.decision_focused import DecisionFocused, decision_loss, fit_decisions
+from qtorch.training.decision_focused import DecisionFocused
 from qtorch.training.decisions import Decisions, DecisionSource
 from qtorch.training.ensemble import Ensemble, mixed
 from qtorch.training.evaluation import evaluate
@@ -38,11 +38,9 @@ __all__ = [
     "Pinball",
     "Schedule",
     "ShapeLikelihood",
-    "decision_loss",
     "evaluate",
     "fit",
     "fit_allocator",
-    "fit_decisions",
     "mixed",
     "refit",
     "walk_forward",

@@ -1,4 +1,7 @@
-"""Best weights on scenarios against solvers, their gradients and what is refused."""
+"""Best weights on scenarios against solvers, their gradients, masks, closed markets and compiled code."""
+
+import subprocess
+import sys
 
 import cvxpy as cp
 import numpy as np
@@ -7,6 +10,7 @@ import torch
 from scipy.optimize import linprog
 from torch import Tensor
 
+from qtorch.nn.specs import build, describe
 from qtorch.portfolio import (
     Constraints,
     Growth,
@@ -15,6 +19,8 @@ from qtorch.portfolio import (
     ScenarioProgram,
     TailRisk,
     cvar,
+    log_wealth,
+    mean_variance,
 )
 from tests.portfolio.universes import CASES, GROUPS, Universe, universe, violations
 
@@ -105,11 +111,63 @@ def test_what_no_scenario_or_constraint_allows_is_refused():
 
 
 @pytest.mark.parametrize("limits", [Constraints(upper=0.5, turnover=0.5), Constraints(None, -0.3, 0.5, gross=0.8)])
-@pytest.mark.parametrize("kind", ["mean and variance", "growth"])
+@pytest.mark.parametrize("kind", ["mean and variance", "growth", "smoothed tail"])
 def test_gradients_are_those_of_the_weights(kind, limits):
     mask = torch.tensor([[True, True, True, True], [True, True, True, False]])
     X = torch.where(mask, drawn(12, 2, 4, size=0.2), 0.0).requires_grad_()
     held = torch.tensor([[0.3, 0.2, 0.4, 0.1], [0.45, 0.12, 0.2, 0.2]], dtype=torch.float64).requires_grad_()
-    program = ScenarioProgram(UTILITIES[kind], limits, 0.01)
+    utility = TailRisk(0.7, 0.3) if kind == "smoothed tail" else UTILITIES[kind]
+    program = ScenarioProgram(utility, limits, 0.01, 1e-2 if kind == "smoothed tail" else 0.0)
     ours = lambda x, h: program(x, mask, holdings=h)  # noqa: E731
     assert torch.autograd.gradcheck(ours, (X, held), atol=1e-4, rtol=1e-3, fast_mode=True)
+
+
+def test_masked_assets_touch_nothing():
+    u = universe(3, 10, 5)
+    results = []
+    for hole in (0.0, torch.nan, torch.inf):
+        X = torch.where(u.mask, drawn(64, 3, 10), hole).requires_grad_()
+        w = ScenarioProgram(TailRisk(0.9), CASES["all"], smoothing=1e-4)(X, u.mask, **u.given)
+        results.append((w.detach(), *torch.autograd.grad(w.square().sum(), X)))
+    for other in results[1:]:
+        assert all(torch.equal(a, b) for a, b in zip(results[0], other, strict=True))
+    assert results[0][1].any()
+    assert not results[0][1].movedim(0, -1)[~u.mask].any()
+
+
+def test_rows_without_choice_keep_what_they_hold():
+    X, mask = drawn(16, 2, 3), torch.tensor([[True] * 3, [False] * 3])
+    held = torch.tensor([[0.9, 0.3, 0.0]] * 2, dtype=torch.float64)
+    shut = torch.zeros_like(mask)
+    w = ScenarioProgram(TailRisk(), Constraints(turnover=0.1))(X, mask, holdings=held, tradable=shut)
+    assert torch.equal(w, torch.stack([held[0], torch.zeros(3, dtype=torch.float64)]))
+
+
+def test_smoothing_bounds_the_loss():
+    X, mask = drawn(128, 1, 8), torch.ones(1, 8, dtype=torch.bool)
+    exact, smooth = (ScenarioProgram(TailRisk(0.9), smoothing=s)(X, mask) for s in (0.0, 1e-3))
+    excess = cvar(X[:, 0] @ smooth[0], 0.9) - cvar(X[:, 0] @ exact[0], 0.9)
+    assert 0 < excess.item() < 1e-3
+
+
+def test_losses_are_parts_of_the_known_objectives():
+    r, mask = drawn(101, 2, 1)[..., 0].T, torch.rand(2, 101) > 0.2
+    known = (
+        (TailRisk(0.93), cvar(r, 0.93, mask)),
+        (MeanVariance(3.0), -mean_variance(r, mask, risk_aversion=3.0)),
+        (Growth(), -log_wealth(r, mask) / mask.sum(-1)),
+    )
+    for utility, value in known:
+        torch.testing.assert_close(utility(torch.where(mask, r, torch.nan), mask), value)
+
+
+def test_it_is_rebuilt_from_plain_values():
+    program = ScenarioProgram(TailRisk(0.9, 0.1), CASES["all"], 0.001, 1e-5)
+    again = build(describe(program))
+    u = universe(2, 10, 6)
+    X = drawn(32, 2, 10)
+    assert torch.equal(again(X, u.mask, **u.given), program(X, u.mask, **u.given))
+
+
+def test_compiled_code_agrees():
+    subprocess.run([sys.executable, "-m", "tests.portfolio.compiled_scenarios"], check=True, timeout=120)

@@ -9,7 +9,7 @@ from qtorch.data import PanelWindowSource
 from qtorch.distributions import GaussianCopula, JointDistribution, StudentT
 from qtorch.heads import CopulaHead, JointHead, SkewedStudentT
 from qtorch.portfolio import Constraints, MeanVariance, ScenarioProgram, TailRisk, portfolio_returns
-from qtorch.training import DecisionFocused, Forecaster, LogScore, decision_loss, fit, fit_decisions
+from qtorch.training import CRPS, DecisionFocused, Forecaster, LogScore, fit
 from tests.training.runs import SPEC, Across, small_data, small_panel
 
 
@@ -28,7 +28,7 @@ def law(scale: torch.Tensor, loadings: torch.Tensor, B: int) -> JointDistributio
     return JointDistribution(marginals, GaussianCopula(loadings, validate_args=False))
 
 
-def test_a_few_steps_mend_what_a_wrong_correlation_does_to_decisions():
+def test_twenty_steps_mend_what_a_wrong_correlation_does_to_decisions():
     """The first two assets hedge each other's common shock; a law without dependence does not know it."""
     generator = torch.Generator().manual_seed(3)
     common, own = (torch.randn(200, n, generator=generator) for n in (1, 3))
@@ -38,7 +38,7 @@ def test_a_few_steps_mend_what_a_wrong_correlation_does_to_decisions():
     free = torch.full((3, 1), 0.05, requires_grad=True)
     optimizer = torch.optim.Adam([free], lr=0.1)
     lost = []
-    for _ in range(8):
+    for _ in range(20):
         joint = law(torch.full((3,), 0.01), free / torch.sqrt(1 + free**2), 1)
         weights = objective.weights(joint, mask[:1])
         earned = (weights * outcomes).sum(-1)
@@ -47,9 +47,11 @@ def test_a_few_steps_mend_what_a_wrong_correlation_does_to_decisions():
         loss.backward()
         optimizer.step()
         lost.append(loss.item())
-    best = objective.program(outcomes, mask[:1, 0])  # in hindsight
+    # In hindsight, of all weights: 64 draws of a law come near it, and the law without dependence was far.
+    best = objective.program(outcomes, mask[:1, 0])
     least = objective.program.utility(portfolio_returns(best.expand(200, 3), outcomes[:, 0])).item() * 1e4
-    assert least < lost[-1] < least + 0.5 * (lost[0] - least)
+    assert lost[0] > 1.5 * least
+    assert least < lost[-1] < least + 0.15 * (lost[0] - least)
 
 
 def test_masked_assets_have_no_gradient_and_what_stands_there_no_matter():
@@ -72,33 +74,38 @@ def test_masked_assets_have_no_gradient_and_what_stands_there_no_matter():
 
 def test_it_is_an_objective_of_a_forecaster():
     panel = small_panel()
-    model = make(LogScore() + 0.5 * DecisionFocused(program(), draws=16))
+    objective = DecisionFocused(program(), draws=16)
+    model = make(LogScore() + 100.0 * objective)
+    before = [value.clone() for value in model.parameters()]
     data = small_data(panel, "panel", batches_per_epoch=2, every_position=False)
     fit(model, data, max_epochs=1, monitor="val_decision")
+    assert any(not torch.equal(a, b) for a, b in zip(before, model.parameters(), strict=True))
     source = PanelWindowSource(panel, SPEC)
     window = source.gather(source.entries()[100:106])
     losses, _ = model.losses(window)
-    torch.testing.assert_close(losses["loss"], losses["log_score"] + 0.5 * losses["decision"])
-    model.zero_grad()
+    torch.testing.assert_close(losses["loss"], losses["log_score"] + 100.0 * losses["decision"])
+    torch.testing.assert_close(losses["decision"], objective(model(window), window.target, window.target_mask))
     holes = dataclasses.replace(window, target=torch.where(window.target_mask, window.target, torch.nan))
-    decision_loss(model, holes, DecisionFocused(program(), draws=16)).backward()
+    model.zero_grad()
+    model.mean_loss(holes).backward()
     grads = [p.grad for p in model.parameters() if p.grad is not None]
     assert all(grad.isfinite().all() for grad in grads)
     assert any(grad.any() for grad in grads)
 
 
-def test_steps_in_returns_train_and_repeat():
+class CRPSOfReturns(CRPS):
+    name = "crps_of_returns"
+    in_returns = True
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_an_objective_in_returns_sees_returns(training):
     panel = small_panel()
-    objective = DecisionFocused(program(), draws=16)
-    lost = []
-    for _ in range(2):
-        model = make()
-        before = [value.clone() for value in model.parameters()]
-        data = small_data(panel, "panel", batches_per_epoch=2, every_position=False)
-        lost.append(fit_decisions(model, data, objective, steps=3, weight=100.0))
-        assert any(not torch.equal(a, b) for a, b in zip(before, model.parameters(), strict=True))
-    assert lost[0] == lost[1]
-    assert len(lost[0]) == 3
+    source = PanelWindowSource(panel, SPEC)
+    window = source.gather(source.entries()[100:106])
+    model = Forecaster(Across(len(SPEC.features)), SkewedStudentT(8, SPEC.horizons), SPEC).train(training)
+    losses, _ = model.losses(window, CRPS() + CRPSOfReturns())
+    torch.testing.assert_close(losses["crps_of_returns"], window.scale.unsqueeze(-2) * losses["crps"])
 
 
 def test_laws_without_joint_scenarios_and_limits_of_turnover_are_refused():
