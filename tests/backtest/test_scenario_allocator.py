@@ -5,8 +5,11 @@ import torch
 
 from qtorch.backtest import ScenarioAllocator, WalkForward
 from qtorch.data import DataError, WindowSpec
+from qtorch.heads import CopulaHead, JointHead, SkewedStudentT
 from qtorch.models import RiskMetrics
 from qtorch.portfolio import Constraints, Costs, MeanVariance, ScenarioProgram, TailRisk
+from qtorch.training import Forecaster
+from tests.training.runs import SPEC, Across, small_panel
 
 PROGRAM = ScenarioProgram(TailRisk(0.9), Constraints(upper=0.6), cost=0.001)
 
@@ -53,3 +56,20 @@ def test_common_random_numbers_make_it_repeat(calm):
     past, none = calm.until(calm.dates[200]), torch.zeros(4, dtype=torch.float64)
     program = ScenarioProgram(MeanVariance(3.0))
     assert torch.equal(allocator(None, program)(past, 200, none), allocator(calm, program)(past, 200, none))
+
+
+def test_a_forecaster_of_a_joint_law_brings_its_own_copula():
+    panel = small_panel()
+    model = Forecaster(
+        Across(len(SPEC.features)), JointHead(SkewedStudentT(8, SPEC.horizons), CopulaHead(8, 1)), SPEC
+    ).eval()
+    past, none = panel.until(panel.dates[300]), torch.zeros(4, dtype=torch.float64)
+    alone, kept = (
+        ScenarioAllocator(model, PROGRAM, p, horizon=3, scenarios=128)(past, 300, none) for p in (None, panel)
+    )
+    torch.testing.assert_close(alone, kept, rtol=0, atol=1e-6)
+    forecast = model.forecast(past, past.dates[-1])
+    scenarios = forecast.scenarios(past.dates[-1], 3, 128).unsqueeze(1)
+    best = PROGRAM(scenarios, forecast.mask, tradable=past.mask[-1:], holdings=none.unsqueeze(0))[0]
+    assert torch.equal(alone, best)
+    assert (alone > 0).sum() > 1
