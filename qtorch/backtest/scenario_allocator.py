@@ -48,8 +48,8 @@ class ScenarioAllocator:
         >>> from qtorch.portfolio import Constraints, TailRisk
         >>> panel = Panel.from_frame(load_sample().query("asset in ['AAPL', 'JPM', 'KO', 'XOM'] and date > '2020'"))
         >>> program = ScenarioProgram(TailRisk(0.95), Constraints(upper=0.5))
-        >>> allocator = ScenarioAllocator(RiskMetrics(), program, panel, horizon=1, lookback=250, factors=1)
-        >>> walk = WalkForward("month", start="2022-01-01", end="2022-06-30")
+        >>> allocator = ScenarioAllocator(RiskMetrics(), program, panel, horizon=1, lookback=100, factors=1)
+        >>> walk = WalkForward("month", start="2022-01-01", end="2022-03-31")
         >>> float(walk.run(panel, allocator).net.std()) < float(walk.run(panel, EqualWeight()).net.std())
         True
     """

@@ -21,7 +21,7 @@ def allocator(panel=None, program=PROGRAM, horizons=(1, 5)) -> ScenarioAllocator
 
 
 def test_with_the_whole_panel_it_decides_as_on_the_past_alone(changing):
-    walk = WalkForward("month", "2019-07-01", "2019-10-31", Costs(proportional=0.001))
+    walk = WalkForward(60, "2019-07-01", "2019-10-31", Costs(proportional=0.001))
     past, whole = (walk.run(changing, allocator(panel)) for panel in (None, changing))
     torch.testing.assert_close(past.weights, whole.weights, rtol=0, atol=1e-9)
     at = past.weights[past.trade_rows]
