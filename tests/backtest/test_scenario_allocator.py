@@ -7,7 +7,7 @@ from qtorch.backtest import ScenarioAllocator, WalkForward
 from qtorch.data import DataError, WindowSpec
 from qtorch.heads import CopulaHead, JointHead, SkewedStudentT
 from qtorch.models import RiskMetrics
-from qtorch.portfolio import Constraints, Costs, MeanVariance, ScenarioProgram, TailRisk
+from qtorch.portfolio import Constraints, Costs, ScenarioProgram, TailRisk
 from qtorch.training import Forecaster
 from tests.training.runs import SPEC, Across, small_panel
 
@@ -50,12 +50,6 @@ def test_another_panel_and_a_forecast_that_has_no_copula_are_refused(changing, c
         allocator(horizons=(5,))(calm.until(calm.dates[row]), row, none)
     with pytest.raises(ValueError, match="lookback"):
         ScenarioAllocator(RiskMetrics(), PROGRAM, lookback=1)
-
-
-def test_common_random_numbers_make_it_repeat(calm):
-    past, none = calm.until(calm.dates[200]), torch.zeros(4, dtype=torch.float64)
-    program = ScenarioProgram(MeanVariance(3.0))
-    assert torch.equal(allocator(None, program)(past, 200, none), allocator(calm, program)(past, 200, none))
 
 
 def test_a_forecaster_of_a_joint_law_brings_its_own_copula():
