@@ -24,6 +24,7 @@ from qtorch.backtest import (
     Allocate,
     EqualWeight,
     InverseVolatility,
+    ScenarioAllocator,
     Track,
     Walked,
     WalkForward,
@@ -37,8 +38,8 @@ from qtorch.backtest import (
     volatility_interval,
 )
 from qtorch.data import Panel, WindowSpec, load_sample
-from qtorch.models import AssetGraph, GraphCovariance, GraphScores, Recurrent
-from qtorch.portfolio import Constraints, Costs, MinimumVariance, Projected
+from qtorch.models import AssetGraph, GraphCovariance, GraphScores, Recurrent, RiskMetrics
+from qtorch.portfolio import Constraints, Costs, MinimumVariance, Projected, ScenarioProgram, TailRisk
 from qtorch.training import Allocator, MostSharpe, Schedule, ShapeLikelihood, fit_allocator
 
 HALF_LIVES, INERTIA, SPEC = (63.0, 252.0, 504.0), 3.0, WindowSpec(64, (1,))  # chosen before the tests
@@ -156,6 +157,12 @@ def _graph_tilts(run: Run) -> Allocate:
     )
     fit_allocator(model, run.panel, _before(run.start), steps=60, batch_size=8, seed=run.seed)
     return Walked(model, run.panel, run.dates)
+
+
+@register("scenario cvar")
+def _scenario_cvar(run: Run) -> Allocate:
+    program = ScenarioProgram(TailRisk(0.95))
+    return ScenarioAllocator(RiskMetrics(WindowSpec(64, (1,))), program, run.panel, horizon=1, lookback=756)
 
 
 def _before(date: str) -> pd.Timestamp:

@@ -14,7 +14,9 @@ from qtorch.portfolio.projected import Projected
 from qtorch.portfolio.projection import project
 from qtorch.portfolio.ratios import sharpe, sortino, tracking_error
 from qtorch.portfolio.risk_parity import risk_parity
+from qtorch.portfolio.scenario_program import ScenarioProgram
 from qtorch.portfolio.scenario_returns import portfolio_returns, scenario_returns
+from qtorch.portfolio.scenario_utility import Growth, MeanVariance, ScenarioUtility, TailRisk
 from qtorch.portfolio.shortfall import RockafellarUryasev, cvar
 from qtorch.portfolio.softmax import Softmax
 from qtorch.portfolio.utility import log_wealth, mean_variance
@@ -24,12 +26,17 @@ __all__ = [
     "ConvexProgram",
     "Costs",
     "GroupCap",
+    "Growth",
     "Ledger",
     "MarketNeutral",
+    "MeanVariance",
     "MinimumVariance",
     "Projected",
     "RockafellarUryasev",
+    "ScenarioProgram",
+    "ScenarioUtility",
     "Softmax",
+    "TailRisk",
     "cvar",
     "differential_sharpe",
     "log_wealth",

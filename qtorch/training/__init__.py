@@ -12,6 +12,7 @@ from qtorch.training.allocation_objectives import (
 )
 from qtorch.training.allocator import Allocator, Episodes, EpisodeSet, fit_allocator
 from qtorch.training.augmentation import HideInputs
+from qtorch.training.decision_focused import DecisionFocused
 from qtorch.training.decisions import Decisions, DecisionSource
 from qtorch.training.ensemble import Ensemble, mixed
 from qtorch.training.evaluation import evaluate
@@ -31,6 +32,7 @@ __all__ = [
     "SGHMC",
     "SGLD",
     "Allocator",
+    "DecisionFocused",
     "DecisionSource",
     "Decisions",
     "Ensemble",

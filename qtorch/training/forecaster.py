@@ -32,8 +32,9 @@ class Forecaster(lightning.LightningModule):
     """Maps windows to distributions of returns: an encoder, a head, and how to train them.
 
     Returns are divided by each window's causal scale, so a model pooled over all assets sees them alike, and losses
-    are of returns in that unit; the distribution is mapped back by an affine transform. A horizon of h sessions has
-    weight 1/h in the loss, because h consecutive targets overlap and say little more than one.
+    are of returns in that unit, but for objectives `in_returns`; the distribution is mapped back by an affine
+    transform. A horizon of h sessions has weight 1/h in the loss, because h consecutive targets overlap and say little
+    more than one.
 
     Where a module of the network has a method `penalty`, such as the divergence of a variational posterior from its
     prior, training adds it over the number of observed targets, so that the loss times that number is minus the
@@ -153,11 +154,12 @@ class Forecaster(lightning.LightningModule):
         """
         objective = self.objective if objective is None else objective
         distribution = self._standardised(window)
-        outcomes = window.target / window.scale.unsqueeze(self._horizon_axis)
+        scale = window.scale.unsqueeze(self._horizon_axis)
+        outcomes = window.target / scale
         with torch.autocast(outcomes.device.type, enabled=False):
             scored = _mean_over_draws if self.training else _of_the_law
             scores = {
-                score.name: (weight, scored(score, distribution, outcomes, window.target_mask))
+                score.name: (weight, scored(score, distribution, outcomes, window.target_mask, scale))
                 for weight, score in objective.terms
             }
         loss = torch.stack([weight * value for weight, value in scores.values()]).sum(0)
@@ -326,15 +328,17 @@ def _check_draws(encoder: nn.Module, head: nn.Module) -> None:
         )
 
 
-def _of_the_law(score: Objective, law: Distribution, outcomes: Tensor, mask: Tensor) -> Tensor:
+def _of_the_law(score: Objective, law: Distribution, outcomes: Tensor, mask: Tensor, scale: Tensor) -> Tensor:
+    if score.in_returns:
+        return score(rescaled(law, scale), scale * outcomes, mask)
     return score(law, outcomes, mask)
 
 
-def _mean_over_draws(score: Objective, law: Distribution, outcomes: Tensor, mask: Tensor) -> Tensor:
+def _mean_over_draws(score: Objective, law: Distribution, outcomes: Tensor, mask: Tensor, scale: Tensor) -> Tensor:
     if not isinstance(law, Posterior):
-        return _of_the_law(score, law, outcomes, mask)
+        return _of_the_law(score, law, outcomes, mask, scale)
     shape = law.components.batch_shape
-    each = score(law.components, outcomes.unsqueeze(-1).expand(shape), mask.unsqueeze(-1).expand(shape))
+    each = _of_the_law(score, law.components, *(x.unsqueeze(-1).expand(shape) for x in (outcomes, mask, scale)))
     return (law.weights * each).sum(-1)
 
 

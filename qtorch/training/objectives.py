@@ -22,16 +22,22 @@ class Objective(ABC):
     """A loss of a forecast distribution and an outcome, lowest in expectation for the true distribution.
 
     Objectives add up and take positive weights: `LogScore() + 0.5 * FZ0()`.
+
+    Attributes:
+        name: of its values.
+        in_returns: whether it scores returns, and not returns over the window's scale, when a model is trained: for
+            what depends on how assets' returns compare in size.
     """
 
     name: str
+    in_returns: bool = False
 
     def __call__(self, distribution: Distribution, outcomes: Tensor, mask: Tensor) -> Tensor:
         """The loss of each outcome.
 
         Args:
             distribution: forecast, batch shape `[...]`.
-            outcomes: `[...]`, in the unit of the forecast; in training that is the window's scale.
+            outcomes: `[...]`, in the unit of the forecast; in training the window's scale, unless `in_returns`.
             mask: `[...]`, which outcomes count.
 
         Returns:
