@@ -1,5 +1,6 @@
 """A head of its own for each member of an ensemble."""
 
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import torch
@@ -62,6 +63,18 @@ class Ensemble(nn.Module):
             with torch.no_grad():
                 zero = (weight == 0).all(-1).all(-1)[:, None, None]
                 weight.copy_(torch.where(zero, torch.randn_like(weight) * 0.1 / head.in_features**0.5, weight))
+
+    @classmethod
+    def of(cls, given: Sequence[nn.Module]) -> "Ensemble":
+        """Given heads of one class and its arguments, at least one, as members; these are copied.
+
+        Raises:
+            TypeError: the heads are not parametric.
+            ValueError: the heads differ in their parameters' names or shapes.
+        """
+        ensemble = cls(given[0], 1)
+        ensemble.head, ensemble.members = stacked(given), len(given)
+        return ensemble
 
     @property
     def draws(self) -> int:

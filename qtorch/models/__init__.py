@@ -2,6 +2,7 @@
 
 from qtorch.models.asset_graph import AssetGraph
 from qtorch.models.baselines import HAR, Ewma, FilteredHistoricalSimulation, Garch, HistoricalSimulation, RiskMetrics
+from qtorch.models.batch_ensemble import BatchEnsemble
 from qtorch.models.defaults import default_ensemble, default_forecaster, default_windows
 from qtorch.models.distance_aware import DistanceAware
 from qtorch.models.encoder_ensemble import EncoderEnsemble
@@ -10,6 +11,7 @@ from qtorch.models.graph_scores import GraphScores
 from qtorch.models.inverted_transformer import InvertedTransformer
 from qtorch.models.market_state import MarketState
 from qtorch.models.mixers import OverGraph, OverLearnedGraph, OverTree
+from qtorch.models.monte_carlo_dropout import MonteCarloDropout
 from qtorch.models.panel_transformer import PanelTransformer
 from qtorch.models.patch_transformer import PatchTransformer
 from qtorch.models.recurrent import Recurrent
@@ -18,6 +20,7 @@ from qtorch.models.transformer import SessionCache, TemporalTransformer, Transfo
 __all__ = [
     "HAR",
     "AssetGraph",
+    "BatchEnsemble",
     "DistanceAware",
     "EncoderEnsemble",
     "Ewma",
@@ -28,6 +31,7 @@ __all__ = [
     "HistoricalSimulation",
     "InvertedTransformer",
     "MarketState",
+    "MonteCarloDropout",
     "OverGraph",
     "OverLearnedGraph",
     "OverTree",

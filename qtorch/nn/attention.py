@@ -4,6 +4,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from qtorch.nn.attend import attend
 from qtorch.nn.dropout import Dropout
 from qtorch.nn.rotary import Angles, rotate
 
@@ -30,6 +31,9 @@ class Block(nn.Module):
             feed-forward layer add is dropped out, which on CPUs leaves attention its fused kernel, about three times
             faster in training.
 
+    Attributes:
+        whole: whether vmap may run several nets together, False at first; see `attend`.
+
     References:
         Vaswani et al. (2017), Attention Is All You Need; Xiong et al. (2020) for the place of the norms.
     """
@@ -38,7 +42,7 @@ class Block(nn.Module):
         super().__init__()
         if width % heads:
             raise ValueError(f"width {width} must be a multiple of the heads, {heads}.")
-        self.heads, self.weight_dropout = heads, dropout if drop_weights else 0.0
+        self.heads, self.weight_dropout, self.whole = heads, dropout if drop_weights else 0.0, False
         self.attention_norm = nn.LayerNorm(width)
         self.qkv = nn.Linear(width, 3 * width, bias=False)
         self.out = nn.Linear(width, width, bias=False)
@@ -66,9 +70,7 @@ class Block(nn.Module):
         if angles is not None:
             q, k = rotate(q, angles), rotate(k, angles)
         weight_dropout = self.weight_dropout if self.training else 0.0
-        mixed = nn.functional.scaled_dot_product_attention(
-            q, k, v, attn_mask=allowed, dropout_p=weight_dropout, is_causal=causal
-        )
+        mixed = attend(q, k, v, allowed, weight_dropout, causal, self.whole)
         return self._add(hidden, mixed, some)
 
     def extend(
@@ -93,7 +95,7 @@ class Block(nn.Module):
         cos, sin = angles
         new = q.shape[-2]
         q = rotate(q, (cos[..., -new:, :], sin[..., -new:, :]))
-        mixed = nn.functional.scaled_dot_product_attention(q, rotate(keys, angles), values, attn_mask=allowed)
+        mixed = attend(q, rotate(keys, angles), values, allowed)
         return self._add(hidden, mixed, None), keys, values
 
     def _project(self, hidden: Tensor) -> list[Tensor]:

@@ -2,11 +2,13 @@
 
 import copy
 import inspect
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from torch import nn
+from jaxtyping import Shaped
+from torch import Tensor, nn
+from torch.func import functional_call, vmap
 
 
 def afresh(module: nn.Module) -> nn.Module:
@@ -57,6 +59,36 @@ def member_of(together: nn.Module, index: int) -> nn.Module:
         id(value): nn.Parameter(value.detach()[index], value.requires_grad) for value in together.parameters()
     }
     return copy.deepcopy(together, memo)
+
+
+def each_of(
+    module: nn.Module, own: Mapping[str, Tensor], inputs: tuple[Tensor, ...], chunk: int | None = None
+) -> Shaped[Tensor, "*batch K D"]:
+    """What a module gives with each of K values of some of its parameters and buffers, beside each other.
+
+    Dropout and noise differ between them.
+
+    Args:
+        module: with one tensor for a result, `[*batch, D]`.
+        own: the values `[K, ...]` by their names.
+        inputs: of the module, the same for all.
+        chunk: how many are evaluated at once; None is all.
+    """
+
+    def given(values: dict[str, Tensor]) -> Tensor:
+        return functional_call(module, values, inputs)
+
+    if chunk == 1:
+        each = zip(*(value.unbind() for value in own.values()), strict=True)
+        return torch.stack([given(dict(zip(own, values, strict=True))) for values in each], dim=-2)
+    return vmap(given, randomness="different", chunk_size=chunk)(dict(own)).movedim(0, -2)
+
+
+def run_together(module: nn.Module) -> None:
+    """Makes `torch.func.vmap` run a module's recurrent and attention layers together, not net after net."""
+    for part in module.modules():
+        if hasattr(part, "whole"):
+            part.whole = True  # type: ignore[assignment]
 
 
 def stacked_parameters(module: nn.Module) -> list[nn.Parameter]:

@@ -4,6 +4,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from qtorch.nn.attend import attend
 from qtorch.nn.attention import feedforward
 from qtorch.nn.dropout import Dropout
 
@@ -33,6 +34,7 @@ class MemoryBlock(nn.Module):
         if width % heads:
             raise ValueError(f"width {width} must be a multiple of the heads, {heads}.")
         self.width, self.heads, self.expansion, self.dropout = width, heads, expansion, dropout
+        self.whole = False  # as of `Block`
         self.query_norm, self.key_norm = nn.LayerNorm(width), nn.LayerNorm(width)
         self.query = nn.Linear(width, width, bias=False)
         self.key_value = nn.Linear(width, 2 * width, bias=False)
@@ -62,7 +64,7 @@ class MemoryBlock(nn.Module):
         """
         q = self._split(self.query(self.query_norm(hidden)))
         keys, values = memory
-        mixed = nn.functional.scaled_dot_product_attention(q, keys, values, attn_mask=allowed)
+        mixed = attend(q, keys, values, allowed, together=self.whole)
         mixed = mixed.transpose(1, 2).flatten(2)
         if some is not None:
             mixed = torch.where(some, mixed, 0.0)

@@ -24,6 +24,7 @@ from qtorch.training.network import Network
 from qtorch.training.objectives import CRPS, FZ0, LogScore, Mix, Objective, Pinball
 from qtorch.training.optimisation import Schedule
 from qtorch.training.shape_likelihood import ShapeLikelihood
+from qtorch.training.swag import Swag
 from qtorch.training.walk_forward import refit, walk_forward
 
 __all__ = [
@@ -56,6 +57,7 @@ __all__ = [
     "Pinball",
     "Schedule",
     "ShapeLikelihood",
+    "Swag",
     "evaluate",
     "fit",
     "fit_allocator",

@@ -90,10 +90,10 @@ def affine_map(head: Parametric) -> Float[Tensor, "H size W"]:
     return both.detach().double().unflatten(0, (len(head.horizons), head.size))
 
 
-def with_head(model: Forecaster, head: nn.Module) -> Forecaster:
-    """A forecaster as another, a copy of its encoder before another head, in evaluation mode."""
+def with_head(model: Forecaster, head: nn.Module, encoder: nn.Module | None = None) -> Forecaster:
+    """A forecaster as another, a copy of its encoder, or another, before another head, in evaluation mode."""
     return Forecaster(
-        copy.deepcopy(model.network.encoder),
+        copy.deepcopy(model.network.encoder) if encoder is None else encoder,
         head,
         model.spec,
         schedule=model.schedule,

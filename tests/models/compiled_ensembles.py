@@ -23,10 +23,15 @@ def main() -> None:
         "gru": lambda: models.Recurrent(5, width=8),
         "lstm": lambda: models.Recurrent(5, width=8, cell="lstm", depth=2),
         "transformer": lambda: models.Transformer(5, width=8, depth=1, heads=2, drop_weights=False),
+        "dropout": lambda: models.MonteCarloDropout(models.Recurrent(5, width=8), 3),
+        "rank one": lambda: models.BatchEnsemble(models.Transformer(5, width=8, depth=1, heads=2), 3),
     }[sys.argv[1]]()
-    head = heads.Ensemble(heads.SkewedStudentT(8, [1, 5]), 3)
-    torch.nn.init.normal_(head.head.project.weight, std=0.3)
-    network = Network(models.EncoderEnsemble(encoder, 3), head)
+    one = heads.SkewedStudentT(8, [1, 5])
+    torch.nn.init.normal_(one.project.weight, std=0.3)
+    if getattr(encoder, "draws", None):
+        network = Network(encoder, heads.EachDraw(one))
+    else:
+        network = Network(models.EncoderEnsemble(encoder, 3), heads.Ensemble(one, 3))
     compiled = torch.compile(network, backend="eager", fullgraph=True)
     sum(value.sum() for value in compiled(inputs, mask, True)).backward()
     assert all(value.grad is not None and value.grad.isfinite().all() for value in network.parameters())

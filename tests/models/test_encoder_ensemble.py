@@ -20,6 +20,8 @@ MAKE = {
     "two layers": lambda: models.Recurrent(F, width=8, depth=2, **PLAIN),
     "lstm": lambda: models.Recurrent(F, width=8, cell="lstm", **PLAIN),
     "transformer": lambda: models.Transformer(F, width=8, heads=2, depth=1, **PLAIN),
+    "windows": lambda: models.PatchTransformer(F, C, width=8, depth=1, heads=2, patch=4, stride=2, **PLAIN),
+    "market": lambda: models.PanelTransformer(F, width=8, depth=1, heads=2, **PLAIN),
     "across": lambda: Across(F),
     "last of all": lambda: LastOfAll(F),
 }
@@ -41,14 +43,13 @@ def batch(ensemble: nn.Module) -> tuple[torch.Tensor, torch.Tensor]:
 @pytest.mark.parametrize("chunk", [None, 1, 2])
 @pytest.mark.parametrize("name", MAKE)
 def test_it_is_a_loop_over_its_members(name, chunk):
-    if name == "transformer" and chunk == 2:
-        pytest.skip("torch has no rule for attention's fused kernel under vmap")
     ensemble = made(name, chunk=chunk)
     inputs, mask = batch(ensemble)
     members = [ensemble.member(k) for k in range(K)]
     hidden = ensemble(inputs, mask)
     alone = torch.stack([member(inputs, mask) for member in members], dim=-2)
-    assert hidden.shape == (B, 1 if name == "last of all" else C, *mask.shape[2:], K, ensemble.out_features)
+    places = C if ensemble.causal else 1
+    assert hidden.shape == (B, places, *mask.shape[2:], K, ensemble.out_features)
     torch.testing.assert_close(hidden, alone, rtol=0, atol=1e-6)
     weight = torch.randn_like(hidden)
     (weight * hidden).sum().backward()
@@ -68,6 +69,19 @@ def test_members_start_as_fresh_encoders_of_one_seed_do(name):
     for k, state in enumerate(alone):
         own = ensemble.member(k).state_dict()
         assert all(torch.equal(own[key], value) for key, value in state.items())
+
+
+def test_encoders_that_are_given_are_the_members():
+    encoders = [MAKE["gru"]() for _ in range(K)]
+    ensemble = models.EncoderEnsemble.of(encoders)
+    inputs, mask = batch(ensemble)
+    alone = torch.stack([encoder(inputs, mask) for encoder in encoders], dim=-2)
+    torch.testing.assert_close(ensemble(inputs, mask), alone, rtol=0, atol=1e-6)
+    again = build(describe(ensemble))
+    again.load_state_dict(ensemble.state_dict())
+    assert torch.equal(again(inputs, mask), ensemble(inputs, mask))
+    with pytest.raises(ValueError, match="differ in names or shapes"):
+        models.EncoderEnsemble.of([MAKE["gru"](), MAKE["two layers"]()])
 
 
 def test_a_member_is_a_view_of_the_ensemble():
@@ -122,9 +136,8 @@ def test_batch_norms_are_refused():
         models.EncoderEnsemble(Across(F), 0)
 
 
-@pytest.mark.parametrize(
-    "name", ["gru", *(pytest.param(name, marks=pytest.mark.slow) for name in ("lstm", "transformer"))]
-)
+@pytest.mark.slow  # half a minute each
+@pytest.mark.parametrize("name", ["gru", "lstm", "transformer", "dropout", "rank one"])
 def test_it_compiles_whole(name):
     command = [sys.executable, "-m", "tests.models.compiled_ensembles", name]
     done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
