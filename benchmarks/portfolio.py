@@ -41,7 +41,8 @@ from qtorch.models import AssetGraph, GraphCovariance, GraphScores, Recurrent
 from qtorch.portfolio import Constraints, Costs, MinimumVariance, Projected
 from qtorch.training import Allocator, MostSharpe, Schedule, ShapeLikelihood, fit_allocator
 
-HALF_LIVES, INERTIA, SPEC = (63.0, 252.0, 504.0), 3.0, WindowSpec(64, (1,))  # chosen before the tests
+HALF_LIVES, INERTIA, RELUCTANCE = (63.0, 252.0, 504.0), 3.0, 0.05  # chosen before the tests
+SPEC = WindowSpec(64, (1,))
 START, FILE_START, COST = "2015-01-01", "2012-01-01", 0.001
 REFERENCE = "equal weight"
 
@@ -116,12 +117,12 @@ def _states(estimates: int) -> AssetGraph:
     return AssetGraph(Recurrent(len(SPEC.features), width=16, dropout=0.1), estimates=estimates, width=16)
 
 
-def _covariance(run: Run, steps: int) -> Allocate:
+def _covariance(run: Run, steps: int, allocation: MinimumVariance) -> Allocate:
     torch.manual_seed(run.seed)
     network = GraphCovariance(_states(len(HALF_LIVES)))
     model = Allocator(
         network,
-        MinimumVariance(inertia=INERTIA),
+        allocation,
         SPEC,
         half_lives=HALF_LIVES,
         length=1,
@@ -135,12 +136,17 @@ def _covariance(run: Run, steps: int) -> Allocate:
 
 @register("graph covariance, untrained")
 def _untrained(run: Run) -> Allocate:
-    return _covariance(run, 0)
+    return _covariance(run, 0, MinimumVariance(inertia=INERTIA))
 
 
 @register("graph covariance", random=True)
 def _graph_covariance(run: Run) -> Allocate:
-    return _covariance(run, 150)
+    return _covariance(run, 150, MinimumVariance(inertia=INERTIA))
+
+
+@register("graph covariance, reluctant", random=True)
+def _reluctant(run: Run) -> Allocate:
+    return _covariance(run, 150, MinimumVariance(reluctance=RELUCTANCE))
 
 
 @register("graph tilts", Constraints(upper=0.2), random=True)
