@@ -66,7 +66,7 @@ print(closest.round(2).to_string(index=False))
 torch.manual_seed(0)
 spec = WindowSpec(context=32)
 encoder = Recurrent(len(spec.features), width=8)
-network = GraphCovariance(AssetGraph(encoder, estimates=2, width=16, heads=2))
+network = GraphCovariance(AssetGraph(encoder, estimates=2, width=16))
 costs = Costs(proportional=0.001)  # 10 basis points of what is traded
 model = qtorch.Allocator(
     network,

@@ -114,6 +114,8 @@ def _nightly(parser, parsed, arguments: Sequence[str]) -> int:  # type: ignore[n
         config.output = resolve("--output", config.output)
         if config.positions is not None:
             config.positions = resolve("--positions", config.positions)
+        if config.allocation is not None and (path := config.allocation.path) is not None:
+            config.allocation.path = resolve("--allocation", path)
         result = run(
             NightlyConfig(
                 config.data,

@@ -13,7 +13,17 @@ from torch import Tensor
 from torch.distributions import Distribution
 
 from qtorch.data.states import State
-from qtorch.distributions import Empirical, GaussianCopula, JointDistribution, StudentTCopula, take
+from qtorch.distributions import (
+    Decomposition,
+    Empirical,
+    GaussianCopula,
+    JointDistribution,
+    StudentTCopula,
+    decompose,
+    over_draws,
+    take,
+)
+from qtorch.distributions.checks import require
 from qtorch.risk.joint_scenarios import portfolio_scenarios, scenarios_of
 from qtorch.risk.measures import expected_shortfall, value_at_risk
 
@@ -70,6 +80,41 @@ class Forecast:
     def volatility(self) -> Float64[Tensor, "D H N"]:
         """Standard deviation of the return over the horizon (not annualised)."""
         return self._masked(self.marginals.variance.sqrt())
+
+    def decompose(self) -> Decomposition:
+        """Variance over the horizon that is the market's (aleatoric) and the model's doubt of its mean (epistemic).
+
+        Returns:
+            Float64 tensors `[D, H, N]`, which sum to the variance; NaN where there is no forecast.
+
+        Raises:
+            ValueError: the forecast is of one model without a posterior.
+        """
+        self._needs_draws("decompose")
+        return Decomposition(*map(self._masked, decompose(self.marginals)))
+
+    def epistemic_interval(
+        self, level: float, mass: float = 0.9
+    ) -> tuple[Float64[Tensor, "D H N"], Float64[Tensor, "D H N"]]:
+        """Between what bounds the value at risk itself is, as far as the model knows.
+
+        Each draw of the model has a value at risk of its own; the bounds are quantiles of these. The value at risk of
+        the forecast, which is that of the mixture of all draws, may lie outside where draws disagree much, since their
+        widest laws make its tail.
+
+        Args:
+            level: of the value at risk.
+            mass: between the bounds; as much is left out above as below.
+
+        Raises:
+            ValueError: the forecast is of one model without a posterior, or the mass is not inside (0, 1).
+        """
+        require(0 < mass < 1, "mass", mass, "give a share inside (0, 1), such as 0.9")
+        self._needs_draws("epistemic_interval")
+        weights, values = over_draws(self.marginals, lambda law: value_at_risk(law, level))
+        law = Empirical(values.double(), weights.double())
+        low, high = (law.icdf(torch.tensor(p, dtype=torch.float64)) for p in ((1 - mass) / 2, (1 + mass) / 2))
+        return self._masked(low), self._masked(high)
 
     def select(self, dates: slice) -> "Forecast":
         """The forecasts of some of the dates, by position."""
@@ -235,6 +280,14 @@ class Forecast:
                 "forecast.with_copula(qtorch.risk.fit_copula(...)), or train a JointHead."
             )
         return self.distribution
+
+    def _needs_draws(self, wanted: str) -> None:
+        weights, _ = over_draws(self.marginals, lambda law: torch.zeros(law.batch_shape))
+        if weights.shape[-1] == 1:
+            raise ValueError(
+                f"{wanted} needs a forecast that knows how sure its model is, and this one is of a single set of "
+                "weights. Forecast by a qtorch.training.Ensemble, or by a posterior of qtorch.heads."
+            )
 
     def _masked(self, value: Tensor) -> Float64[Tensor, "D H N"]:
         return torch.where(self.mask[:, None, :], value.double(), torch.nan)

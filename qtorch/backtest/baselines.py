@@ -7,7 +7,8 @@ from jaxtyping import Float64
 from torch import Tensor
 
 from qtorch.backtest.universe import around_closed, listed_assets
-from qtorch.data import Panel
+from qtorch.data import DataError, Panel
+from qtorch.data.errors import listing
 from qtorch.distributions.checks import require
 
 
@@ -42,7 +43,13 @@ class InverseVolatility:
         require(self.lookback >= 2, "lookback", self.lookback, "give a number of rows of at least 2")
 
     def __call__(self, panel: Panel, row: int, holdings: Float64[Tensor, " N"]) -> Float64[Tensor, " N"]:
-        """Weights on the panel's last row; those of closed assets are their holdings, see `around_closed`."""
+        """Weights on the panel's last row; those of closed assets are their holdings, see `around_closed`.
+
+        An asset whose price has not moved over the lookback has no volatility to speak of, and is given none.
+
+        Raises:
+            DataError: no asset's returns vary, or none is listed.
+        """
         universe = listed_assets(panel, self.lookback)
         returns = panel.returns()[-self.lookback :]
         there = returns.isfinite()
@@ -50,4 +57,10 @@ class InverseVolatility:
         centred = torch.where(there, returns - returns.nanmean(0), 0.0)
         variance = (centred**2).sum(0) / (count - 1).clamp(min=1)
         inverse = torch.where(universe & (variance > 0), variance.rsqrt(), 0.0)
+        if not inverse.any():
+            raise DataError(
+                f"{panel.dates[-1]:%Y-%m-%d}: the returns of no asset vary over the last {self.lookback} rows: "
+                f"{listing(asset for asset, there in zip(panel.assets, universe.tolist(), strict=True) if there)}. "
+                "Look at their prices, or begin later."
+            )
         return around_closed(inverse / inverse.sum(), universe, panel, holdings)

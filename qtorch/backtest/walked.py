@@ -37,7 +37,7 @@ class Walked:
         >>> _ = torch.manual_seed(0)
         >>> panel = Panel.from_frame(load_sample().query("asset in ['AAPL', 'JPM', 'KO', 'XOM'] and date > '2020'"))
         >>> spec = WindowSpec(16)
-        >>> states = AssetGraph(Recurrent(len(spec.features), width=4), estimates=2, width=8, heads=2)
+        >>> states = AssetGraph(Recurrent(len(spec.features), width=4), estimates=2, width=8)
         >>> model = Allocator(GraphCovariance(states), MinimumVariance(upper=0.5), spec)
         >>> walk = WalkForward("month", start="2022-01-01", end="2022-06-30")
         >>> equal = walk.run(panel, EqualWeight())
@@ -54,7 +54,6 @@ class Walked:
         self._place = {row: k for k, row in enumerate(rows)}
         self._decisions = self._source.at(rows) if rows else None
 
-    @torch.no_grad()
     def __call__(self, panel: Panel, row: int, holdings: Float64[Tensor, " N"]) -> Float[Tensor, " N"]:
         """Weights on the panel's last row.
 
@@ -69,11 +68,7 @@ class Walked:
                 f"{panel.dates[row]:%Y-%m-%d}, row {row}: not that row of the panel that this allocator walks through. "
                 "Make one of the panel that is run."
             )
-        held = holdings.float().unsqueeze(0).to(self.allocator.device) if holdings.any() else None
-        training = self.allocator.training
-        self.allocator.eval()
+        held = holdings.unsqueeze(0) if holdings.any() else None
         k = self._place.get(row)
         known = self._source.at([row]) if self._decisions is None or k is None else self._decisions[k : k + 1]
-        weights = self.allocator(known.to(self.allocator.device), held)
-        self.allocator.train(training)
-        return weights[0].to(holdings.device)
+        return self.allocator.decide(known, held)[0].to(holdings.device)

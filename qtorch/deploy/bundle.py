@@ -5,43 +5,46 @@ import json
 import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, overload
 
 import lightning
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
+from torch import nn
 
 from qtorch.data.window import WindowSpec
+from qtorch.deploy.allocators import allocator_parts, built_allocator
 from qtorch.nn import build, describe
-from qtorch.training import Forecaster
+from qtorch.training import Allocator, Forecaster
 
 FORMAT = 1
+Model = TypeVar("Model", bound=Forecaster | Allocator)
 
 
 class BundleError(ValueError):
     """A saved model that cannot be trusted or used; the message says why."""
 
 
-def save(model: Forecaster, path: str | Path, metadata: Mapping[str, Any] | None = None) -> None:
+def save(model: Forecaster | Allocator, path: str | Path, metadata: Mapping[str, Any] | None = None) -> None:
     """Writes a model to a folder: `weights.safetensors` and `model.json`, which holds the weights' SHA-256.
 
     Args:
-        model: a trained model.
+        model: a trained model. Of an allocator all is kept that its weights depend on, and costs, but not its
+            objective and schedule, which only training needs.
         path: a folder, made if needed; files of an earlier model in it are replaced.
         metadata: plain values to keep beside the model, such as the span it was trained on.
 
     Raises:
-        TypeError: the encoder or head cannot be described in plain values.
+        TypeError: a part of the model cannot be described in plain values.
     """
+    parts = allocator_parts(model) if isinstance(model, Allocator) else _forecaster_parts(model)
     folder = Path(path)
     folder.mkdir(parents=True, exist_ok=True)
-    state = {name: value.detach().cpu().contiguous() for name, value in model.network.state_dict().items()}
+    state = {name: value.detach().cpu().contiguous() for name, value in _modules(model).state_dict().items()}
     save_file(state, folder / "weights.safetensors")
-    description = {
+    description = parts | {
         "format": FORMAT,
-        "encoder": describe(model.network.encoder),
-        "head": describe(model.network.head),
         "windows": model.spec.to_dict(),
         "weights_sha256": _sha256(folder / "weights.safetensors"),
         "metadata": dict(metadata or {}),
@@ -54,29 +57,50 @@ def save(model: Forecaster, path: str | Path, metadata: Mapping[str, Any] | None
     os.replace(aside, folder / "model.json")
 
 
-def load(path: str | Path, *, allow: Iterable[str] = ()) -> tuple[Forecaster, dict[str, Any]]:
+@overload
+def load(path: str | Path, *, allow: Iterable[str] = ()) -> tuple[Forecaster, dict[str, Any]]: ...
+
+
+@overload
+def load(path: str | Path, kind: type[Model], *, allow: Iterable[str] = ()) -> tuple[Model, dict[str, Any]]: ...
+
+
+def load(
+    path: str | Path, kind: Any = Forecaster, *, allow: Iterable[str] = ()
+) -> tuple[Forecaster | Allocator, dict[str, Any]]:
     """Reads a model that `save` wrote.
 
     Args:
         path: the folder.
-        allow: packages beside qtorch whose classes the bundle may name.
+        kind: what is wanted, `Forecaster` or `Allocator`.
+        allow: packages beside qtorch whose classes and functions the bundle may name.
 
     Returns:
         The model in evaluation mode, and the metadata saved beside it.
 
     Raises:
-        BundleError: a file is missing, truncated, altered, of another format, or names a class not allowed.
+        BundleError: it is a model of the other kind, a file is missing, truncated, altered, of another format, or names
+            a class not allowed.
     """
-    folder = Path(path)
+    folder, allow = Path(path), tuple(allow)
     description = inspect_bundle(folder)
+    # Bundles without a kind were written when there were forecasters only.
+    found = description.get("kind", Forecaster.__name__)
+    if found != kind.__name__:
+        raise BundleError(f"{folder}: it holds a model of kind {found}, but {kind.__name__} is wanted: give its path.")
     weights = folder / "weights.safetensors"
     try:
         if _sha256(weights) != description["weights_sha256"]:
             raise BundleError(f"{weights}: its SHA-256 is not the one in model.json. Train the model anew.")
         spec = WindowSpec.from_dict(description["windows"])
-        encoder = build(description["encoder"], allow=allow)
-        model = Forecaster(encoder, build(description["head"], allow=allow), spec)
-        model.network.load_state_dict(load_file(weights), strict=True)
+        model: Forecaster | Allocator
+        if kind is Allocator:
+            model = built_allocator(description, spec, allow)
+        else:
+            model = Forecaster(
+                build(description["encoder"], allow=allow), build(description["head"], allow=allow), spec
+            )
+        _modules(model).load_state_dict(load_file(weights), strict=True)
     except BundleError:
         raise
     except (OSError, KeyError, TypeError, ValueError, RuntimeError, SafetensorError) as error:
@@ -98,6 +122,21 @@ def inspect_bundle(path: str | Path) -> dict[str, Any]:
     if not isinstance(description, dict) or description.get("format") != FORMAT:
         raise BundleError(f"{file}: not a model of format {FORMAT}. Train the model anew.")
     return description
+
+
+def _forecaster_parts(model: Forecaster) -> dict[str, Any]:
+    return {
+        "kind": Forecaster.__name__,
+        "encoder": describe(model.network.encoder),
+        "head": describe(model.network.head),
+    }
+
+
+def _modules(model: Forecaster | Allocator) -> nn.Module:
+    """What has the weights that are saved."""
+    if isinstance(model, Allocator):
+        return nn.ModuleDict({"network": model.network, "allocation": model.allocation})
+    return model.network
 
 
 def versions() -> dict[str, str]:

@@ -20,6 +20,7 @@ from qtorch.distributions.mixture import Mixture
 from qtorch.distributions.moment_generating import log_moment_generating
 from qtorch.distributions.multivariate_student_t import MultivariateStudentT
 from qtorch.distributions.normal_inverse_gaussian import NormalInverseGaussian
+from qtorch.distributions.posterior import Decomposition, Posterior, decompose, over_draws
 from qtorch.distributions.quantile_spline import QuantileSpline
 from qtorch.distributions.skewed_student_t import SkewedStudentT
 from qtorch.distributions.spliced_tails import SplicedTails
@@ -31,6 +32,7 @@ __all__ = [
     "Affine",
     "AttentionalCopula",
     "Conditioned",
+    "Decomposition",
     "Empirical",
     "ExpMinusOne",
     "GaussianCopula",
@@ -44,6 +46,7 @@ __all__ = [
     "Mixture",
     "MultivariateStudentT",
     "NormalInverseGaussian",
+    "Posterior",
     "QuantileSpline",
     "SkewedStudentT",
     "SplicedTails",
@@ -51,10 +54,12 @@ __all__ = [
     "StudentT",
     "StudentTCopula",
     "concatenate",
+    "decompose",
     "log_cdf",
     "log_moment_generating",
     "log_sf",
     "log_tails",
+    "over_draws",
     "partial_mean",
     "register_tail_mean",
     "stack",

@@ -138,7 +138,7 @@ def _mixture(first: Mixture, distributions: Sequence[Any], join: Join) -> Mixtur
     weights = join([distribution.weights for distribution in distributions])
     parts = [distribution.components for distribution in distributions]
     _checked(parts)
-    return Mixture(weights, joined(parts[0], parts, join), validate_args=False)
+    return type(first)(weights, joined(parts[0], parts, join), validate_args=False)
 
 
 @joined.register

@@ -12,7 +12,7 @@ from torch.types import _size
 from qtorch.distributions.indexing import take
 from qtorch.distributions.joining import stack
 from qtorch.distributions.joint import rescaled
-from qtorch.distributions.mixture import Mixture
+from qtorch.distributions.posterior import Posterior
 
 
 class JointMixture(Distribution):
@@ -55,13 +55,13 @@ class JointMixture(Distribution):
         return JointMixture(self.weights, [law.expand(torch.Size(batch_shape)) for law in self.laws])
 
     @property
-    def marginals(self) -> Distribution | None:
+    def marginals(self) -> Posterior | None:
         """The mixtures of the coordinates' laws, batch shape `[..., N]`; None if a member's have no closed form."""
         parts = [law.marginals for law in self._members]
         if any(part is None for part in parts):
             return None
         shape = torch.Size((*self.batch_shape, *self.event_shape))
-        return Mixture(self.weights, stack([part.expand(shape) for part in parts]))
+        return Posterior(self.weights, stack([part.expand(shape) for part in parts]))
 
     def log_prob(
         self, value: Float[Tensor, "... N"], mask: Bool[Tensor, "... N"] | None = None

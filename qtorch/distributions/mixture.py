@@ -65,7 +65,7 @@ class Mixture(Distribution):
     def expand(self, batch_shape: _size, _instance: object = None) -> "Mixture":
         """The distribution expanded to a batch shape."""
         shape = torch.Size(batch_shape) + self.weights.shape[-1:]
-        return Mixture(self.weights.expand(shape), self.components.expand(shape), validate_args=False)
+        return type(self)(self.weights.expand(shape), self.components.expand(shape), validate_args=False)
 
     @property
     def has_rsample(self) -> bool:  # type: ignore[override]
@@ -154,7 +154,7 @@ def _tail_mean(distribution: Mixture, p: Tensor) -> Tensor:
 @take.register
 def _mixture(distribution: Mixture, index: Any) -> Mixture:
     index = keep_last(index)
-    return Mixture(distribution.weights[index], take(distribution.components, index), validate_args=False)
+    return type(distribution)(distribution.weights[index], take(distribution.components, index), validate_args=False)
 
 
 @take.register

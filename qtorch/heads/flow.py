@@ -1,23 +1,21 @@
 """A head that forecasts by a conditional spline flow over Student's t."""
 
-import math
 from collections.abc import Sequence
 
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 
 from qtorch import distributions
 from qtorch.distributions.checks import require
-from qtorch.distributions.rational_quadratic import Points
-
-Parameters = tuple[Tensor, ...]
+from qtorch.heads.bounds import degrees_of_freedom, location, within
+from qtorch.heads.parametric import Parameters, Parametric
 
 KNOTS = (-4.0, -2.25, -1.25, -0.6, 0.0, 0.6, 1.25, 2.25, 4.0)
 _LEAST = -1.29  # Student's t has a tenth of its mass below -1.2958 at 60 degrees of freedom, and below less at fewer
 
 
-class FlowHead(nn.Module):
+class FlowHead(Parametric):
     """Maps hidden states to univariate flows of returns in units of the window's scale: X = c + s g(T).
 
     T is Student's t and g a monotone rational-quadratic spline through the origin, with straight tails, so that each
@@ -43,45 +41,30 @@ class FlowHead(nn.Module):
         Jaini, Kobyzev, Yu and Brubaker (2020), Tails of Lipschitz triangular flows, ICML.
     """
 
-    root_horizon: Tensor
     at: Tensor
 
     def __init__(self, in_features: int, horizons: Sequence[int], knots: Sequence[float] = KNOTS) -> None:
-        super().__init__()
         rising = all(low < high for low, high in zip(knots, knots[1:], strict=False))
         require(rising, "knots", knots, "give increasing numbers")
         needed = 0 in knots and any(_LEAST <= knot < -1 for knot in knots)
         require(needed, "knots", knots, f"have 0 among them, and one of at least {_LEAST} below -1")
-        self.in_features, self.horizons, self.knots = in_features, tuple(horizons), tuple(knots)
-        self.project = nn.Linear(in_features, (2 + 2 * len(knots)) * len(self.horizons))
-        nn.init.zeros_(self.project.weight)
-        nn.init.zeros_(self.project.bias)
-        root = torch.tensor(self.horizons, dtype=torch.float32).sqrt()
-        self.register_buffer("root_horizon", root, persistent=False)
+        super().__init__(in_features, horizons, size=2 + 2 * len(knots))
+        self.knots = tuple(knots)
         self.register_buffer("at", torch.tensor(self.knots, dtype=torch.float32), persistent=False)
 
-    def parameters_of(self, hidden: Float[Tensor, "*batch D"]) -> Parameters:
+    def constrain(self, raw: Float[Tensor, "*batch H size"]) -> Parameters:
         """Tensors of df `[*batch, H]`, and of values and slopes at the knots `[*batch, H, knots]`."""
-        J, raw = len(self.knots), self.project(hidden).float().unflatten(-1, (len(self.horizons), -1))
-        df = 2.1 + 57.9 * torch.sigmoid(raw[..., 0] - 2.63)
-        volatility = self.root_horizon * torch.exp(_within(8.0, raw[..., 1]))
-        scale = (volatility * torch.sqrt((df - 2) / df)).unsqueeze(-1)
-        loc = 0.5 * scale * torch.tanh(raw[..., 2:3])
-        rise = self.at.diff() * torch.exp(_within(2.0, raw[..., 3 : 2 + J]))
+        J = len(self.knots)
+        df = degrees_of_freedom(raw[..., 0])
+        scale = (self.volatility(raw[..., 1]) * torch.sqrt((df - 2) / df)).unsqueeze(-1)
+        loc = location(raw[..., 2:3], scale)
+        rise = self.at.diff() * torch.exp(within(2.0, raw[..., 3 : 2 + J]))
         g = torch.cat((torch.zeros_like(loc), rise.cumsum(-1)), dim=-1)
         zero = self.knots.index(0.0)
         values = loc + scale * (g - g[..., zero : zero + 1])
-        return df, values, scale * torch.exp(_within(2.0, raw[..., 2 + J :]))
+        return df, values, scale * torch.exp(within(2.0, raw[..., 2 + J :]))
 
-    def distribution(self, df: Tensor, values: Points, slopes: Points) -> distributions.QuantileSpline:
+    def distribution(self, *parameters: Tensor) -> distributions.QuantileSpline:
         """The distribution of parameters as `parameters_of` gives them, batch shape `[*batch, H]`."""
+        df, values, slopes = parameters
         return distributions.QuantileSpline(self.at, values, slopes, distributions.StudentT(df))
-
-    def forward(self, hidden: Float[Tensor, "*batch D"]) -> distributions.QuantileSpline:
-        """The distribution of standardised returns, batch shape `[*batch, H]`."""
-        return self.distribution(*self.parameters_of(hidden))
-
-
-def _within(factor: float, raw: Tensor) -> Tensor:
-    """Logs between those of 1 / factor and factor, with slope 1 at zero."""
-    return math.log(factor) * torch.tanh(raw / math.log(factor))

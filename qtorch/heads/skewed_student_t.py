@@ -1,18 +1,17 @@
 """A skewed Student-t head for several horizons."""
 
-import math
 from collections.abc import Sequence
 
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 
 from qtorch import distributions
+from qtorch.heads.bounds import degrees_of_freedom, location, within
+from qtorch.heads.parametric import Parameters, Parametric
 
-Parameters = tuple[Tensor, ...]
 
-
-class SkewedStudentT(nn.Module):
+class SkewedStudentT(Parametric):
     """Maps hidden states to two-piece skewed Student-t distributions of returns in units of the window's scale.
 
     Every parameter is bounded, so that no hidden state, however odd, gives an absurd forecast: the
@@ -29,31 +28,15 @@ class SkewedStudentT(nn.Module):
         Fernandez and Steel (1998), as of `qtorch.distributions.SkewedStudentT`.
     """
 
-    root_horizon: Tensor
-
     def __init__(self, in_features: int, horizons: Sequence[int]) -> None:
-        super().__init__()
-        self.in_features, self.horizons = in_features, tuple(horizons)
-        self.project = nn.Linear(in_features, 4 * len(self.horizons))
-        nn.init.zeros_(self.project.weight)
-        nn.init.zeros_(self.project.bias)
-        root = torch.tensor(self.horizons, dtype=torch.float32).sqrt()
-        self.register_buffer("root_horizon", root, persistent=False)
+        super().__init__(in_features, horizons, size=4)
 
-    def parameters_of(self, hidden: Float[Tensor, "*batch D"]) -> Parameters:
+    def constrain(self, raw: Float[Tensor, "*batch H 4"]) -> Parameters:
         """Tensors of df, loc, scale and skew, each `[*batch, H]`."""
-        raw = self.project(hidden).float().unflatten(-1, (4, len(self.horizons)))
-        df = 2.1 + 57.9 * torch.sigmoid(raw[..., 0, :] - 2.63)
-        volatility = self.root_horizon * torch.exp(math.log(8) * torch.tanh(raw[..., 1, :] / math.log(8)))
-        scale = volatility * torch.sqrt((df - 2) / df)
-        loc = 0.5 * scale * torch.tanh(raw[..., 2, :])
-        skew = torch.exp(math.log(1.5) * torch.tanh(raw[..., 3, :]))
-        return df, loc, scale, skew
+        df = degrees_of_freedom(raw[..., 0])
+        scale = self.volatility(raw[..., 1]) * torch.sqrt((df - 2) / df)
+        return df, location(raw[..., 2], scale), scale, torch.exp(within(1.5, raw[..., 3]))
 
-    def distribution(self, df: Tensor, loc: Tensor, scale: Tensor, skew: Tensor) -> distributions.SkewedStudentT:
+    def distribution(self, *parameters: Tensor) -> distributions.SkewedStudentT:
         """The distribution of parameters as `parameters_of` gives them, batch shape `[*batch, H]`."""
-        return distributions.SkewedStudentT(df, loc, scale, skew)
-
-    def forward(self, hidden: Float[Tensor, "*batch D"]) -> distributions.SkewedStudentT:
-        """The distribution of standardised returns, batch shape `[*batch, H]`."""
-        return self.distribution(*self.parameters_of(hidden))
+        return distributions.SkewedStudentT(*parameters)

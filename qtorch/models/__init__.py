@@ -6,6 +6,8 @@ from qtorch.models.defaults import default_ensemble, default_forecaster, default
 from qtorch.models.graph_covariance import GraphCovariance
 from qtorch.models.graph_scores import GraphScores
 from qtorch.models.inverted_transformer import InvertedTransformer
+from qtorch.models.market_state import MarketState
+from qtorch.models.mixers import OverGraph, OverLearnedGraph, OverTree
 from qtorch.models.panel_transformer import PanelTransformer
 from qtorch.models.patch_transformer import PatchTransformer
 from qtorch.models.recurrent import Recurrent
@@ -21,6 +23,10 @@ __all__ = [
     "GraphScores",
     "HistoricalSimulation",
     "InvertedTransformer",
+    "MarketState",
+    "OverGraph",
+    "OverLearnedGraph",
+    "OverTree",
     "PanelTransformer",
     "PatchTransformer",
     "Recurrent",

@@ -1,11 +1,11 @@
 """A covariance for portfolios, which a graph network makes out of several estimates."""
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from qtorch.models.asset_graph import AssetGraph
-from qtorch.nn.graph import Graph
+from qtorch.models.market_state import MarketState
 
 FLOOR = 1e-3  # of an asset's variance that is its own, whatever the estimates say
 
@@ -40,21 +40,13 @@ class GraphCovariance(nn.Module):
         nn.init.zeros_(self.move.weight)
         nn.init.zeros_(self.move.bias)
 
-    def forward(
-        self,
-        inputs: Float[Tensor, "R N C F"],
-        mask: Bool[Tensor, "R N C"],
-        universe: Bool[Tensor, "R N"],
-        correlation: Float[Tensor, "R P N N"],
-        volatility: Float[Tensor, "R P N"],
-        graph: Graph,
-    ) -> Float[Tensor, "R N N"]:
+    def forward(self, market: MarketState) -> Float[Tensor, "R N N"]:
         """Covariances of session returns but for a factor; positive definite; the identity outside the universe."""
-        states = self.states(inputs, mask, universe, correlation, volatility, graph)
+        universe, states = market.universe, self.states(market)
         both = torch.logical_and(universe.unsqueeze(-1), universe.unsqueeze(-2))
         own = torch.eye(universe.shape[-1], dtype=torch.bool, device=universe.device)
         others = torch.logical_and(both, ~own)
-        C = (correlation * torch.softmax(self.of_correlations, 0)[:, None, None]).sum(1)
+        C = (market.correlation * torch.softmax(self.of_correlations, 0)[:, None, None]).sum(1)
         C = torch.where(others, C, 0.0)
         mean = C.sum((-2, -1), keepdim=True) / others.sum((-2, -1), keepdim=True).clamp(min=1)
         u = self.loadings(states)
@@ -62,7 +54,7 @@ class GraphCovariance(nn.Module):
         of_estimates, of_mean, of_factors = torch.softmax(self.shares, 0)
         C = of_estimates * C + of_mean * mean + of_factors * (u @ u.mT)
         C = torch.where(own, 1.0, torch.where(others, C, 0.0))
-        log_volatility = (volatility.log() * torch.softmax(self.of_volatilities, 0)[:, None]).sum(1)
+        log_volatility = (market.volatility.log() * torch.softmax(self.of_volatilities, 0)[:, None]).sum(1)
         log_volatility = log_volatility + self.reach * torch.tanh(self.move(states).squeeze(-1))
         level = (log_volatility * universe).sum(-1, keepdim=True) / universe.sum(-1, keepdim=True).clamp(min=1)
         d = torch.where(universe, torch.exp(log_volatility - level), 1.0)

@@ -1,12 +1,12 @@
 """Scores for portfolios, which a graph network makes: tilts of a simple portfolio."""
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from qtorch.distributions.checks import require
 from qtorch.models.asset_graph import AssetGraph
-from qtorch.nn.graph import Graph
+from qtorch.models.market_state import MarketState
 
 PRIORS = ("equal", "inverse_volatility")
 
@@ -39,18 +39,10 @@ class GraphScores(nn.Module):
         nn.init.zeros_(self.score.weight)
         nn.init.zeros_(self.score.bias)
 
-    def forward(
-        self,
-        inputs: Float[Tensor, "R N C F"],
-        mask: Bool[Tensor, "R N C"],
-        universe: Bool[Tensor, "R N"],
-        correlation: Float[Tensor, "R P N N"],
-        volatility: Float[Tensor, "R P N"],
-        graph: Graph,
-    ) -> Float[Tensor, "R N"]:
+    def forward(self, market: MarketState) -> Float[Tensor, "R N"]:
         """Ideal weights, which add up to 1 before the tilts; 0 outside the universe."""
-        states = self.states(inputs, mask, universe, correlation, volatility, graph)
-        size = torch.ones_like(states[..., 0]) if self.prior == "equal" else volatility[:, -1].reciprocal()
+        universe, states = market.universe, self.states(market)
+        size = torch.ones_like(states[..., 0]) if self.prior == "equal" else market.volatility[:, -1].reciprocal()
         size = torch.where(universe, size, 0.0)
         prior = size / size.sum(-1, keepdim=True).clamp(min=torch.finfo(size.dtype).tiny)
         return prior * (1 + self.reach * torch.tanh(self.score(states).squeeze(-1)))

@@ -65,6 +65,7 @@ class AllocationConfig:
     Attributes:
         allocator: class_path and init_args of what is called as ``allocate(panel, row, holdings)``, such as
             `qtorch.backtest.InverseVolatility`, or of a function that makes it, such as `qtorch.backtest.equal_risk`.
+            `qtorch.backtest.SavedAllocator` is a trained one; its `path` is relative to the file.
         constraints: as of `qtorch.portfolio.Constraints`; the nearest weights to the allocator's that keep to them are
             the targets.
         groups: for the constraints' caps, by the name of a partition and by asset, the asset's label; null for none. A
@@ -104,6 +105,16 @@ class AllocationConfig:
             raise ValueError(f"allocation.minimum_trade is a weight in [0, 1), not {self.minimum_trade}.")
         if self.equity is not None and not self.equity > 0:
             raise ValueError(f"allocation.equity must be positive, not {self.equity}; null is the sum of positions.")
+
+    @property
+    def path(self) -> str | None:
+        """Where a saved allocator is; None of others."""
+        given: str | None = (self.allocator.get("init_args") or {}).get("path")
+        return given
+
+    @path.setter
+    def path(self, path: str) -> None:
+        self.allocator = self.allocator | {"init_args": self.allocator["init_args"] | {"path": path}}
 
     @property
     def limits(self) -> Constraints:

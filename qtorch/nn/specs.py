@@ -13,7 +13,7 @@ Spec = dict[str, Any]
 def describe(module: nn.Module) -> Spec:
     """The class path and constructor arguments of a module that keeps each argument in an attribute of its name.
 
-    An argument that is a module is described in the same way.
+    An argument that is a module, or a list of them, which may be kept as a `ModuleList`, is described in the same way.
 
     Raises:
         TypeError: an argument is not kept, or is not made of modules, str, int, float, bool, None, lists and dicts.
@@ -31,7 +31,8 @@ def build(spec: Spec, *, allow: Iterable[str] = (), **arguments: Any) -> nn.Modu
     """A fresh module from `{class_path, init_args}`; only classes of qtorch and of allowed packages are imported.
 
     Args:
-        spec: as of `describe`, or as written in a configuration; an argument that is itself such a spec is built first.
+        spec: as of `describe`, or as written in a configuration; an argument that is itself such a spec, or a list
+            of them, is built first.
         allow: further packages whose classes may be named, such as ``"mydesk.models"``.
         **arguments: given beside `init_args`, which may not repeat them with another value. They go to the module and
             to those that its `init_args` describe in the same way, as far as these take them.
@@ -42,12 +43,18 @@ def build(spec: Spec, *, allow: Iterable[str] = (), **arguments: Any) -> nn.Modu
     path, kind = _module(spec, allow)
     given = dict(spec.get("init_args") or {})
     theirs: set[str] = set()
-    for key, part in given.items():
-        if isinstance(part, dict) and "class_path" in part:
-            takes = inspect.signature(_module(part, allow)[1]).parameters
-            inner = {name: value for name, value in arguments.items() if name in takes}
-            theirs |= inner.keys()
-            given[key] = build(part, allow=allow, **inner)
+
+    def built(part: Any) -> Any:
+        if isinstance(part, list):
+            return [built(each) for each in part]
+        if not (isinstance(part, dict) and "class_path" in part):
+            return part
+        takes = inspect.signature(_module(part, allow)[1]).parameters
+        inner = {name: value for name, value in arguments.items() if name in takes}
+        theirs.update(inner)
+        return build(part, allow=allow, **inner)
+
+    given = {key: built(part) for key, part in given.items()}
     for key, value in arguments.items():
         if key in theirs and key not in inspect.signature(kind).parameters:
             continue
@@ -74,6 +81,15 @@ def construct(what: Spec, *, allow: Iterable[str] = (), **arguments: Any) -> Any
     if twice := given.keys() & arguments.keys():
         raise ValueError(f"{path}: init_args give {', '.join(sorted(twice))}, which the job gives itself.")
     return _call(path, kind, given | arguments)
+
+
+def named(what: Spec, *, allow: Iterable[str] = ()) -> Any:
+    """What the class path of `{class_path, init_args}` names; for checks before it is needed.
+
+    Raises:
+        ValueError: it is not allowed or does not exist.
+    """
+    return _named(what, allow, "a class_path is needed")[1]
 
 
 def _module(spec: Spec, allow: Iterable[str]) -> tuple[str, type[nn.Module]]:
@@ -115,6 +131,8 @@ def _call(path: str, kind: Any, given: dict[str, Any]) -> Any:
 
 
 def _plain(value: Any, where: str) -> Any:
+    if type(value) is nn.ModuleList:
+        return [describe(item) for item in value]
     if isinstance(value, nn.Module):
         return describe(value)
     if isinstance(value, (list, tuple)):

@@ -4,7 +4,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from qtorch.portfolio.feasibility import check_bounds, check_budget
+from qtorch.portfolio.feasibility import RowError, check_bounds, check_budget
 from qtorch.portfolio.operators import operator
 
 _STEPS = 200  # a bracket of doubles is halved at least every fourth step; Newton needs about ten
@@ -87,7 +87,7 @@ def _solve(y: Tensor, lower: Tensor, upper: Tensor, budget: Tensor) -> Tensor:
     check_budget(lower, upper, budget)
     if not y.isfinite().all():
         row, asset = (~y.isfinite()).nonzero()[0].tolist()
-        raise ValueError(f"row {row}, asset {asset}: the score is {y[row, asset].item()}: mask it or mend the model.")
+        raise RowError(f"the score is {y[row, asset].item()}: mask it or mend the model.", row, asset)
     if not y.numel():
         return y.new_zeros(len(y))
     # No weight exceeds this in size, so that it may stand for an infinite bound.

@@ -70,7 +70,7 @@ class ConvexProgram(nn.Module):
         """
         if scores.shape[-1] != self.assets:
             raise ValueError(f"the program is of {self.assets} assets, the scores are of {scores.shape[-1]}.")
-        z, free, place, held = settle(scores, mask, holdings, tradable)
+        z, free, place, held, _ = settle(scores, mask, holdings, tradable)
         values = (z, held, (~free).double(), place)
         inputs = [x for x, takes in zip(values, self._takes, strict=True) if takes]
         (w,) = self._layer(*inputs, solver_args=self.solver_args)

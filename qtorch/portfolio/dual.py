@@ -5,7 +5,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from qtorch.portfolio.feasibility import check_bounds, check_budget, check_limits
+from qtorch.portfolio.feasibility import RowError, check_bounds, check_budget, check_limits
 from qtorch.portfolio.operators import operator
 from qtorch.portfolio.proximal import Response, respond
 
@@ -80,9 +80,10 @@ def _solve(
     if len(wrong):
         row = int(wrong[0])
         which = int(missed[row].argmax())
-        raise ValueError(
-            f"row {int(going[row])}: found no weights that meet all constraints together; the nearest miss "
-            f"{names[which]} by {missed[row, which].item():.2g}: widen it or the other limits."
+        raise RowError(
+            f"found no weights that meet all constraints together; the nearest miss {names[which]} by "
+            f"{missed[row, which].item():.2g}: widen it or the other limits.",
+            int(going[row]),
         )
     return prices
 
@@ -148,7 +149,7 @@ def _check_finite(y: Tensor, holdings: Tensor) -> None:
     for what, x in (("score", y), ("holding", holdings)):
         if not x.isfinite().all():
             row, asset = (~x.isfinite()).nonzero()[0].tolist()
-            raise ValueError(f"row {row}, asset {asset}: the {what} is {x[row, asset].item()}: mask it or mend it.")
+            raise RowError(f"the {what} is {x[row, asset].item()}: mask it or mend it.", row, asset)
 
 
 prices_of = operator(

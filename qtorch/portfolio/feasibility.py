@@ -3,6 +3,21 @@
 import torch
 from torch import Tensor
 
+
+class RowError(ValueError):
+    """A row of a batch that no weights can be made of.
+
+    Attributes:
+        row: of the batch.
+        asset: its column, where it is that of one asset.
+        what: is wrong, and what to do.
+    """
+
+    def __init__(self, what: str, row: int, asset: int | None = None) -> None:
+        super().__init__(f"row {row}{'' if asset is None else f', asset {asset}'}: {what}")
+        self.what, self.row, self.asset = what, row, asset
+
+
 _SLACK = 1e-9  # by which bounds may miss a constraint: they come from sums of rounded weights
 
 
@@ -10,14 +25,16 @@ def check_bounds(lower: Tensor, upper: Tensor) -> None:
     """Refuses bounds `[B N]` that are no numbers or that cross.
 
     Raises:
-        ValueError: naming the first row and asset.
+        RowError: naming the first row and asset.
     """
     wrong = ~(lower <= upper)
     if wrong.any():
         row, asset = wrong.nonzero()[0].tolist()
-        raise ValueError(
-            f"row {row}, asset {asset}: lower={lower[row, asset].item():g} is not at most "
-            f"upper={upper[row, asset].item():g}: give bounds that are numbers and do not cross."
+        raise RowError(
+            f"lower={lower[row, asset].item():g} is not at most upper={upper[row, asset].item():g}: give bounds that "
+            "are numbers and do not cross.",
+            row,
+            asset,
         )
 
 
@@ -25,7 +42,7 @@ def check_budget(lower: Tensor, upper: Tensor, budget: Tensor) -> None:
     """Refuses rows whose bounds `[B N]` cannot add up to the budget `[B]`; a row without a free asset has no choice.
 
     Raises:
-        ValueError: naming the first row.
+        RowError: naming the first row.
     """
     least, most = lower.sum(-1), upper.sum(-1)
     slack = _SLACK * (1 + budget.abs())
@@ -38,9 +55,10 @@ def check_budget(lower: Tensor, upper: Tensor, budget: Tensor) -> None:
             reach, remedy = f"at most {most[row].item():g}", "raise upper, lower the budget or open more assets"
         else:
             reach, remedy = f"at least {least[row].item():g}", "lower `lower`, raise the budget or open more assets"
-        raise ValueError(
-            f"row {row}: {free} assets that may change and the fixed weights add up to {reach}, but the budget is "
-            f"{budget[row].item():g}: {remedy}."
+        raise RowError(
+            f"{free} assets that may change and the fixed weights add up to {reach}, but the budget is "
+            f"{budget[row].item():g}: {remedy}.",
+            row,
         )
 
 
@@ -59,7 +77,7 @@ def check_limits(
         names: of the R + 2 constraints.
 
     Raises:
-        ValueError: naming the first row and constraint.
+        RowError: naming the first row and constraint.
     """
     linear = torch.where(rows > 0, rows * lower[:, None], 0.0) + torch.where(rows < 0, rows * upper[:, None], 0.0)
     gross = torch.maximum(lower, -upper).clamp(min=0).sum(-1)
@@ -69,7 +87,8 @@ def check_limits(
     wrong[:, :first] = False
     if wrong.any():
         row, which = wrong.nonzero()[0].tolist()
-        raise ValueError(
-            f"row {row}: {names[which]} is {bounds[row, which].item():g}, but the fixed weights and the bounds of the "
-            f"others bring it to at least {least[row, which].item():g}: raise it, or widen lower and upper."
+        raise RowError(
+            f"{names[which]} is {bounds[row, which].item():g}, but the fixed weights and the bounds of the others "
+            f"bring it to at least {least[row, which].item():g}: raise it, or widen lower and upper.",
+            row,
         )

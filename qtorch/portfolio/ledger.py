@@ -60,7 +60,8 @@ def simulate(
         volume: average daily value traded in units of the portfolio's equity; needed for impact.
 
     Raises:
-        ValueError: the portfolio loses all it has, or impact lacks what it needs.
+        ValueError: the portfolio loses all it has, or impact lacks what it needs, such as the volume of an asset that
+            can be traded.
 
     Example:
         >>> half = torch.full((3, 2), 0.5)
@@ -107,7 +108,23 @@ def _impact(
     if not costs.impact or volatility is None or volume is None:
         return None
     sigma, adv = torch.where(open_, volatility, 0.0).to(dtype), torch.where(open_, volume, 1.0).to(dtype)
-    return costs.impact * sigma * adv.rsqrt()
+    return costs.impact * sigma * (adv + _liquid(adv.detach(), sigma.detach())).rsqrt()
+
+
+def _check_liquid(adv: Tensor, sigma: Tensor) -> Tensor:
+    for what, x, wrong in (("volume", adv, ~(adv > 0)), ("volatility", sigma, ~(sigma >= 0))):
+        if wrong.any():
+            place = wrong.nonzero()[0].tolist()
+            raise ValueError(
+                f"session {place[-2]}, asset {place[-1]}: its {what} is {x[tuple(place)].item():g}, so that no "
+                "impact of a trade is known: give a number above 0, or tradable=False where it can't be traded."
+            )
+    return torch.zeros_like(adv)
+
+
+_liquid = operator(
+    "ledger_liquid", "(Tensor adv, Tensor sigma) -> Tensor", _check_liquid, lambda adv, sigma: adv.clone()
+)
 
 
 def _check(growth: Tensor, t: int) -> Tensor:

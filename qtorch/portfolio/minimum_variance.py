@@ -76,13 +76,14 @@ class MinimumVariance(nn.Module):
             mask: the universe; the weight of other assets is 0 without gradient.
             holdings: today's weights, drifted with the prices.
             tradable: False where the weight stays that of the holdings, and the others are chosen around it; where
-                that alone is beyond the budget, at their lower bounds.
+                that alone is beyond the budget, at their lower bounds, and where the budget is out of their reach
+                because others are closed, at their upper bounds, the rest being cash.
 
         Raises:
             ValueError: no weights meet the constraints, or the covariance is not positive definite.
         """
         scores = torch.zeros_like(covariance[..., 0])
-        _, free, place, held = settle(scores, mask, holdings, tradable)
+        _, free, place, held, closed = settle(scores, mask, holdings, tradable)
         both = mask.unsqueeze(-1) & mask.unsqueeze(-2)
         # Outside the universe the identity, which touches nothing: weights there are fixed at 0.
         sigma = torch.where(both, covariance, 0.0).double() + torch.diag_embed((~mask).double())
@@ -94,7 +95,7 @@ class MinimumVariance(nn.Module):
             sigma, linear = sigma + torch.diag_embed(kappa), -kappa * held
         lower = torch.where(free, self.lower, place)
         upper = torch.where(free, self.upper, place)
-        budget = reachable(torch.full_like(place[:, 0], self.budget), lower, place)
+        budget = reachable(torch.full_like(place[:, 0], self.budget), lower, upper, place, closed, self.upper)
         if self.reluctance and holdings is not None:
             return minimise_with_trades(sigma, linear, lower, upper, budget, held, price).to(covariance.dtype)
         return minimise_quadratic(sigma, linear, lower, upper, budget).to(covariance.dtype)

@@ -39,8 +39,10 @@ def project(
         holdings: today's weights, drifted with the prices; needed for `tradable` and for a turnover limit. Where an
             asset is not in the universe, NaN means that none is held.
         tradable: False where the exchange is closed: the weight stays that of the holdings, outside its bounds too, and
-            the others are chosen around it; where it alone is beyond the budget, at their lower bounds. A row without
-            any tradable asset keeps its holdings whatever the limits.
+            the others are chosen around it; where it alone is beyond the budget, at their lower bounds, and where the
+            budget is out of their reach because of what is closed, as with a holding that must come down to its upper
+            bound while all that could be bought instead is closed, at their upper bounds, the rest being cash. A row
+            without any tradable asset keeps its holdings whatever the limits.
         groups: by the name of a partition that the constraints cap, the label of each asset, `[N]` or `[B N]`, from 0;
             -1 for none.
 
@@ -62,15 +64,16 @@ def project(
     """
     if constraints.turnover is not None and holdings is None:
         raise ValueError("a limit of the turnover needs the holdings: pass holdings=, or turnover=None.")
-    z, free, place, held = settle(y, mask, holdings, tradable)
+    z, free, place, held, closed = settle(y, mask, holdings, tradable)
     lower = torch.where(free, -inf if constraints.lower is None else constraints.lower, place)
     upper = torch.where(free, inf if constraints.upper is None else constraints.upper, place)
     if constraints.gross is None and constraints.turnover is None and not constraints.caps:
         if constraints.budget is None:
             return torch.maximum(torch.minimum(z, upper), lower).reshape(y.shape).to(y.dtype)
-        w = to_budget(z, lower, upper, reachable(z.new_full(z.shape[:1], constraints.budget), lower, place))
+        budget = z.new_full(z.shape[:1], constraints.budget)
+        w = to_budget(z, lower, upper, _reachable(budget, lower, upper, place, closed, constraints))
     else:
-        w = _to_all(z, lower, upper, place, held, constraints, mask, groups, y.shape)
+        w = _to_all(z, lower, upper, place, closed, held, constraints, mask, groups, y.shape)
     return w.reshape(y.shape).to(y.dtype)
 
 
@@ -79,6 +82,7 @@ def _to_all(
     lower: Tensor,
     upper: Tensor,
     place: Tensor,
+    closed: Tensor,
     holdings: Tensor,
     constraints: Constraints,
     mask: Tensor | None,
@@ -94,7 +98,8 @@ def _to_all(
     limits = (inf if limit is None else limit for limit in (constraints.gross, constraints.turnover))
     right = y.new_tensor([*bounds, *limits]).expand(len(y), -1)
     if equalities:
-        right = torch.cat((reachable(right[:, 0], lower, place).unsqueeze(-1), right[:, 1:]), -1)
+        budget = _reachable(right[:, 0], lower, upper, place, closed, constraints)
+        right = torch.cat((budget.unsqueeze(-1), right[:, 1:]), -1)
     z, low, high, held, limit = (x.detach() for x in (y, lower, upper, holdings, right))
     start = torch.zeros_like(right)
     if equalities:
@@ -118,3 +123,9 @@ def _to_all(
         excess = torch.where(binding, excess - torch.where(binding, right, 0.0), 0.0)
         w = w - (slopes.mT @ (inverse @ excess.unsqueeze(-1))).squeeze(-1)
     return w
+
+
+def _reachable(
+    budget: Tensor, lower: Tensor, upper: Tensor, place: Tensor, closed: Tensor, constraints: Constraints
+) -> Tensor:
+    return reachable(budget, lower, upper, place, closed, inf if constraints.upper is None else constraints.upper)

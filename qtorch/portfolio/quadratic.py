@@ -5,7 +5,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from qtorch.portfolio.capped_simplex import threshold
-from qtorch.portfolio.feasibility import check_bounds, check_budget
+from qtorch.portfolio.feasibility import RowError, check_bounds, check_budget
 from qtorch.portfolio.operators import operator
 
 _BLOCKS, _STEPS, _PIVOTS = 200, 50, 20
@@ -94,9 +94,7 @@ def _solve(Q: Tensor, c: Tensor, low: Tensor, high: Tensor, budget: Tensor) -> T
         if not len(todo):
             return side
         w = _descend(w[~done], *(x[~done] for x in part))
-    raise ValueError(
-        f"row {int(todo[0])}: no minimum was found; the matrix is close to singular. Shrink the covariance."
-    )
+    raise RowError("no minimum was found; the matrix is close to singular. Shrink the covariance.", int(todo[0]))
 
 
 _active = operator(
@@ -114,7 +112,7 @@ def _check_matrix(Q: Tensor) -> None:
     if not definite.all():
         row = int((~definite).nonzero()[0])
         what = "positive definite" if finite[row] else "finite"
-        raise ValueError(f"row {row}: the matrix is not {what}; shrink the covariance, and mask what has no history.")
+        raise RowError(f"the matrix is not {what}; shrink the covariance, and mask what has no history.", row)
 
 
 def _descend(w: Tensor, Q: Tensor, c: Tensor, low: Tensor, high: Tensor, budget: Tensor) -> Tensor:

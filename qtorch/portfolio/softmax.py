@@ -50,7 +50,7 @@ class Softmax(nn.Module):
         Raises:
             ValueError: closed assets make up more than 1 while others could change, or have no holdings.
         """
-        z, free, place, _ = settle(scores, mask, holdings, tradable)
+        z, free, place, _, _ = settle(scores, mask, holdings, tradable)
         rest = 1 - place.sum(-1, keepdim=True)
         if tradable is not None:
             rest = rest * _affordable(place.detach(), free)

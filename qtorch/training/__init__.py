@@ -1,6 +1,15 @@
 """Training: one LightningModule for all forecasters, objectives, fits, walks through time and ensembles."""
 
-from qtorch.training.allocation_objectives import LeastShortfall, LeastVariance, MostSharpe, MostWealth
+from qtorch.training.allocation_objectives import (
+    LeastShortfall,
+    LeastTrackingError,
+    LeastVariance,
+    MeanVariance,
+    MostDifferentialSharpe,
+    MostSharpe,
+    MostSortino,
+    MostWealth,
+)
 from qtorch.training.allocator import Allocator, Episodes, EpisodeSet, fit_allocator
 from qtorch.training.augmentation import HideInputs
 from qtorch.training.decisions import Decisions, DecisionSource
@@ -26,10 +35,14 @@ __all__ = [
     "Forecaster",
     "HideInputs",
     "LeastShortfall",
+    "LeastTrackingError",
     "LeastVariance",
     "LogScore",
+    "MeanVariance",
     "Mix",
+    "MostDifferentialSharpe",
     "MostSharpe",
+    "MostSortino",
     "MostWealth",
     "Network",
     "Objective",

@@ -8,10 +8,19 @@ from jaxtyping import Float
 from torch import Tensor
 
 from qtorch.distributions.checks import require
-from qtorch.portfolio import cvar, log_wealth, maximum_drawdown, sharpe
+from qtorch.portfolio import (
+    cvar,
+    differential_sharpe,
+    log_wealth,
+    maximum_drawdown,
+    mean_variance,
+    sharpe,
+    sortino,
+    tracking_error,
+)
 from qtorch.portfolio.ledger import Ledger
 
-YEAR = 252  # sessions
+YEAR = 252.0  # sessions
 
 
 AllocationObjective = Callable[[Ledger], Tensor]  # a number to minimise, of ledgers of net returns `[B T]`
@@ -48,6 +57,108 @@ class MostSharpe:
         """The loss."""
         ratio: Tensor = sharpe(ledger.returns) * YEAR**0.5
         return -ratio.mean() + self.turnover * yearly_turnover(ledger)
+
+
+@dataclass(frozen=True)
+class MostSortino:
+    """Minus the mean over episodes of the Sortino ratio a year, net of costs, which counts losses alone as risk.
+
+    Attributes:
+        target: least acceptable return a session.
+        turnover: what a one-way turnover of 1 a year costs beyond what is paid for it, in units of the ratio.
+    """
+
+    target: float = 0.0
+    turnover: float = 0.0
+
+    def __call__(self, ledger: Ledger) -> Float[Tensor, ""]:
+        """The loss."""
+        ratio: Tensor = sortino(ledger.returns, target=self.target, periods=YEAR)
+        return -ratio.mean() + self.turnover * yearly_turnover(ledger)
+
+
+@dataclass(frozen=True)
+class MostDifferentialSharpe:
+    """Minus what each session adds to a moving Sharpe ratio, as a mean over sessions and episodes, a year.
+
+    Against `MostSharpe` each return is judged by those before it, so that a session of late weighs no less in a long
+    episode.
+
+    Attributes:
+        rate: of the ratio's moments, in (0, 1).
+        deviation: of a session's returns before the first.
+        turnover: what a one-way turnover of 1 a year costs beyond what is paid for it, in units of the ratio.
+
+    References:
+        Moody and Saffell (2001), Learning to trade via direct reinforcement, IEEE Transactions on Neural Networks 12.
+    """
+
+    rate: float = 0.01
+    deviation: float = 0.01
+    turnover: float = 0.0
+
+    def __post_init__(self) -> None:
+        """Checks the settings.
+
+        Raises:
+            ValueError: the rate is not inside (0, 1), or the deviation not positive.
+        """
+        require(0 < self.rate < 1, "rate", self.rate, "give a number inside (0, 1), such as 0.01")
+        require(self.deviation > 0, "deviation", self.deviation, "give a positive number, such as 0.01")
+
+    def __call__(self, ledger: Ledger) -> Float[Tensor, ""]:
+        """The loss."""
+        added: Tensor = differential_sharpe(ledger.returns, rate=self.rate, deviation=self.deviation)
+        return -added.mean() * YEAR**0.5 + self.turnover * yearly_turnover(ledger)
+
+
+@dataclass(frozen=True)
+class MeanVariance:
+    """Minus mean less variance a year, as a mean over episodes, net of costs.
+
+    Attributes:
+        risk_aversion: half of it is the price of variance; 1 is nearly that of the growth of wealth.
+        turnover: what a one-way turnover of 1 a year costs beyond what is paid for it, in units of return.
+    """
+
+    risk_aversion: float = 1.0
+    turnover: float = 0.0
+
+    def __post_init__(self) -> None:
+        """Checks the risk aversion.
+
+        Raises:
+            ValueError: it is negative.
+        """
+        require(self.risk_aversion >= 0, "risk_aversion", self.risk_aversion, "give a number of at least 0")
+
+    def __call__(self, ledger: Ledger) -> Float[Tensor, ""]:
+        """The loss."""
+        utility: Tensor = mean_variance(ledger.returns, risk_aversion=self.risk_aversion) * YEAR
+        return -utility.mean() + self.turnover * yearly_turnover(ledger)
+
+
+@dataclass(frozen=True)
+class LeastTrackingError:
+    """The standard deviation a year, in per cent, of the return less that of equal weights, as a mean over episodes.
+
+    The equal weights are those of each decision's universe, in an account of their own that pays no costs.
+
+    Attributes:
+        turnover: what a one-way turnover of 1 a year costs, in per cent.
+    """
+
+    turnover: float = 0.0
+
+    def __call__(self, ledger: Ledger, benchmark: Ledger) -> Float[Tensor, ""]:
+        """The loss.
+
+        Args:
+            ledger: of the portfolio.
+            benchmark: of the equal weights, as of `Allocator.equal`.
+        """
+        error: Tensor = tracking_error(ledger.returns, benchmark.returns, periods=YEAR)
+        return 100 * error.mean() + self.turnover * yearly_turnover(ledger)
 
 
 @dataclass(frozen=True)

@@ -1,24 +1,31 @@
 """The one LightningModule of all allocators."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import lightning
 import pandas as pd
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
-from qtorch.data.errors import DataError
+from qtorch.data.errors import DataError, listing
 from qtorch.data.panel import Panel
 from qtorch.data.window import WindowSpec
 from qtorch.distributions.checks import require
+from qtorch.models.market_state import MarketState
 from qtorch.portfolio import Costs, simulate
+from qtorch.portfolio.feasibility import RowError
 from qtorch.portfolio.graphs import GraphBuilder
 from qtorch.portfolio.ledger import Ledger
-from qtorch.training.allocation_objectives import AllocationObjective, LeastVariance, joined
+from qtorch.training.allocation_objectives import (
+    AllocationObjective,
+    LeastTrackingError,
+    LeastVariance,
+    joined,
+)
 from qtorch.training.averaging import Averaging
 from qtorch.training.decisions import Decisions, DecisionSource, default_graphs
 from qtorch.training.fit import quiet
@@ -58,8 +65,7 @@ class Allocator(lightning.LightningModule):
     gradient goes through all of it.
 
     Args:
-        network: a module that maps the tensors of `Decisions` (inputs, mask, universe, correlation, volatility,
-            graph) to what the layer takes, such as `GraphCovariance` or `GraphScores`.
+        network: a module that maps a `MarketState` to what the layer takes, such as `GraphCovariance` or `GraphScores`.
         allocation: a layer `(views, universe, holdings=, tradable=) -> weights`, such as `MinimumVariance` or
             `Projected`; with `groups=` too, where there are any.
         spec: what the encoder sees of each asset.
@@ -91,7 +97,7 @@ class Allocator(lightning.LightningModule):
         groups: Mapping[str, Mapping[str, str | None]] | None = None,
         every: int = 21,
         length: int = 12,
-        objective: AllocationObjective | ShapeLikelihood | None = None,
+        objective: AllocationObjective | LeastTrackingError | ShapeLikelihood | None = None,
         costs: Costs | None = None,
         min_history: int = 250,
         stale: int = 5,
@@ -113,18 +119,20 @@ class Allocator(lightning.LightningModule):
 
     def source(self, panel: Panel) -> DecisionSource:
         """Decisions of a panel as this model is fed them."""
-        return DecisionSource(panel, self.spec, self.half_lives, self.graphs, self.groups, self.min_history, self.stale)
-
-    def views(self, decisions: Decisions) -> Tensor:
-        """What the network says, for the allocation layer."""
-        views: Tensor = self.network(
-            decisions.inputs,
-            decisions.mask,
-            decisions.universe,
-            decisions.correlation,
-            decisions.volatility,
-            decisions.graph,
+        return DecisionSource(
+            panel,
+            self.spec,
+            self.half_lives,
+            self.graphs,
+            self.groups,
+            self.min_history,
+            self.stale,
+            trees=any(getattr(module, "needs_tree", False) for module in self.network.modules()),
         )
+
+    def views(self, market: MarketState) -> Tensor:
+        """What the network says, for the allocation layer."""
+        views: Tensor = self.network(market)
         return views
 
     def forward(self, decisions: Decisions, holdings: Float[Tensor, "R N"] | None = None) -> Float[Tensor, "R N"]:
@@ -136,41 +144,34 @@ class Allocator(lightning.LightningModule):
                 the turnover is one from equal weights.
 
         Raises:
-            ValueError: no weights keep to the constraints.
+            DataError: the universe is empty at a date.
+            ValueError: no weights keep to the constraints at a date.
         """
-        return self._weights(self.views(decisions), decisions, holdings)
+        return self._weights(self.views(decisions.market), decisions, slice(None), holdings)
 
     def run(self, episodes: Episodes) -> Ledger:
         """The account of each episode, `[B, R S]` sessions; it starts at the first weights, without a cost."""
-        B, R, S, N = episodes.returns.shape
         decisions = episodes.decisions
-        views = self.views(decisions)
-        first = torch.arange(0, B * R, R, device=views.device)
-        trading = torch.arange(S, device=views.device) == 0
-        holdings: Tensor | None = None
-        parts = []
-        for r in range(R):
-            at = decisions[first + r]
-            weights = self._weights(views[first + r], at, holdings)
-            part = simulate(
-                weights.unsqueeze(1).expand(B, S, N),
-                episodes.returns[:, r],
-                episodes.there[:, r],
-                costs=self.costs,
-                tradable=at.tradable.unsqueeze(1).expand(B, S, N) if r else None,
-                rebalance=trading,
-                start=weights if holdings is None else holdings,
-            )
-            holdings = part.final
-            parts.append(part)
-        return joined(parts)
+        views = self.views(decisions.market)
+        return account(episodes, self.costs, lambda at, held: self._weights(views[at], decisions, at, held))
+
+    def equal(self, episodes: Episodes) -> Ledger:
+        """The account of equal weights of each decision's universe, without costs: a benchmark."""
+        universe = episodes.decisions.market.universe
+        share = universe / universe.sum(-1, keepdim=True).clamp(min=1)
+        return account(episodes, Costs(), lambda at, held: share[at])
 
     def loss(self, episodes: Episodes) -> Float[Tensor, ""]:
         """The objective, of the account or, where it is a `ShapeLikelihood`, of the network's covariances."""
         if isinstance(self.objective, ShapeLikelihood):
             returns, there = episodes.returns.flatten(0, 1), episodes.there.flatten(0, 1)
-            return self.objective(self.views(episodes.decisions), episodes.decisions.universe, returns, there)
-        return self.objective(self.run(episodes))
+            return self.objective(
+                self.views(episodes.decisions.market), episodes.decisions.market.universe, returns, there
+            )
+        ledger = self.run(episodes)
+        if isinstance(self.objective, LeastTrackingError):
+            return self.objective(ledger, self.equal(episodes))
+        return self.objective(ledger)
 
     def training_step(self, episodes: Episodes, index: int) -> Tensor:
         """The objective.
@@ -194,6 +195,16 @@ class Allocator(lightning.LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": rate, "interval": "step"}}
 
     @torch.no_grad()
+    def decide(self, decisions: Decisions, holdings: Float[Tensor, "R N"] | None = None) -> Float[Tensor, "R N"]:
+        """As `forward`, without dropout and gradients, of tensors on any device, where the weights are too."""
+        training = self.training
+        self.eval()
+        try:
+            held = None if holdings is None else holdings.float().to(self.device)
+            return self(decisions.to(self.device), held).to(decisions.rows.device)
+        finally:
+            self.train(training)
+
     def allocate(
         self,
         panel: Panel,
@@ -209,7 +220,7 @@ class Allocator(lightning.LightningModule):
                 With them, what is closed at the date stays as it is.
 
         Raises:
-            DataError: a date is not among the panel's, or an asset of the holdings is not.
+            DataError: a date is not among the panel's, or an asset of the holdings is not, or the universe is empty.
             ValueError: holdings for several dates, or no weights keep to the constraints.
         """
         asked = [dates] if isinstance(dates, str | pd.Timestamp) else list(dates)
@@ -221,25 +232,76 @@ class Allocator(lightning.LightningModule):
             if unknown:
                 raise DataError(f"the holdings name {unknown[:5]}, which the panel does not have. Sell or add them.")
             by_name = dict(holdings)
-            held = torch.tensor([[float(by_name.get(asset, 0.0)) for asset in panel.assets]], device=self.device)
-        training = self.training
-        self.eval()
+            held = torch.tensor([[float(by_name.get(asset, 0.0)) for asset in panel.assets]])
         rows = [panel.row(date) for date in asked]
-        weights = self(self.source(panel).at(rows).to(self.device), held)
-        self.train(training)
+        weights = self.decide(self.source(panel).at(rows), held)
         return pd.DataFrame(weights.double().cpu().numpy(), index=panel.dates[rows], columns=list(panel.assets))
 
-    def _weights(self, views: Tensor, at: Decisions, holdings: Tensor | None) -> Tensor:
-        tradable = None if holdings is None else at.tradable
+    def _weights(
+        self, views: Tensor, decisions: Decisions, at: Int64[Tensor, " Q"] | slice, holdings: Tensor | None
+    ) -> Tensor:
+        """Weights at some of the decisions."""
+        universe = decisions.market.universe[at]
+        tradable = None if holdings is None else decisions.tradable[at]
         if holdings is None and getattr(self.allocation, "needs_holdings", False):
-            holdings = at.universe / at.universe.sum(-1, keepdim=True).clamp(min=1)
-        universe = at.universe
+            holdings = universe / universe.sum(-1, keepdim=True).clamp(min=1)
         if tradable is not None and holdings is not None:
             # What left the universe and can't be sold tonight stays, and the others are chosen around it.
             universe = torch.logical_or(universe, torch.logical_and(~tradable, holdings != 0))
-        groups = {"groups": at.groups} if at.groups else {}  # which not every layer takes
-        weights: Tensor = self.allocation(views, universe, holdings=holdings, tradable=tradable, **groups)
+        groups = {name: labels[at] for name, labels in decisions.groups.items()}
+        options = {"groups": groups} if groups else {}  # which not every layer takes
+        there = universe.any(-1)
+        if not there.all():
+            raise DataError(
+                f"{listing(_days(decisions, at, ~there))}: the universe is empty. An asset needs "
+                f" min_history={self.min_history} returns and 60 for correlations, one of them in its last "
+                f"{self.stale} sessions, and prices that move: begin later, or ask for less."
+            )
+        try:
+            weights: Tensor = self.allocation(views, universe, holdings=holdings, tradable=tradable, **options)
+        except RowError as error:
+            (day,) = _days(decisions, at, slice(error.row, error.row + 1))
+            asset = "" if error.asset is None else f", {decisions.assets[error.asset]}"
+            raise ValueError(f"{day}{asset}: {error.what}") from error
         return weights
+
+
+def account(
+    episodes: Episodes, costs: Costs, decide: Callable[[Int64[Tensor, " B"], Tensor | None], Float[Tensor, "B N"]]
+) -> Ledger:
+    """The account of each episode, `[B, R S]` sessions, which starts at the first weights, without a cost.
+
+    Args:
+        episodes: B of them.
+        costs: of trading.
+        decide: gives weights by the numbers of decisions, one an episode, and what is held; None at the first.
+    """
+    B, R, S, N = episodes.returns.shape
+    first = torch.arange(0, B * R, R, device=episodes.returns.device)
+    trading = torch.arange(S, device=first.device) == 0
+    holdings: Tensor | None = None
+    parts = []
+    for r in range(R):
+        at = first + r
+        weights = decide(at, holdings)
+        part = simulate(
+            weights.unsqueeze(1).expand(B, S, N),
+            episodes.returns[:, r],
+            episodes.there[:, r],
+            costs=costs,
+            tradable=episodes.decisions.tradable[at].unsqueeze(1).expand(B, S, N) if r else None,
+            rebalance=trading,
+            start=weights if holdings is None else holdings,
+        )
+        holdings = part.final
+        parts.append(part)
+    return joined(parts)
+
+
+def _days(decisions: Decisions, at: Tensor | slice, which: Tensor | slice) -> list[str]:
+    """The dates of some of the decisions at some rows."""
+    rows = torch.arange(len(decisions), device=decisions.rows.device)[at][which]
+    return [f"{date:%Y-%m-%d}" for date in decisions.dates[rows.cpu().numpy()]]
 
 
 class EpisodeSet(Dataset[Episodes]):

@@ -1,11 +1,11 @@
 """What is known where weights are decided, and what the market did next."""
 
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, fields
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 from jaxtyping import Bool, Float32, Int64
 from torch import Tensor
@@ -15,43 +15,46 @@ from qtorch.data.standing import known_gone
 from qtorch.data.window import Window, WindowSpec
 from qtorch.data.windows import WindowSource
 from qtorch.distributions.checks import require
-from qtorch.nn.graph import Graph
+from qtorch.models.market_state import MarketState
+from qtorch.nn.graph import Graph, Tree
 from qtorch.portfolio import numbered
-from qtorch.portfolio.graphs import GraphBuilder, ewma_correlation, k_nearest
+from qtorch.portfolio.graphs import GraphBuilder, dendrogram, ewma_correlation, k_nearest
 
 SHORTEST = 21  # rows: weights that halve faster are worth less than the 60 observations that a correlation needs
 
 
 @dataclass(frozen=True, eq=False)
 class Decisions:
-    """What is known at R rows of a panel, nothing of which depends on a later row.
+    """What is known at R rows of a panel where weights are decided.
 
     Attributes:
-        inputs: features of the last C own sessions of each asset, 0 where masked.
-        mask: which of these positions hold a session.
-        universe: the assets that weights may be given to: with enough history, and not silent for too long.
+        market: as the network is fed it. Its universe are the assets with enough history, not silent for too long, and
+            with prices that move.
         tradable: those whose market is open on the row, with a price, and those known to be delisted, of which what is
             held is sold at the last price.
-        correlation: of session returns, one estimate for each half-life; 0 where unknown, 1 on the diagonal.
-        volatility: standard deviation of a session's return, one estimate for each half-life; 1 outside the universe.
-        graph: who hears from whom, within the universe.
         groups: the number of each asset's label by the name of a partition, -1 for none.
         rows: of the panel.
+        dates: of the rows.
+        assets: of the columns.
     """
 
-    inputs: Float32[Tensor, "R N C F"]
-    mask: Bool[Tensor, "R N C"]
-    universe: Bool[Tensor, "R N"]
+    market: MarketState
     tradable: Bool[Tensor, "R N"]
-    correlation: Float32[Tensor, "R P N N"]
-    volatility: Float32[Tensor, "R P N"]
-    graph: Graph
     groups: dict[str, Int64[Tensor, "R N"]]
     rows: Int64[Tensor, " R"]
+    dates: pd.DatetimeIndex
+    assets: tuple[str, ...]
 
     def __getitem__(self, at: Int64[Tensor, " Q"] | slice) -> "Decisions":
         """Those of some of the rows."""
-        return self._map(lambda part: _graph_at(part, at) if isinstance(part, Graph) else part[at])
+        return Decisions(
+            self.market[at],
+            self.tradable[at],
+            {name: labels[at] for name, labels in self.groups.items()},
+            self.rows[at],
+            self.dates[at if isinstance(at, slice) else at.cpu().numpy()],
+            self.assets,
+        )
 
     def __len__(self) -> int:
         """The number of rows R."""
@@ -59,17 +62,14 @@ class Decisions:
 
     def to(self, device: torch.device | str) -> "Decisions":
         """The same on a device."""
-        return self._map(lambda part: part.to(device))
-
-    def _map(self, function: Callable[[Any], Any]) -> "Decisions":
-        parts = {field.name: getattr(self, field.name) for field in fields(self)}
-        groups = {name: function(labels) for name, labels in parts.pop("groups").items()}
-        return Decisions(**{name: function(part) for name, part in parts.items()}, groups=groups)
-
-
-def _graph_at(graph: Graph, at: Int64[Tensor, " Q"] | slice) -> Graph:
-    weights, kinds = (None if part is None else part[at] for part in (graph.weights, graph.kinds))
-    return Graph(graph.neighbours[at], graph.present[at], graph.mask[at], weights, kinds)
+        return Decisions(
+            self.market.to(device),
+            self.tradable.to(device),
+            {name: labels.to(device) for name, labels in self.groups.items()},
+            self.rows.to(device),
+            self.dates,
+            self.assets,
+        )
 
 
 class DecisionSource:
@@ -84,6 +84,7 @@ class DecisionSource:
         groups: the label of each asset by the name of a partition, such as sectors; see `qtorch.portfolio.numbered`.
         min_history: returns that an asset needs to be in the universe.
         stale: it leaves the universe after this many sessions of its exchange without a price.
+        trees: whether to make the dendrogram of each row's universe, by the slowest estimate of correlations.
 
     Raises:
         ValueError: there is no half-life, or one is below 21 rows, which no correlation can be estimated by.
@@ -99,8 +100,9 @@ class DecisionSource:
         groups: Mapping[str, Mapping[str, str | None]] | None = None,
         min_history: int = 250,
         stale: int = 5,
+        trees: bool = False,
     ) -> None:
-        self.panel, self.spec = panel, spec
+        self.panel, self.spec, self.trees = panel, spec, trees
         self._groups = numbered(groups or {}, panel.assets)
         self.graphs = default_graphs() if graphs is None else graphs
         self.half_lives = [float(half_life) for half_life in half_lives]
@@ -110,6 +112,7 @@ class DecisionSource:
         self._windows = WindowSource(panel, spec)
         self._estimates: dict[int, tuple[Tensor, Tensor, Tensor]] = {}
         self._graphs: dict[int, Graph] = {}
+        self._merges: dict[int, Tensor] = {}  # of trees
         returns = panel.returns()
         self._there = returns.isfinite()
         self._tradable = torch.logical_or(panel.mask, known_gone(panel))
@@ -123,20 +126,29 @@ class DecisionSource:
         graph = self.graphs(self.panel, new)
         of_each = [ewma_correlation(self.panel, new, half_life=h, stale=self.stale) for h in self.half_lives]
         for k, row in enumerate(new.tolist()):
-            self._graphs[row] = _graph_at(graph, slice(k, k + 1))
+            self._graphs[row] = graph[k : k + 1]
+            volatility = torch.stack([estimate.volatility[k] for estimate in of_each]).float()
+            alive = torch.stack([estimate.mask[k] for estimate in of_each]).all(0)
             self._estimates[row] = (
                 torch.stack([estimate.values[k] for estimate in of_each]).float(),
-                torch.stack([estimate.volatility[k] for estimate in of_each]).float(),
-                torch.stack([estimate.mask[k] for estimate in of_each]).all(0),
+                volatility,
+                torch.logical_and(alive, (volatility > 0).all(0)),  # a price that never moved says nothing of its risk
             )
+        if self.trees:
+            slowest = of_each[self.half_lives.index(max(self.half_lives))]
+            merges = dendrogram(replace(slowest, mask=self._among(new)[1].to(slowest.mask.device))).merges
+            self._merges |= dict(zip(new.tolist(), merges, strict=True))
 
     def universe(self, rows: Iterable[int]) -> Bool[Tensor, "R N"]:
         """The assets that weights may be given to at some rows, in any order."""
-        return self._among(np.array([int(row) for row in rows], dtype=np.int64))[1]
+        asked = np.array([int(row) for row in rows], dtype=np.int64)
+        self.prepare(asked.tolist())
+        return self._among(asked)[1]
 
     def at(self, rows: Iterable[int]) -> Decisions:
         """What is known at some rows, in any order."""
         asked = np.array([int(row) for row in rows], dtype=np.int64)
+        self.prepare(asked.tolist())
         entries, universe = self._among(asked)
         window: Window = self._windows.gather(entries.flatten())
         correlation, volatility, _ = (
@@ -147,21 +159,29 @@ class DecisionSource:
         eye = torch.eye(known.shape[-1], dtype=torch.bool, device=known.device)
         at = torch.as_tensor(asked, device=self._returns.device)
         R, N = universe.shape
-        return Decisions(
+        tree = None
+        if self.trees:
+            tree = Tree(torch.stack([self._merges[row] for row in asked.tolist()]), universe)
+        market = MarketState(
             window.inputs.unflatten(0, (R, N)),
             window.mask.unflatten(0, (R, N)),
             universe,
-            self._tradable[at],
             torch.where(eye, 1.0, known),
             torch.where(universe.unsqueeze(1), volatility, 1.0),
             _together([self._graphs[row] for row in asked.tolist()], universe),
+            tree,
+        )
+        return Decisions(
+            market,
+            self._tradable[at],
             {name: labels.to(universe.device).expand(R, N) for name, labels in self._groups.items()},
             at,
+            self.panel.dates[asked],
+            tuple(self.panel.assets),
         )
 
     def _among(self, asked: np.ndarray) -> tuple[Tensor, Tensor]:
-        """The windows' entries at some rows, and who has one, with all estimates."""
-        self.prepare(asked.tolist())
+        """The windows' entries at some prepared rows, and who has one, with all estimates."""
         entries, valid = self._windows.at(asked, self.min_history, self.stale)
         alive = torch.stack([self._estimates[row][2] for row in asked.tolist()])
         return entries, torch.logical_and(valid, alive)

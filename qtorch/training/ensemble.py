@@ -11,7 +11,7 @@ import torch
 
 from qtorch.data.panel import Panel
 from qtorch.data.sampling import Source
-from qtorch.distributions import JointMixture, Mixture, stack
+from qtorch.distributions import JointMixture, Posterior, stack
 from qtorch.forecast import Forecast
 
 
@@ -105,7 +105,7 @@ def mixed(forecasts: Sequence[Forecast], weights: Sequence[float] | None = None)
         )
     mask = reduce(torch.logical_and, (forecast.mask for forecast in forecasts))
     probabilities = torch.tensor(shares, dtype=torch.float64, device=first.mask.device)
-    law = JointMixture(probabilities, laws) if any(joint) else Mixture(probabilities, stack(laws))
+    law = JointMixture(probabilities, laws) if any(joint) else Posterior(probabilities, stack(laws))
     return replace(first, distribution=law, mask=mask)
 
 

@@ -16,6 +16,7 @@ from qtorch.data.panel import Panel
 from qtorch.data.panel_windows import PanelWindowSource
 from qtorch.data.sampling import Source
 from qtorch.data.window import Window, WindowSpec
+from qtorch.distributions import Posterior
 from qtorch.distributions.joint import rescaled
 from qtorch.forecast import Forecast
 from qtorch.heads import AttentionalCopulaHead, CopulaHead, CouplingFlowHead
@@ -126,6 +127,10 @@ class Forecaster(lightning.LightningModule):
     def losses(self, window: Window, objective: Objective | None = None) -> tuple[dict[str, Tensor], Tensor]:
         """An objective (`loss`) and every score in it for each target, and the targets' weights.
 
+        In training a `Posterior` is scored draw by draw, and the scores averaged: each member of an ensemble learns as
+        if it were alone, and the expected log likelihood of a variational posterior is what its bound asks for. Else
+        the mixture is scored, which is what is forecast.
+
         Args:
             window: a batch.
             objective: the model's own by default.
@@ -139,8 +144,9 @@ class Forecaster(lightning.LightningModule):
         distribution = self._standardised(window)
         outcomes = window.target / window.scale.unsqueeze(self._horizon_axis)
         with torch.autocast(outcomes.device.type, enabled=False):
+            scored = _mean_over_draws if self.training else _of_the_law
             scores = {
-                score.name: (weight, score(distribution, outcomes, window.target_mask))
+                score.name: (weight, scored(score, distribution, outcomes, window.target_mask))
                 for weight, score in objective.terms
             }
         loss = torch.stack([weight * value for weight, value in scores.values()]).sum(0)
@@ -262,6 +268,18 @@ class Forecaster(lightning.LightningModule):
             f"targets, {every} of the batch, of the assets {listing(assets)}. If all are, the weights are not finite: "
             "lower the learning rate. Else look at these assets' prices and inputs, and at the head's bounds."
         )
+
+
+def _of_the_law(score: Objective, law: Distribution, outcomes: Tensor, mask: Tensor) -> Tensor:
+    return score(law, outcomes, mask)
+
+
+def _mean_over_draws(score: Objective, law: Distribution, outcomes: Tensor, mask: Tensor) -> Tensor:
+    if not isinstance(law, Posterior):
+        return _of_the_law(score, law, outcomes, mask)
+    shape = law.components.batch_shape
+    each = score(law.components, outcomes.unsqueeze(-1).expand(shape), mask.unsqueeze(-1).expand(shape))
+    return (law.weights * each).sum(-1)
 
 
 def _mean(losses: dict[str, Tensor], weight: Tensor) -> Float[Tensor, ""]:

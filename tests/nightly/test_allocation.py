@@ -9,12 +9,16 @@ import pytest
 import torch
 
 from qtorch.backtest import InverseVolatility
-from qtorch.data import DataError, Panel, WindowSource
+from qtorch.data import DataError, Panel, WindowSource, WindowSpec
+from qtorch.deploy import save
+from qtorch.models import AssetGraph, GraphCovariance, OverTree, Recurrent
 from qtorch.nightly import NightlyConfig, Refused, run
 from qtorch.nightly.allocation import Allocation, allocate
 from qtorch.nightly.config import AllocationConfig
 from qtorch.nightly.gates import asset_states, read_panel, read_positions
-from qtorch.portfolio import Constraints, Costs, project
+from qtorch.nn.graph import TreeLSTM
+from qtorch.portfolio import Constraints, Costs, MinimumVariance, project
+from qtorch.training import Allocator
 from tests.nightly.conftest import elsewhere, quiet
 from tests.nightly.test_job import Page
 
@@ -283,3 +287,23 @@ def test_labels_must_be_of_all_that_may_be_held_and_of_nothing_else(job):
         targets(config, AllocationConfig(INVERSE, caps, {"kind": {**KIND, "NOPE": "stock"}}))
     free = AllocationConfig(told(XOM=1.0), caps, {"kind": {**KIND, "XOM": None}})
     assert targets(config, free).table.set_index("asset").loc["XOM", "target_weight"] == pytest.approx(1.0)
+
+
+def test_a_saved_allocator_decides_under_the_nights_constraints(job, tmp_path):
+    config, spec = job(), WindowSpec(8, (1,))
+    torch.manual_seed(0)
+    states = AssetGraph(Recurrent(len(spec.features), width=4), estimates=2, width=8, mixers=[OverTree(TreeLSTM(8, 4))])
+    model = Allocator(GraphCovariance(states), MinimumVariance(upper=0.5), spec).eval()
+    save(model, tmp_path / "allocator")
+    named = {"class_path": "qtorch.backtest.SavedAllocator", "init_args": {"path": str(tmp_path / "allocator")}}
+    done = targets(config, AllocationConfig(named, {"upper": 0.3}))
+    panel = read_panel(config.data, None)
+    held = {"AAPL": 0.4, "JPM": 0.3, "EURUSD": 0.4, "EURJPY": -0.1}
+    asked = torch.tensor(model.allocate(panel, panel.dates[-1], held).iloc[0].to_numpy())
+    live = torch.tensor([asset in LIVE for asset in panel.assets])
+    expected = project(asked, Constraints(upper=0.3), live, holdings=done.held, tradable=panel.mask[-1])
+    torch.testing.assert_close(done.target, expected, atol=1e-9, rtol=0)
+    assert asked.max() > 0.3 + 1e-3, "the night's constraint is not at work"
+    other = {"class_path": "qtorch.backtest.SavedAllocator", "init_args": {"path": str(tmp_path / "nothing")}}
+    with pytest.raises(ValueError, match="not readable"):
+        targets(config, AllocationConfig(other))

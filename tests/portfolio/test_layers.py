@@ -96,3 +96,22 @@ def test_closed_weights_beyond_the_budget_leave_the_others_nothing(layer):
     torch.testing.assert_close(w[1].sum(), torch.ones((), dtype=torch.float64))
     (w[0] * torch.arange(4)).sum().backward()
     torch.testing.assert_close(h.grad[0, :2], torch.tensor([0.0, 1.0], dtype=torch.float64))
+
+
+def test_a_holding_above_its_cap_comes_down_to_it_while_the_others_are_closed():
+    mask, tradable = torch.tensor([[True, True, True, False]]), torch.tensor([[True, False, False, True]])
+    held = torch.tensor([[0.6, 0.3, 0.1, 0.0]])
+    expected = torch.tensor([[0.4, 0.3, 0.1, 0.0]])
+    for limits in (Constraints(upper=0.4), Constraints(upper=0.4, gross=1.0), Constraints(upper=0.4, turnover=0.5)):
+        scores = torch.zeros(1, 4, requires_grad=True)
+        w = project(scores, limits, mask, holdings=held, tradable=tradable)
+        torch.testing.assert_close(w, expected)
+        w.square().sum().backward()
+        assert (scores.grad == 0).all()
+    covariance = torch.eye(4).unsqueeze(0).requires_grad_()
+    w = MinimumVariance(upper=0.4, inertia=1.0)(covariance, mask, holdings=held, tradable=tradable)
+    torch.testing.assert_close(w, expected)
+    w.square().sum().backward()
+    assert (covariance.grad == 0).all()
+    with pytest.raises(ValueError, match=r"row 0: 1 assets .* add up to at most 0\.7"):  # all open could not meet it
+        project(torch.zeros(1, 4), Constraints(upper=0.3), mask, holdings=held, tradable=tradable)

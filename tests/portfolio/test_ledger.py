@@ -118,3 +118,17 @@ def test_ruin_and_missing_data_are_refused():
         simulate(w, r, costs=COSTS)
     with pytest.raises(ValueError, match="proportional"):
         Costs(proportional=-0.1)
+
+
+def test_impact_refuses_assets_whose_volume_is_not_known():
+    w, r, sigma = torch.full((3, 2), 0.5), torch.zeros(3, 2), torch.full((3, 2), 0.01)
+    volume = torch.ones(3, 2)
+    volume[1, 0] = 0.0
+    with pytest.raises(ValueError, match="session 1, asset 0: its volume is 0"):
+        simulate(w, r, costs=COSTS, volatility=sigma, volume=volume)
+    sigma[2, 1] = torch.nan
+    with pytest.raises(ValueError, match="session 2, asset 1: its volatility is nan"):
+        simulate(w, r, costs=COSTS, volatility=sigma, volume=torch.ones(3, 2))
+    sigma[2, 1] = 0.01
+    tradable = volume > 0
+    assert simulate(w, r, costs=COSTS, volatility=sigma, volume=volume, tradable=tradable).returns.isfinite().all()

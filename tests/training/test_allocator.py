@@ -6,11 +6,22 @@ import torch
 from torch import Tensor, nn
 
 from qtorch.data import DataError, Panel, WindowSpec
-from qtorch.models import AssetGraph, GraphCovariance, GraphScores, Recurrent
+from qtorch.models import AssetGraph, GraphCovariance, GraphScores, OverLearnedGraph, OverTree, Recurrent
 from qtorch.nn import build, describe
+from qtorch.nn.graph import GATv2, TreeLSTM
 from qtorch.portfolio import Constraints, Costs, MinimumVariance, Projected
+from qtorch.portfolio.graphs import LearnedGraph, dendrogram, ewma_correlation
 from qtorch.training import Allocator, EpisodeSet, fit_allocator
-from qtorch.training.allocation_objectives import LeastShortfall, LeastVariance, MostSharpe, MostWealth
+from qtorch.training.allocation_objectives import (
+    LeastShortfall,
+    LeastTrackingError,
+    LeastVariance,
+    MeanVariance,
+    MostDifferentialSharpe,
+    MostSharpe,
+    MostSortino,
+    MostWealth,
+)
 from qtorch.training.allocator import Episodes
 from tests.conftest import make_prices
 
@@ -33,14 +44,20 @@ def panel(frame) -> Panel:
     return Panel.from_frame(frame)
 
 
-def states() -> AssetGraph:
-    return AssetGraph(Recurrent(len(SPEC.features), width=4, dropout=0.0), estimates=2, width=8, heads=2)
+def states(*mixers: nn.Module) -> AssetGraph:
+    """With the default's mixer, or others."""
+    return AssetGraph(Recurrent(len(SPEC.features), width=4, dropout=0.0), estimates=2, width=8, mixers=mixers or None)
+
+
+def mixed() -> AssetGraph:
+    learned = OverLearnedGraph(LearnedGraph(8, k=3, width=4), GATv2(8, 8, weighted=True))
+    return states(OverTree(TreeLSTM(8, 6)), learned)
 
 
 NETWORKS = {
     "covariance": lambda: (GraphCovariance(states()), MinimumVariance(upper=0.5, inertia=1.0)),
     "scores": lambda: (GraphScores(states()), Projected(Constraints(upper=0.5, turnover=0.4))),
-    "inverse": lambda: (GraphScores(states(), prior="inverse_volatility"), Projected(Constraints(upper=0.5))),
+    "inverse": lambda: (GraphScores(mixed(), prior="inverse_volatility"), Projected(Constraints(upper=0.5))),
 }
 
 
@@ -58,6 +75,11 @@ def stirred(model: Allocator) -> Allocator:
     return model
 
 
+@pytest.fixture(scope="module")
+def episodes(panel) -> Episodes:
+    return EpisodeSet(allocator("covariance"), panel, batches=1, batch_size=2)[0]
+
+
 @pytest.fixture(params=NETWORKS)
 def model(request) -> Allocator:
     return stirred(allocator(request.param))
@@ -65,9 +87,9 @@ def model(request) -> Allocator:
 
 def test_weights_keep_to_the_constraints_and_the_universe(model, panel):
     decisions = model.source(panel).at(range(120, 400, 9))
-    assert not decisions.universe.all(-1).all(), "nobody is missing"
+    assert not decisions.market.universe.all(-1).all(), "nobody is missing"
     weights = model(decisions)
-    assert (weights[~decisions.universe] == 0).all()
+    assert (weights[~decisions.market.universe] == 0).all()
     torch.testing.assert_close(weights.sum(-1), torch.ones(len(weights)), atol=1e-6, rtol=0.0)
     assert weights.max() <= 0.5 + 1e-6
     assert weights.min() >= -1e-6
@@ -75,9 +97,9 @@ def test_weights_keep_to_the_constraints_and_the_universe(model, panel):
 
 def test_a_closed_market_keeps_its_weights(model, panel):
     decisions = model.source(panel).at(range(120, 400, 3))
-    holdings = torch.where(decisions.universe, 1.0, 0.0)
+    holdings = torch.where(decisions.market.universe, 1.0, 0.0)
     holdings = holdings / holdings.sum(-1, keepdim=True)
-    closed = torch.logical_and(decisions.universe, ~decisions.tradable)
+    closed = torch.logical_and(decisions.market.universe, ~decisions.tradable)
     assert closed.any()
     weights = model(decisions, holdings)
     assert torch.equal(weights[closed], holdings[closed])
@@ -106,11 +128,14 @@ def test_the_order_of_the_assets_does_not_matter(model, panel):
 def test_who_is_missing_sends_nothing_and_learns_nothing(model, panel):
     decisions = model.source(panel).at([130, 390])
     spoilt = decisions[torch.arange(2)]
-    out = ~decisions.universe
+    out = ~decisions.market.universe
     assert out.any()
-    spoilt.inputs[out], spoilt.volatility[out.unsqueeze(1).expand_as(spoilt.volatility)] = torch.nan, 1.0
+    spoilt.market.inputs[out], spoilt.market.volatility[out.unsqueeze(1).expand_as(spoilt.market.volatility)] = (
+        torch.nan,
+        1.0,
+    )
     assert torch.equal(model(spoilt), model(decisions))
-    inputs = spoilt.inputs.requires_grad_()
+    inputs = spoilt.market.inputs.requires_grad_()
     model(spoilt).square().sum().backward()
     assert (inputs.grad[out] == 0).all()
     assert inputs.grad[~out].any()
@@ -134,19 +159,58 @@ def test_groups_keep_to_their_caps(panel):
         Allocator(GraphScores(states()), layer, SPEC, groups={"exchange": {"B": "XNYS"}}).source(panel)
 
 
-OBJECTIVES = [LeastVariance(0.1), MostSharpe(0.1), LeastShortfall(0.9), MostWealth(0.5)]
+OBJECTIVES = [
+    LeastVariance(0.1),
+    MostSharpe(0.1),
+    LeastShortfall(0.9),
+    MostWealth(0.5),
+    MostSortino(turnover=0.1),
+    MostDifferentialSharpe(),
+    MeanVariance(5.0),
+    LeastTrackingError(0.01),
+]
 
 
 @pytest.mark.parametrize("objective", OBJECTIVES, ids=lambda objective: type(objective).__name__)
-def test_every_objective_teaches_every_parameter(panel, objective):
+def test_every_objective_teaches_every_parameter(episodes, objective):
     model = stirred(allocator("covariance", objective=objective, costs=Costs(proportional=1e-3))).train()
-    loss = model.training_step(EpisodeSet(model, panel, batches=1, batch_size=2)[0], 0)
+    loss = model.training_step(episodes, 0)
     loss.backward()
     without = [
         name for name, parameter in model.named_parameters() if parameter.grad is None or not parameter.grad.any()
     ]
     # A key's bias moves all scores of a row alike, and attention has no gradient in it.
     assert [name for name in without if not name.endswith("key.bias")] == []
+
+
+@pytest.mark.parametrize("objective", OBJECTIVES, ids=lambda objective: type(objective).__name__)
+def test_a_few_steps_improve_every_objective(episodes, objective):
+    model = stirred(allocator("covariance", objective=objective))
+    start = model.loss(episodes).item()
+    optimizer = torch.optim.Adam(model.parameters(), lr=3e-3)
+    for _ in range(4):
+        optimizer.zero_grad()
+        model.loss(episodes).backward()
+        optimizer.step()
+    with torch.no_grad():
+        assert model.loss(episodes).item() < start
+
+
+def test_objectives_are_their_formulas(episodes):
+    model = stirred(allocator("covariance"))
+    with torch.no_grad():
+        ledger, equal = model.run(episodes), model.equal(episodes)
+    r, year = ledger.returns.double(), 252
+    short = r.clamp(max=0).square().mean(-1).sqrt()
+    assert MostSortino()(ledger).item() == pytest.approx(-(year**0.5 * r.mean(-1) / short).mean().item(), rel=1e-4)
+    utility = year * (r.mean(-1) - 2.5 * r.var(-1))
+    assert MeanVariance(5.0)(ledger).item() == pytest.approx(-utility.mean().item(), rel=1e-4)
+    gap = (r - equal.returns).std(-1)
+    assert LeastTrackingError()(ledger, equal).item() == pytest.approx(100 * (year**0.5 * gap).mean().item(), rel=1e-4)
+    assert LeastTrackingError()(equal, equal).item() == pytest.approx(0.0, abs=1e-4)
+    first = equal.weights[:, 0]
+    torch.testing.assert_close(first, (first > 0) / (first > 0).sum(-1, keepdim=True))
+    assert (equal.costs == 0).all()
 
 
 def test_the_account_is_that_of_a_plain_loop(panel):
@@ -199,7 +263,7 @@ def test_episodes_begin_when_there_are_assets_enough(panel):
     model = allocator("covariance")
     for least in (2, 5):
         episodes = EpisodeSet(model, panel, since=panel.dates[40], batches=4, batch_size=4, min_assets=least)
-        assert min(int(episodes[k].decisions.universe.sum(-1).min()) for k in range(4)) >= least
+        assert min(int(episodes[k].decisions.market.universe.sum(-1).min()) for k in range(4)) >= least
     with pytest.raises(DataError, match="no episode has 7 assets"):
         EpisodeSet(model, panel, min_assets=7)
 
@@ -247,8 +311,46 @@ def test_what_is_delisted_or_silent_leaves_no_leverage(frame):
 
 def test_borrowed_costs_stop_no_decision_while_markets_are_closed(model, panel):
     decisions = model.source(panel).at(range(120, 400))
-    closed = torch.logical_and(decisions.universe, ~decisions.tradable)
+    closed = torch.logical_and(decisions.market.universe, ~decisions.tradable)
     partly = decisions[torch.logical_and(closed.any(-1), decisions.tradable.any(-1)).nonzero().squeeze(1)]
-    closed = torch.logical_and(partly.universe, ~partly.tradable)
+    closed = torch.logical_and(partly.market.universe, ~partly.tradable)
     holdings = 1.0005 * closed / closed.sum(-1, keepdim=True)
     torch.testing.assert_close(model(partly, holdings), holdings, atol=1e-6, rtol=0.0)
+
+
+def test_trees_are_of_the_slowest_correlations_of_the_universe(panel):
+    source = allocator("inverse").source(panel)
+    rows = [390, 130, 300]
+    decisions = source.at(rows)
+    for k, row in enumerate(rows):
+        universe = decisions.market.universe[k]
+        alone = panel.select([asset for asset, there in zip(panel.assets, universe.tolist(), strict=True) if there])
+        expected = dendrogram(ewma_correlation(alone, [row], half_life=126.0)).merges[0]
+        n, N = int(universe.sum()), len(panel.assets)
+        place = torch.cat([universe.nonzero().squeeze(1), torch.arange(N, 2 * N - 1)])
+        assert torch.equal(decisions.market.tree.merges[k, : n - 1], place[expected])
+    assert allocator("scores").source(panel).at([300]).market.tree is None
+
+
+def test_an_asset_whose_price_never_moves_is_left_out(frame):
+    still = frame.assign(close=frame["close"].where(frame["asset"] != "B", 10.0))
+    weights = stirred(allocator("inverse")).allocate(Panel.from_frame(still), "2019-06-28").iloc[0]
+    assert weights["B"] == 0
+    assert weights.sum() == pytest.approx(1.0, abs=1e-5)
+
+
+def test_errors_name_dates_and_assets(panel):
+    model = allocator("scores")
+    with pytest.raises(DataError, match=r"2018-01-10, 2018-01-11: the universe is empty.*min_history=70"):
+        model.allocate(panel, ["2018-01-10", "2018-12-28", "2018-01-11"])
+    tight = allocator("scores")
+    tight.allocation = Projected(Constraints(upper=0.18))
+    with pytest.raises(ValueError, match=r"^2018-08-01: .*add up to at most 0\.9"):
+        tight.allocate(panel, ["2019-01-15", "2018-08-01"])
+    with torch.no_grad():
+        model.network.score.bias.fill_(torch.nan)
+    with pytest.raises(ValueError, match="^2018-12-28, A: the score is nan"):
+        model.allocate(panel, "2018-12-28")
+    decisions = tight.source(panel).at([160])
+    with torch.no_grad(), pytest.raises(ValueError, match=f"^{panel.dates[160]:%Y-%m-%d}: "):
+        tight(decisions)

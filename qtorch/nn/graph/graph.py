@@ -152,6 +152,10 @@ class Graph:
             None if kinds is None else table(kinds),
         )
 
+    def __getitem__(self, at: Int[Tensor, " Q"] | slice) -> "Graph":
+        """The graphs of some of the dates."""
+        return self._with(lambda tensor: tensor[at])
+
     def to(self, device: torch.device | str, non_blocking: bool = False) -> "Graph":
         """The graph on a device."""
         return self._with(lambda tensor: tensor.to(device, non_blocking=non_blocking))

@@ -68,6 +68,10 @@ class Tree:
         for name, value in _lay_out(self.merges.long(), self.mask).items():
             object.__setattr__(self, name, value)
 
+    def __getitem__(self, at: Int[Tensor, " Q"] | slice) -> "Tree":
+        """The trees of some of the dates, laid out anew."""
+        return Tree(self.merges[at], self.mask[at])
+
     def to(self, device: torch.device | str) -> "Tree":
         """The tree on a device."""
         moved = object.__new__(Tree)
