@@ -230,12 +230,11 @@ def table(done: dict[str, Track], reference: str) -> pd.DataFrame:
         row["deflated"] = deflated_sharpe(track.net, len(done), spread)
         if reference in done and name != reference:
             other = done[reference].net
-            for what, interval in (("sharpe", sharpe_interval), ("volatility", volatility_interval)):
+            for what, interval, digits in (("sharpe", sharpe_interval, 3), ("volatility", volatility_interval, 4)):
                 difference = interval(track.net, other)
+                low, high = f"{difference.lower:+.{digits}f}", f"{difference.upper:+.{digits}f}"
                 star = "*" if difference.excludes_zero else ""
-                row[f"d_{what}"] = (
-                    f"{difference.estimate:+.3f} ({difference.lower:+.3f} to {difference.upper:+.3f}){star}"
-                )
+                row[f"d_{what}"] = f"{difference.estimate:+.{digits}f} ({low} to {high}){star}"
         rows[name] = row
     return pd.DataFrame(rows).T
 
