@@ -42,7 +42,9 @@ from qtorch.models import AssetGraph, GraphCovariance, GraphScores, Recurrent, R
 from qtorch.portfolio import Constraints, Costs, MinimumVariance, Projected, ScenarioProgram, TailRisk
 from qtorch.training import Allocator, MostSharpe, Schedule, ShapeLikelihood, fit_allocator
 
-HALF_LIVES, INERTIA, SPEC = (63.0, 252.0, 504.0), 3.0, WindowSpec(64, (1,))  # chosen before the tests
+HALF_LIVES, REACH, INERTIA = (63.0, 252.0, 504.0), 0.5, 3.0  # chosen before the tests
+RELUCTANT_HALF_LIVES, RELUCTANT_REACH, RELUCTANCE = (63.0, 126.0, 252.0), 0.1, 0.075  # so too
+SPEC = WindowSpec(64, (1,))
 START, FILE_START, COST = "2015-01-01", "2012-01-01", 0.001
 REFERENCE = "equal weight"
 
@@ -117,31 +119,58 @@ def _states(estimates: int) -> AssetGraph:
     return AssetGraph(Recurrent(len(SPEC.features), width=16, dropout=0.1), estimates=estimates, width=16)
 
 
-def _covariance(run: Run, steps: int) -> Allocate:
-    torch.manual_seed(run.seed)
-    network = GraphCovariance(_states(len(HALF_LIVES)))
+@cache  # one training serves every rebalancing
+def _network(
+    panel: Panel, start: str, seed: int, steps: int, half_lives: tuple[float, ...], reach: float
+) -> GraphCovariance:
+    torch.manual_seed(seed)
+    network = GraphCovariance(_states(len(half_lives)), reach=reach)
     model = Allocator(
         network,
-        MinimumVariance(inertia=INERTIA),
+        MinimumVariance(),
         SPEC,
-        half_lives=HALF_LIVES,
+        half_lives=half_lives,
         length=1,
         objective=ShapeLikelihood(),
         schedule=Schedule(5e-3),
     )
     if steps:
-        fit_allocator(model, run.panel, _before(run.start), steps=steps, batch_size=16, seed=run.seed)
-    return Walked(model.eval(), run.panel, run.dates)
+        fit_allocator(model, panel, _before(start), steps=steps, batch_size=16, seed=seed)
+    return network.eval()
+
+
+def _covariance(
+    run: Run,
+    steps: int,
+    allocation: MinimumVariance,
+    half_lives: tuple[float, ...] = HALF_LIVES,
+    reach: float = REACH,
+) -> Allocate:
+    network = _network(run.panel, run.start, run.seed, steps, half_lives, reach)
+    model = Allocator(network, allocation, SPEC, half_lives=half_lives).eval()
+    return Walked(model, run.panel, run.dates)
 
 
 @register("graph covariance, untrained")
 def _untrained(run: Run) -> Allocate:
-    return _covariance(run, 0)
+    return _covariance(run, 0, MinimumVariance(inertia=INERTIA))
 
 
 @register("graph covariance", random=True)
 def _graph_covariance(run: Run) -> Allocate:
-    return _covariance(run, 150)
+    return _covariance(run, 150, MinimumVariance(inertia=INERTIA))
+
+
+@register("graph covariance, reluctant", random=True)
+def _reluctant(run: Run) -> Allocate:
+    allocation = MinimumVariance(reluctance=RELUCTANCE)
+    return _covariance(run, 150, allocation, RELUCTANT_HALF_LIVES, RELUCTANT_REACH)
+
+
+@register("graph covariance, reluctant, untrained")
+def _reluctant_untrained(run: Run) -> Allocate:
+    allocation = MinimumVariance(reluctance=RELUCTANCE)
+    return _covariance(run, 0, allocation, RELUCTANT_HALF_LIVES, RELUCTANT_REACH)
 
 
 @register("graph tilts", Constraints(upper=0.2), random=True)
@@ -208,12 +237,11 @@ def table(done: dict[str, Track], reference: str) -> pd.DataFrame:
         row["deflated"] = deflated_sharpe(track.net, len(done), spread)
         if reference in done and name != reference:
             other = done[reference].net
-            for what, interval in (("sharpe", sharpe_interval), ("volatility", volatility_interval)):
+            for what, interval, digits in (("sharpe", sharpe_interval, 3), ("volatility", volatility_interval, 4)):
                 difference = interval(track.net, other)
+                low, high = f"{difference.lower:+.{digits}f}", f"{difference.upper:+.{digits}f}"
                 star = "*" if difference.excludes_zero else ""
-                row[f"d_{what}"] = (
-                    f"{difference.estimate:+.3f} ({difference.lower:+.3f} to {difference.upper:+.3f}){star}"
-                )
+                row[f"d_{what}"] = f"{difference.estimate:+.{digits}f} ({low} to {high}){star}"
         rows[name] = row
     return pd.DataFrame(rows).T
 

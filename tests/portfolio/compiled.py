@@ -9,7 +9,7 @@ Usage: python -m tests.portfolio.compiled
 import pytest
 import torch
 
-from qtorch.portfolio import Costs, Projected, Softmax, simulate
+from qtorch.portfolio import Costs, MinimumVariance, Projected, Softmax, simulate
 from tests.portfolio.universes import CASES, universe
 
 BACKEND = "eager"
@@ -31,6 +31,12 @@ def main() -> None:
             few[:, 0] = True
             with pytest.raises(ValueError, match="row"):
                 compiled(u.scores, few, **u.given)
+
+    layer = MinimumVariance(inertia=0.1, reluctance=0.1)
+    compiled = torch.compile(layer, fullgraph=True, backend=BACKEND, dynamic=False)
+    x = torch.randn(2, 30, 6)
+    sigma, held, mask = x.mT @ x, torch.rand(2, 6).softmax(-1), torch.ones(2, 6, dtype=torch.bool)
+    torch.testing.assert_close(compiled(sigma, mask, holdings=held), layer(sigma, mask, holdings=held))
 
     def net(w: torch.Tensor, r: torch.Tensor) -> torch.Tensor:
         return simulate(w, r, costs=Costs(0.001, cash=0.0001, financing=0.0002)).returns
