@@ -106,12 +106,12 @@ class ScenarioProgram(nn.Module):
         # What can't be met is refused by the projection, which knows what to say.
         like = torch.zeros_like(inside[:, 0])
         project(like, limits, mask, holdings=holdings, tradable=tradable, groups=groups)
-        _, free, place, held = settle(like, mask, holdings, tradable)
+        _, free, place, held, closed = settle(like, mask, holdings, tradable)
         lower = torch.where(free, -inf if limits.lower is None else limits.lower, place)
         upper = torch.where(free, inf if limits.upper is None else limits.upper, place)
         cost = 0.0 if holdings is None else self.cost
         cut = segments(lower, upper, held, limits.gross is not None, limits.turnover is not None or cost > 0)
-        rows, right, equalities = self._rows(cut, lower, place, free, mask, groups)
+        rows, right, equalities = self._rows(cut, lower, upper, place, free, closed, mask, groups)
         problem = Problem(
             X,
             cut.base,
@@ -135,8 +135,10 @@ class ScenarioProgram(nn.Module):
         self,
         cut: Any,
         lower: Tensor,
+        upper: Tensor,
         place: Tensor,
         free: Tensor,
+        closed: Tensor,
         mask: Tensor,
         groups: Mapping[str, Tensor] | None,
     ) -> tuple[Tensor, Tensor, int]:
@@ -149,7 +151,8 @@ class ScenarioProgram(nn.Module):
         right = [used.new_tensor(bounds).expand(used.shape) - used]
         equalities = 0
         if limits.budget is not None:
-            budget = reachable(torch.full_like(place[:, 0], limits.budget), lower, place)
+            most = inf if limits.upper is None else limits.upper
+            budget = reachable(torch.full_like(place[:, 0], limits.budget), lower, upper, place, closed, most)
             rows.insert(0, torch.ones_like(cut.lower).unsqueeze(1))
             right.insert(0, (budget - cut.base.sum(-1)).unsqueeze(-1))
             equalities = 1
