@@ -28,14 +28,16 @@ def attend(
             run net after net; this operation gives them one batch of all nets' queries. Not for export, which would
             find an operation of ours.
     """
-    return (_operation if together else _attention)(q, k, v, allowed, dropout, causal)
+    if together and not dropout:  # with it torch multiplies matrices, and vmap draws for each net
+        return _operation(q, k, v, allowed, causal)
+    return _attention(q, k, v, allowed, causal, dropout)
 
 
-def _attention(q: Tensor, k: Tensor, v: Tensor, allowed: Tensor | None, dropout: float, causal: bool) -> Tensor:
+def _attention(q: Tensor, k: Tensor, v: Tensor, allowed: Tensor | None, causal: bool, dropout: float = 0.0) -> Tensor:
     return scaled_dot_product_attention(q, k, v, attn_mask=allowed, dropout_p=dropout, is_causal=causal)
 
 
-def _vectorise(info, in_dims, q, k, v, allowed, dropout, causal):  # type: ignore[no-untyped-def]
+def _vectorise(info, in_dims, q, k, v, allowed, causal):  # type: ignore[no-untyped-def]
     """All nets' batches as one; autograd then differentiates torch's own attention."""
     nets = info.batch_size
 
@@ -52,12 +54,10 @@ def _vectorise(info, in_dims, q, k, v, allowed, dropout, causal):  # type: ignor
             batch = q.shape[0] // nets
             shape = (nets, batch, *allowed.shape[-3:])
             allowed = allowed.expand(shape).flatten(0, 1)
-    return _attention(q, k, v, allowed, dropout, causal).unflatten(0, (nets, -1)), 0
+    return _attention(q, k, v, allowed, causal).unflatten(0, (nets, -1)), 0
 
 
-torch.library.define(
-    "qtorch::attention", "(Tensor q, Tensor k, Tensor v, Tensor? allowed, float dropout, bool causal) -> Tensor"
-)
+torch.library.define("qtorch::attention", "(Tensor q, Tensor k, Tensor v, Tensor? allowed, bool causal) -> Tensor")
 torch.library.impl("qtorch::attention", "CompositeImplicitAutograd", _attention)
 torch.library.register_vmap("qtorch::attention", _vectorise)
 _operation = torch.ops.qtorch.attention.default

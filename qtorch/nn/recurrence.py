@@ -161,6 +161,7 @@ def _backward_shapes(grad, states, x, w_x, w_h, b_x, b_h, cell):  # type: ignore
 def _keep_several(ctx, inputs, output) -> None:  # type: ignore[no-untyped-def]
     x, w_x, w_h, *_ = inputs
     ctx.mark_non_differentiable(output[1])
+    ctx.set_materialize_grads(False)  # else autograd makes zeros for what is kept, four times as large as the states
     ctx.save_for_backward(*output, x, w_x, w_h)
 
 

@@ -101,9 +101,10 @@ def test_windows_that_overlap_end_in_the_states_of_each_alone(name):
     torch.testing.assert_close(ensemble.last_of(inputs, mask, place, C), expected, rtol=0, atol=1e-6)
 
 
+@pytest.mark.parametrize("kind", ["Recurrent", "Transformer"])
 @pytest.mark.parametrize("chunk", [None, 1])
-def test_dropout_and_noise_differ_between_members(chunk):
-    encoder = models.Recurrent(F, width=8)
+def test_dropout_and_noise_differ_between_members(chunk, kind):
+    encoder = getattr(models, kind)(F, width=8)
     ensemble = models.EncoderEnsemble(encoder, K, chunk)
     with torch.no_grad():
         for value in ensemble.parameters():
