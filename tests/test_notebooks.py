@@ -14,6 +14,11 @@ SHOWN = {
         (names["table"]["violations"] == 0).all()
         and (names["table"]["volatility"].iloc[1:] < 0.9 * names["table"]["volatility"].iloc[0]).all()
     ),
+    "05_bayesian_uncertainty": lambda names: (
+        names["table"].loc[("Laplace", "new"), "epistemic share"]
+        > names["table"].loc[("Laplace", "with its past"), "epistemic share"]
+        and abs(names["shares"]["calibrated"].mean() - 0.01) < abs(names["shares"]["RiskMetrics"].mean() - 0.01)
+    ),
 }
 
 

@@ -1,4 +1,4 @@
-"""How sure a model is on the synthetic market: less of assets with little history and of crashes, more with more data."""
+"""How sure a model is on the synthetic market: less of young assets and of crashes, more with more data."""
 
 import lightning
 import pytest
