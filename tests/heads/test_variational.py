@@ -10,6 +10,7 @@ import torch
 from torch.distributions import Independent, MultivariateNormal, Normal, kl_divergence
 
 from qtorch import Forecaster, heads
+from qtorch.data import DataModule, WindowSpec
 from qtorch.deploy import load, save
 from qtorch.distributions import decompose
 from qtorch.heads.gaussian_weights import GaussianWeights, antithetic
@@ -106,7 +107,8 @@ def test_the_data_term_is_unbiased():
 @pytest.mark.parametrize("layout", ["asset", "panel"])
 @pytest.mark.parametrize("every_position", [True, False])
 def test_observations_are_the_distinct_targets(layout, every_position):
-    data = small_data(small_panel(), layout, every_position=every_position, batches_per_epoch=None, batch_size=128)
+    settings = {"every_position": every_position, "batches_per_epoch": None, "batch_size": 128}
+    data = small_data(small_panel(), layout, **settings)
     number = data.source.panel.mask.long().cumsum(0)  # of each asset's own sessions
     seen = []
     for window in data.train_dataloader():
@@ -121,6 +123,18 @@ def test_observations_are_the_distinct_targets(layout, every_position):
     different = torch.cat(seen).unique(dim=0)
     expected = (1 / torch.tensor(SPEC.horizons).double())[different[:, -1]].sum().item()
     assert data.observations() == pytest.approx(expected, rel=1e-12)
+
+
+def test_observations_are_counted_where_windows_begin_before_an_asset():
+    """A context longer than the warm-up: every session after that has its target counted once."""
+    panel = small_panel()
+    spec = WindowSpec(context=40, horizons=(1,))
+    data = DataModule(panel, spec, validation_start=None, test_start="2019-08-15")
+    source = data.source
+    entries = torch.arange(len(source.table.asset) - spec.context + 1)
+    there = entries[source.table.usable[entries + spec.context - 1]]
+    known = source.gather(there, known_by=data.training.known_by).target_mask
+    assert data.observations() == known.sum().item() > 1000
 
 
 @in_layouts
