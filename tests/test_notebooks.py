@@ -22,7 +22,13 @@ SHOWN = {
 }
 
 
-@pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda path: path.stem)
+LONG = {"05_bayesian_uncertainty"}
+
+
+@pytest.mark.parametrize(
+    "notebook",
+    [pytest.param(path, id=path.stem, marks=[pytest.mark.slow] if path.stem in LONG else []) for path in NOTEBOOKS],
+)
 def test_a_notebook_runs(notebook, monkeypatch):
     mpl.use("Agg")
     monkeypatch.setenv("QTORCH_NOTEBOOK_EPOCHS", "1")
