@@ -43,6 +43,7 @@ readme: .venv/test
 	QTORCH_FIGURE=docs/states.png MPLBACKEND=Agg $(BIN)/python notebooks/02_the_data_room.py
 	QTORCH_FIGURE=docs/backtests.png MPLBACKEND=Agg $(BIN)/python notebooks/03_tails_and_tests.py
 	QTORCH_FIGURE=docs/portfolio.png MPLBACKEND=Agg $(BIN)/python notebooks/04_graph_portfolios.py
+	QTORCH_FIGURE=docs/uncertainty.png MPLBACKEND=Agg $(BIN)/python notebooks/05_bayesian_uncertainty.py
 	$(BIN)/python benchmarks/risk_accuracy.py
 	$(BIN)/python benchmarks/import_time.py
 

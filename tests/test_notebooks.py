@@ -14,10 +14,21 @@ SHOWN = {
         (names["table"]["violations"] == 0).all()
         and (names["table"]["volatility"].iloc[1:] < 0.9 * names["table"]["volatility"].iloc[0]).all()
     ),
+    "05_bayesian_uncertainty": lambda names: (
+        names["table"].loc[("Laplace", "new"), "epistemic share"]
+        > names["table"].loc[("Laplace", "with its past"), "epistemic share"]
+        and abs(names["shares"]["calibrated"].mean() - 0.01) < abs(names["shares"]["RiskMetrics"].mean() - 0.01)
+    ),
 }
 
 
-@pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda path: path.stem)
+LONG = {"05_bayesian_uncertainty"}
+
+
+@pytest.mark.parametrize(
+    "notebook",
+    [pytest.param(path, id=path.stem, marks=[pytest.mark.slow] if path.stem in LONG else []) for path in NOTEBOOKS],
+)
 def test_a_notebook_runs(notebook, monkeypatch):
     mpl.use("Agg")
     monkeypatch.setenv("QTORCH_NOTEBOOK_EPOCHS", "1")

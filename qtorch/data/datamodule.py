@@ -277,6 +277,9 @@ class DataModule(lightning.LightningDataModule):
         if self.every_position:
             entries = _sessions_of(entries, self.spec.context)
         source, span = self.source, self.training
+        if self.every_position and isinstance(source, WindowSource):  # a young asset's windows begin before its first
+            last = (entries + self.spec.context - 1).to(source.table.record.device)
+            entries = entries[(source.table.asset[last] >= 0).to(entries.device)]
         count = torch.zeros(len(self.spec.horizons), dtype=torch.float64)
         for part in entries.split(_COUNTED):
             window = source.gather(part, known_by=span.known_by, embargo=span.embargo, context=1)

@@ -8,12 +8,14 @@ Usage: python -m tests.heads.compiled_posterior
 
 import torch
 
-from qtorch import heads
+from qtorch import heads, models
+from qtorch.models.distance_aware import DistanceAware
 from tests.heads.linear_gaussian import LinearGaussian
 
 HEADS = (
     heads.Variational(LinearGaussian(8, (1, 5))),
     heads.VariationalNormal(8, (1, 5)),
+    heads.VariationalStudentT(8, (1, 5)),
     heads.DrawnWeights(LinearGaussian(8, (1, 5)), 4),
 )
 
@@ -32,6 +34,14 @@ def main() -> None:
                 torch.manual_seed(0)
                 results.append(function(hidden))
             torch.testing.assert_close(*results)
+    encoder = DistanceAware(models.Transformer(4, width=8, depth=1, heads=2), features=8).eval()
+    head = heads.DrawnWeights(LinearGaussian(8, (1, 5)), 4)
+    inputs, mask = torch.randn(5, 6, 4), torch.rand(5, 6) < 0.8
+
+    def far(inputs, mask):
+        return head.parameters_of(encoder(inputs, mask)[:, -1])
+
+    torch.testing.assert_close(far(inputs, mask), torch.compile(far, backend="eager", fullgraph=True)(inputs, mask))
 
 
 if __name__ == "__main__":

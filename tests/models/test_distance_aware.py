@@ -50,7 +50,7 @@ def test_it_trains_with_bounded_maps_and_is_saved(layout, tmp_path):
     inner = Across(len(SPEC.features)) if layout == "panel" else small_model().network.encoder
     encoder = DistanceAware(inner, features=16, bound=0.5)
     model = Forecaster(encoder, heads.SkewedStudentT(16, SPEC.horizons), SPEC)
-    data = small_data(panel, layout)
+    data = small_data(panel, layout, batches_per_epoch=1, batch_size=64)
     fit(model, data, max_epochs=1, accelerator="cpu")
     linears = [part for part in encoder.encoder.modules() if isinstance(part, nn.Linear)]
     assert linears

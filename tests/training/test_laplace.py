@@ -85,13 +85,11 @@ def test_information_is_that_of_closed_forms():
     assert (torch.linalg.eigvalsh(information) > 0).all()
 
 
-@pytest.mark.parametrize(
-    ("structure", "layout"), [("full", "asset"), ("kronecker", "asset"), ("diagonal", "asset"), ("full", "panel")]
-)
+@pytest.mark.parametrize(("structure", "layout"), [("full", "asset"), ("kronecker", "panel")])
 def test_a_fitted_forecaster_knows_how_sure_it_is(structure, layout, tmp_path):
     panel = small_panel()
     model = small_model(0, None, Across(len(SPEC.features)) if layout == "panel" else None)
-    data = small_data(panel, layout)
+    data = small_data(panel, layout, batch_size=64)
     before = {name: value.clone() for name, value in model.state_dict().items()}
     sure = Laplace.fit(model, data, structure=structure, draws=8)
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())

@@ -40,7 +40,7 @@ def test_a_sampled_forecaster_is_saved(layout, tmp_path):
     model = small_model(0, None, Across(len(SPEC.features)) if layout == "panel" else None)
     before = {name: value.clone() for name, value in model.state_dict().items()}
     settings = {"batch_size": 32, "burn_in": 3, "thin": 2, "draws": 5}
-    sure = sample_last_layer(model, small_data(panel, layout), SGLD(decay=0.6), **settings)
+    sure = sample_last_layer(model, small_data(panel, layout, batch_size=64), SGLD(decay=0.6), **settings)
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
     save(sure, tmp_path)
     again, _ = load(tmp_path, allow=("tests",))
