@@ -1,5 +1,6 @@
 """A skewed Student-t head for several horizons."""
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -7,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from qtorch import distributions
-from qtorch.heads.bounds import degrees_of_freedom, location, within
+from qtorch.heads.bounds import degrees_of_freedom, location
 from qtorch.heads.parametric import Parameters, Parametric
 
 
@@ -35,7 +36,8 @@ class SkewedStudentT(Parametric):
         """Tensors of df, loc, scale and skew, each `[*batch, H]`."""
         df = degrees_of_freedom(raw[..., 0])
         scale = self.volatility(raw[..., 1]) * torch.sqrt((df - 2) / df)
-        return df, location(raw[..., 2], scale), scale, torch.exp(within(1.5, raw[..., 3]))
+        skew = torch.exp(math.log(1.5) * torch.tanh(raw[..., 3]))
+        return df, location(raw[..., 2], scale), scale, skew
 
     def distribution(self, *parameters: Tensor) -> distributions.SkewedStudentT:
         """The distribution of parameters as `parameters_of` gives them, batch shape `[*batch, H]`."""
