@@ -8,8 +8,10 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+import yaml
 
 from qtorch.calibration import AdaptiveConformal, backtest
+from qtorch.cli import _nightly_parser
 from qtorch.configuration import make_forecaster
 from qtorch.data import WindowSource
 from qtorch.nightly import run
@@ -183,6 +185,14 @@ def test_the_portfolios_mass_moves_with_its_own_exceedances(histories, nights):
     profits = (history.scenarios(0) @ HELD).flatten().sort().values
     at = tonight.mass[0, 0, 0, 0].item() * len(profits)
     torch.testing.assert_close(-tonight.value_at_risk(0.95)[0, 0, 0], profits[int(np.ceil(at - 1e-9)) - 1])
+
+
+def test_a_calibrator_comes_from_yaml_as_it_stands(tmp_path):
+    text = {"data": {"path": "prices"}, "risk": {"calibration": ADAPTIVE}}
+    (tmp_path / "night.yaml").write_text(yaml.safe_dump(text))
+    parser = _nightly_parser()
+    config = parser.instantiate(parser.parse_args(["--config", str(tmp_path / "night.yaml")]))
+    assert config.risk.calibration == ADAPTIVE
 
 
 def test_assets_that_are_changed_much_are_named():
