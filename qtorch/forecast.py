@@ -81,6 +81,15 @@ class Forecast:
         """Standard deviation of the return over the horizon (not annualised)."""
         return self._masked(self.marginals.variance.sqrt())
 
+    @cached_property
+    def draws(self) -> int:
+        """How many draws of its model the forecast is a mixture of: members of an ensemble, draws of a posterior.
+
+        1 where it is of a single set of weights, and does not know how sure the model is.
+        """
+        weights, _ = over_draws(self.marginals, lambda law: torch.zeros(law.batch_shape))
+        return weights.shape[-1]
+
     def decompose(self) -> Decomposition:
         """Variance over the horizon that is the market's (aleatoric) and the model's doubt of its mean (epistemic).
 
@@ -282,8 +291,7 @@ class Forecast:
         return self.distribution
 
     def _needs_draws(self, wanted: str) -> None:
-        weights, _ = over_draws(self.marginals, lambda law: torch.zeros(law.batch_shape))
-        if weights.shape[-1] == 1:
+        if self.draws == 1:
             raise ValueError(
                 f"{wanted} needs a forecast that knows how sure its model is, and this one is of a single set of "
                 "weights. Forecast by a qtorch.training.Ensemble, or by a posterior of qtorch.heads."

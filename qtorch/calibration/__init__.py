@@ -2,7 +2,7 @@
 
 from qtorch.calibration.adaptive import AdaptiveConformal
 from qtorch.calibration.aggregated import AggregatedAdaptiveConformal
-from qtorch.calibration.backtest import backtest
+from qtorch.calibration.backtest import backtest, replay
 from qtorch.calibration.calibrated import CalibratedForecast
 from qtorch.calibration.conformal_quantile import conformal_quantile
 from qtorch.calibration.fitting import fit_recalibration, recalibrate
@@ -25,4 +25,5 @@ __all__ = [
     "conformal_quantile",
     "fit_recalibration",
     "recalibrate",
+    "replay",
 ]

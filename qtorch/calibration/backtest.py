@@ -28,8 +28,27 @@ def backtest(
     Raises:
         ValueError: as of `OnlineCalibrator.update`, or a date is not new.
     """
-    runner = deepcopy(calibrator)
-    issued = [correction for _, correction in runner.walk(forecast, returns, known)]
+    return replay(deepcopy(calibrator), forecast, returns, known)
+
+
+def replay(
+    calibrator: OnlineCalibrator,
+    forecast: Forecast,
+    returns: Float[Tensor, "D H N"],
+    known: Int64[Tensor, "D H N"] | None = None,
+) -> CalibratedForecast:
+    """The same, while the calibrator itself learns, so that it goes on from the last date.
+
+    Args:
+        calibrator: changed as by `OnlineCalibrator.update`.
+        forecast: as of `backtest`.
+        returns: as of `backtest`.
+        known: as of `backtest`.
+
+    Raises:
+        ValueError: as of `backtest`.
+    """
+    issued = [correction for _, correction in calibrator.walk(forecast, returns, known)]
     if len(issued) != len(forecast.dates):
         raise ValueError(
             f"{len(forecast.dates) - len(issued)} of the {len(forecast.dates)} dates are not new to the calibrator. "

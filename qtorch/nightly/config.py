@@ -50,12 +50,16 @@ class RiskConfig:
         dependence: of a portfolio's assets: past, their past transforms themselves; or copula, a Student-t copula
             fitted to them, with recent ones weighing more, and quasi-random scenarios of it. Where the model's head is
             a `JointHead`, copula is the model's own.
+        calibration: class_path and init_args of what corrects values at risk night after night by what came of those
+            before, such as `qtorch.calibration.AdaptiveConformal`, to which the job gives the levels; null corrects
+            nothing.
     """
 
     levels: list[float] = field(default_factory=lambda: [0.95, 0.975, 0.99])
     backtest_sessions: int = 500
     scenario_sessions: int = 1000
     dependence: Literal["past", "copula"] = "past"
+    calibration: dict | None = None  # of Any, the command line's parser would make more than plain values
 
 
 @dataclass

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from jaxtyping import Float64, Int64
+from jaxtyping import Float32, Float64, Int64
 from torch import Tensor
 from torch.distributions import Distribution
 
@@ -99,16 +99,25 @@ class History:
         return self.panel.returns()[self.rows[1:]]
 
     @cached_property
+    def outcomes(self) -> tuple[Float32[Tensor, "T H N"], Int64[Tensor, "T H N"]]:
+        """What came of the forecasts of `rows`, as of `qtorch.data.windows.outcomes`, and when it is known.
+
+        The latter as a position in `rows`, their number where there is no outcome.
+        """
+        returns, known = outcomes(self.source, self.rows)
+        return returns, known - int(self.rows[0])
+
+    @cached_property
     def transforms(self) -> Float64[Tensor, "T H N"]:
         """Probability integral transforms by the row on which their outcome is known, one for each row after the first.
 
         Over a horizon longer than one session, consecutive transforms overlap.
         """
-        returns, known = outcomes(self.source, self.rows)
+        returns, known = self.outcomes
         pit = self.forecast.pit(returns)
-        by_row = torch.full((len(self.panel.dates) + 1, *pit.shape[1:]), torch.nan, dtype=torch.float64)
+        by_row = torch.full((len(self.rows) + 1, *pit.shape[1:]), torch.nan, dtype=torch.float64)
         by_row.scatter_(0, known, pit)
-        return by_row[self.rows[1:]]
+        return by_row[1:-1]
 
     def records(self) -> dict[str, Record]:
         """The backtest's records of the model and of its baselines, by name."""

@@ -15,12 +15,22 @@ from qtorch.data import WindowSource
 from qtorch.deploy.bundle import versions
 from qtorch.nightly import gates, tables
 from qtorch.nightly.allocation import allocate, allocation_facts
+from qtorch.nightly.calibration import (
+    CALIBRATED,
+    calibrate,
+    calibrate_portfolio,
+    changed_much,
+    make_calibrator,
+    with_calibration,
+)
+from qtorch.nightly.calibration_state import save_state
 from qtorch.nightly.config import NightlyConfig
 from qtorch.nightly.facts import dependence_facts
 from qtorch.nightly.history import MODEL, History
 from qtorch.nightly.models import model_for
+from qtorch.nightly.night import Night
 from qtorch.nightly.outcome import ExitCode
-from qtorch.nightly.report import Night, write_report
+from qtorch.nightly.report import write_report
 from qtorch.nightly.store import whole_folder
 from qtorch.nightly.uncertainty import past_shares, uncertainty_facts, uncertainty_table
 
@@ -92,6 +102,8 @@ def run(
         if config.positions is not None:
             exposures, unit = gates.read_positions(config.positions, panel)
         states = gates.asset_states(panel, source, config.data, exposures)
+        if config.risk.calibration is not None:
+            make_calibrator(config)  # so that one that can't be is told before the training
     allocation = targets = None
     if config.allocation is not None:
         with clock.stage("allocation"):  # before the training, so that limits that cannot be kept are told at once
@@ -103,17 +115,29 @@ def run(
         forecasts = tables.forecast_table(history, states, config.risk.levels)
         past = past_shares(history)
         unsure = None if past is None else uncertainty_table(forecasts, past, states)
+    calibration = None
+    if config.risk.calibration is not None:
+        with clock.stage("calibration"):
+            calibration = calibrate(history, about, say)
+            forecasts = with_calibration(forecasts, calibration.tonight)
     with clock.stage("backtest"):
         records = history.records()
+        if calibration is not None:
+            records[CALIBRATED] = calibration.record
         backtests = [record.table(panel.assets, name) for name, record in records.items()]
-    held = None
+    held = held_calibrated = None
     portfolio = tables.no_portfolio()
     if len(exposures):
         with clock.stage("portfolio"):
             portfolio = tables.portfolio_table(history, exposures, unit, states)
             by_column = [exposures.get(asset, 0.0) for asset in panel.assets]
-            held = history.portfolio(torch.tensor(by_column, dtype=torch.float64))
+            exposure = torch.tensor(by_column, dtype=torch.float64)
+            held = history.portfolio(exposure)
             backtests.append(held.record.table([tables.PORTFOLIO], MODEL))
+            if calibration is not None:
+                held_calibrated, whole = calibrate_portfolio(history, held, exposure, about)
+                portfolio = with_calibration(portfolio, whole)
+                backtests.append(held_calibrated.table([tables.PORTFOLIO], CALIBRATED))
     if allocation is not None:
         with clock.stage("trades' risk"):
             targets = allocation_facts(allocation, history)
@@ -134,6 +158,8 @@ def run(
             tables.write_table(backtest, folder / "backtest.parquet")
             if allocation is not None:
                 tables.write_table(allocation.table, folder / "allocation.parquet")
+            if calibration is not None:
+                save_state(calibration.calibrator, folder, calibration.settings)
             night = Night(
                 date,
                 config,
@@ -151,6 +177,8 @@ def run(
                 None if allocation is None else allocation.table,
                 targets,
                 unsure,
+                calibration,
+                held_calibrated,
             )
             write_report(night, folder / "report.html")
         manifest = {
@@ -169,5 +197,11 @@ def run(
             "seconds": clock.seconds,
         } | ({} if targets is None else {"allocation": targets})
         manifest |= {} if unsure is None else {"uncertainty": uncertainty_facts(unsure)}
+        if calibration is not None:
+            manifest["calibration"] = {
+                "origin": calibration.origin,
+                "note": calibration.note,
+                "changed": changed_much(forecasts),
+            }
         (folder / "manifest.json").write_text(json.dumps(manifest, indent=2, sort_keys=True) + "\n")
     return result

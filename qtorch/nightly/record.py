@@ -47,11 +47,14 @@ class Record:
         """Days that count."""
         return self.returns.isfinite() & self.value_at_risk[level].isfinite()
 
+    def recent(self, level: float) -> Tensor:
+        """The last 250 days of each series that count."""
+        mask = self.mask(level)
+        return mask & (mask.flip(0).cumsum(0).flip(0) <= ZONE_SESSIONS)
+
     def zones(self) -> tuple[Tensor, Tensor, Tensor]:
         """Basel zone, exceedances and observations of each series over its last 250 observed days at 99 %."""
-        mask = self.mask(ZONE_LEVEL)
-        recent = mask & (mask.flip(0).cumsum(0).flip(0) <= ZONE_SESSIONS)
-        light = traffic_light(self.exceeded(ZONE_LEVEL), ZONE_LEVEL, recent)
+        light = traffic_light(self.exceeded(ZONE_LEVEL), ZONE_LEVEL, self.recent(ZONE_LEVEL))
         return light.zone, light.count.long(), light.observations
 
     def table(self, names: Sequence[str], model: str) -> pd.DataFrame:

@@ -1,9 +1,6 @@
 """The night's page: one self-contained HTML file."""
 
-import base64
-import io
-from collections.abc import Callable, Hashable
-from dataclasses import dataclass
+from collections.abc import Hashable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,9 +10,12 @@ import torch
 
 from qtorch.data import State
 from qtorch.distributions import take
-from qtorch.nightly.config import NightlyConfig
-from qtorch.nightly.history import EWMA, HISTORICAL, MODEL, History, PortfolioRecord
-from qtorch.nightly.record import ZONE_LEVEL, ZONES, Record
+from qtorch.nightly.calibration import CALIBRATED
+from qtorch.nightly.coverage import calibrated_section
+from qtorch.nightly.drawing import NARROW, date_axis, responsive, svg
+from qtorch.nightly.history import EWMA, HISTORICAL, MODEL
+from qtorch.nightly.night import Night
+from qtorch.nightly.record import ZONE_LEVEL, ZONES
 from qtorch.nightly.tables import PORTFOLIO
 from qtorch.nightly.uncertainty import MASS
 from qtorch.risk.plots import fan_chart, pit_histogram
@@ -25,8 +25,12 @@ if TYPE_CHECKING:
 
 SHOWN_DAYS = 250
 PROBABILITIES = (0.01, 0.05, 0.25, 0.75, 0.95, 0.99)
-WIDE, NARROW = 9.6, 4.3  # inches: the widths at which a chart is drawn for desktops and for phones
-NAMES = {MODEL: "qtorch", EWMA: "RiskMetrics EWMA", HISTORICAL: "Historical simulation, 500 days"}
+NAMES = {
+    MODEL: "qtorch",
+    CALIBRATED: "qtorch, calibrated",
+    EWMA: "RiskMetrics EWMA",
+    HISTORICAL: "Historical simulation, 500 days",
+}
 STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
     "svg.hashsalt": "qtorch",
@@ -37,48 +41,6 @@ STYLE: dict[Any, Any] = {
     "legend.frameon": False,
     "figure.constrained_layout.use": True,
 }
-
-
-@dataclass(frozen=True, eq=False)
-class Night:
-    """All that a night's report tells.
-
-    Attributes:
-        date: the as-of date.
-        config: the job's.
-        unit: of the exposures, "weight" or "market_value".
-        states: tonight's state of each asset.
-        findings: of the panel.
-        forecasts: the forecast table.
-        portfolio: the portfolio table.
-        backtest: the backtest table.
-        history: the forecasts behind them.
-        records: by model.
-        held: the portfolio's record, None without positions.
-        model: what is known about the model.
-        dependence: of the portfolio's assets, as of `qtorch.nightly.facts.dependence_facts`.
-        trades: the allocation table, None without an allocation.
-        allocation: its figures, as of `qtorch.nightly.allocation.allocation_facts`.
-        unsure: how sure the model is of each asset, as of `qtorch.nightly.uncertainty.uncertainty_table`; None where it
-            does not know.
-    """
-
-    date: pd.Timestamp
-    config: NightlyConfig
-    unit: str
-    states: pd.DataFrame
-    findings: pd.DataFrame
-    forecasts: pd.DataFrame
-    portfolio: pd.DataFrame
-    backtest: pd.DataFrame
-    history: History
-    records: dict[str, Record]
-    held: PortfolioRecord | None
-    model: dict[str, Any]
-    dependence: dict[str, Any]
-    trades: pd.DataFrame | None = None
-    allocation: dict[str, Any] | None = None
-    unsure: pd.DataFrame | None = None
 
 
 def write_report(night: Night, path: Path) -> None:
@@ -105,14 +67,15 @@ def _content(night: Night) -> dict[str, Any]:
         "model": night.model,
         "dependence": night.dependence,
         "headline": _headline(night),
-        "portfolio_fan": None if night.held is None else _responsive(lambda w: _portfolio_figure(night, w)),
+        "portfolio_fan": None if night.held is None else responsive(lambda w: _portfolio_figure(night, w)),
         "contributions": _contributions(night),
         "largest": _largest(night),
         "trades": _trades(night),
         "unsure": _unsure(night),
+        "calibrated": calibrated_section(night),
         "asset_fans": _asset_fans(night),
         "lights": _lights(night, due),
-        "pit": _responsive(lambda w: _pit_figure(night, w)),
+        "pit": responsive(lambda w: _pit_figure(night, w)),
         "comparison": _comparison(night),
         "markets": _markets(due),
         "not_usual": due[(due["status"] != "ok") | (due["reason"] != "")].reset_index().to_dict("records"),
@@ -198,7 +161,7 @@ def _largest(night: Night, most: int = 12) -> dict[str, Any]:
                 "state": details["state"].get(asset),
             }
         )
-    return {"level": top, "far": last, "rows": rows}
+    return {"level": top, "far": last, "rows": rows, "df": any(np.isfinite(row["df"]) for row in rows)}
 
 
 def _trades(night: Night, most: int = 12) -> dict[str, Any] | None:
@@ -237,22 +200,20 @@ def _trades(night: Night, most: int = 12) -> dict[str, Any] | None:
 
 
 def _unsure(night: Night, most: int = 12) -> dict[str, Any] | None:
-    """The widest bands of the value at risk, drawn to one scale, and the assets that are flagged."""
+    """The widest bands of the value at risk, drawn relative to it, and the assets that are flagged."""
     if night.unsure is None:
         return None
     shown = night.unsure.head(most)
-    unit = 100 / shown["value_at_risk_high"].max()
-    bars = shown.assign(
-        start=unit * shown["value_at_risk_low"],
-        width=unit * (shown["value_at_risk_high"] - shown["value_at_risk_low"]),
-        at=unit * shown["value_at_risk"],
-    )
+    low, high = (shown[column] / shown["value_at_risk"] - 1 for column in ("value_at_risk_low", "value_at_risk_high"))
+    reach = max(-low.min(), high.max(), np.finfo(float).tiny)
+    bars = shown.assign(start=50 * (1 + low / reach), width=50 * (high - low) / reach)
     flagged = night.unsure[night.unsure["flags"] != ""]
     return {
         "level": night.unsure["level"].max(),
         "mass": MASS,
         "rows": bars.to_dict("records"),
         "flagged": flagged[["asset", "flags"]].to_dict("records"),
+        "reach": reach,
         "median": night.unsure["relative_width"].median(),
     }
 
@@ -275,7 +236,7 @@ def _comparison(night: Night) -> list[dict[str, Any]]:
     for level in sorted(night.config.risk.levels):
         at_level = frame[frame["level"] == level]
         best = at_level.groupby("model")["fz0"].mean().idxmin()
-        for model in NAMES:
+        for model in (name for name in NAMES if name in night.records):
             of = at_level[at_level["model"] == model]
             rows.append(
                 {
@@ -322,7 +283,7 @@ def _portfolio_figure(night: Night, width: float) -> "Figure":
     ax.set_ylabel("profit, % of weights" if night.unit == "weight" else "profit, in the positions' currency")
     columns = 5 if width > 6 else 2
     figure.legend(loc="outside lower center", ncols=columns, fontsize=9)
-    _dates(ax, width)
+    date_axis(ax, width)
     return figure
 
 
@@ -348,9 +309,9 @@ def _asset_fans(night: Night, most: int = 6) -> list[dict[str, Any]]:
         dates = history.record_dates()[there.numpy()]
         fan_chart(ax, dates, 100 * quantiles.numpy(), 100 * record.returns[there, n].numpy(), PROBABILITIES)
         ax.set_ylabel("return, %")
-        _dates(ax, NARROW)
+        date_axis(ax, NARROW)
         beyond = int((record.returns[there, n] < quantiles[:, 0]).sum())
-        out.append({"asset": asset, "image": _svg(figure), "beyond": beyond, "days": len(there)})
+        out.append({"asset": asset, "image": svg(figure), "beyond": beyond, "days": len(there)})
     return out
 
 
@@ -364,25 +325,6 @@ def _pit_figure(night: Night, width: float) -> "Figure":
     ax.set_ylabel("frequency, 1 if right")
     figure.legend(loc="outside upper right", fontsize=9)
     return figure
-
-
-def _dates(ax: Any, width: float) -> None:
-    from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
-
-    locator = AutoDateLocator(minticks=3, maxticks=9 if width > 6 else 5)
-    ax.xaxis.set_major_locator(locator)
-    ax.xaxis.set_major_formatter(ConciseDateFormatter(locator))
-
-
-def _responsive(draw: Callable[[float], "Figure"]) -> dict[str, str]:
-    return {"wide": _svg(draw(WIDE)), "narrow": _svg(draw(NARROW))}
-
-
-def _svg(figure: "Figure") -> str:
-    """A figure as a data URI."""
-    stream = io.StringIO()
-    figure.savefig(stream, format="svg", metadata={"Date": None, "Creator": None}, transparent=True)
-    return "data:image/svg+xml;base64," + base64.b64encode(stream.getvalue().encode()).decode()
 
 
 def _percent(value: float, digits: int = 2) -> str:

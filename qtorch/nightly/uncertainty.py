@@ -5,9 +5,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from torch.distributions import Distribution
 
-from qtorch.distributions import Decomposition, decompose, over_draws, take
+from qtorch.distributions import Decomposition, decompose, take
 from qtorch.forecast import Forecast
 from qtorch.nightly.history import History
 
@@ -26,12 +25,6 @@ _PAST = 250  # sessions of an asset's own past
 _ENOUGH = 5  # assets of which a universe is made
 
 
-def has_draws(law: Distribution) -> bool:
-    """Whether a law knows how sure its model is."""
-    weights, _ = over_draws(law, lambda part: torch.zeros(part.batch_shape))
-    return weights.shape[-1] > 1
-
-
 def with_uncertainty(frame: pd.DataFrame, tonight: Forecast) -> pd.DataFrame:
     """A forecast's table, of one date, with what is the market's and what is the model's doubt.
 
@@ -44,7 +37,7 @@ def with_uncertainty(frame: pd.DataFrame, tonight: Forecast) -> pd.DataFrame:
         epistemic_volatility, whose squares sum to that of volatility; epistemic_share, of the variance; and
         value_at_risk_low and value_at_risk_high, between which the value at risk itself is with probability 90 %.
     """
-    if not has_draws(tonight.marginals):
+    if tonight.draws == 1:
         return frame
     parts = tonight.decompose()
     values = {
@@ -68,9 +61,9 @@ def past_shares(history: History) -> pd.DataFrame | None:
     NaN where there was no forecast; None where the forecast has no draws.
     """
     forecast = history.forecast.select(slice(-1 - _PAST, -1))
-    law = take(forecast.marginals, (slice(None), 0))
-    if not has_draws(law):
+    if forecast.draws == 1:
         return None
+    law = take(forecast.marginals, (slice(None), 0))
     share = torch.where(forecast.mask, _share(decompose(law)).double(), torch.nan)
     return pd.DataFrame(share.cpu().numpy(), index=forecast.dates, columns=list(forecast.assets))
 
