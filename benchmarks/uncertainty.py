@@ -463,14 +463,18 @@ method("t dropout")(_dropout(StudentTRegression))
 method("t SNGP")(_distance_aware)
 
 
+def _mean(split: Split, seed: int) -> nn.Sequential:
+    torch.manual_seed(seed)
+    return nn.Sequential(Layers(split.train.x.shape[1]).layers, nn.Linear(WIDTH, 1))
+
+
 @method("laplace-torch, last layer", "laplace")
 def _laplace_torch(split: Split, seed: int) -> Fitted:
     """Normal noise of one size; prior and noise by the marginal likelihood."""
     from laplace import Laplace
 
     start = time.process_time()
-    torch.manual_seed(seed)
-    network = nn.Sequential(Layers(split.train.x.shape[1]).layers, nn.Linear(WIDTH, 1))
+    network = _mean(split, seed)
 
     def squares(network: nn.Module, part: Part, rows: int) -> Tensor:
         return ((network(part.x)[:, 0] - part.y) ** 2).mean()
@@ -499,10 +503,9 @@ def _vbll(kind: str) -> Method:
         import vbll
 
         start = time.process_time()
-        torch.manual_seed(seed)
-        body = Layers(split.train.x.shape[1]).layers
+        network = _mean(split, seed)
         layer = getattr(vbll, kind)(WIDTH, 1, regularization_weight=1 / len(split.train.y), parameterization="dense")
-        network = nn.Sequential(body, layer)
+        network[-1] = layer
 
         def bound(network: nn.Module, part: Part, rows: int) -> Tensor:
             out = network(part.x)
