@@ -15,7 +15,7 @@ Scores: log score (NLL), CRPS, coverage of the 90 % interval, share below the 1 
 fit and of an epoch; differences in NLL to the Student-t network's, paired by split and seed, with standard errors over
 these. Diabetes in standard deviations, markets in per cent. Peers run where the interpreter has them.
 
-Usage: PYTHONPATH=. python benchmarks/uncertainty.py [METHODS] [--data sp500] [--seeds 0 1] [--splits 5] [--peers]
+Usage: PYTHONPATH=. python benchmarks/uncertainty.py [METHODS] [--data sp500] [--seeds 0 1] [--splits 0 1] [--peers]
        [--csv PATH]
 """
 
@@ -579,7 +579,7 @@ def main() -> None:
     parser.add_argument("methods", nargs="*", help=f"all of ours by default; of {', '.join(METHODS)}")
     parser.add_argument("--data", nargs="+", choices=DATA, default=["diabetes", "sp500"])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
-    parser.add_argument("--splits", type=int, help="at most so many of each data set")
+    parser.add_argument("--splits", type=int, nargs="+", help="which of each data set, from 0; all by default")
     parser.add_argument("--peers", action="store_true", help="other libraries too")
     parser.add_argument("--csv", type=Path, help="where to write every run")
     args = parser.parse_args()
@@ -592,7 +592,8 @@ def main() -> None:
     torch.set_num_threads(1)
     runs = []
     for data in args.data:
-        for split in list(DATA[data]())[: args.splits]:
+        splits = list(DATA[data]())
+        for split in splits if args.splits is None else [splits[k] for k in args.splits]:
             for seed, name in itertools.product(args.seeds, names):
                 fitted = METHODS[name][1](split, seed)
                 with torch.no_grad():
