@@ -5,14 +5,17 @@ Data: scikit-learn's diabetes (442 rows, random splits into 68, 12 and 20 %), an
 which the last fifth stops the training; inputs are past returns, volatilities and ranges. Every method has two layers
 of 64 SiLU, AdamW at 2e-3 with a decay of 1e-4, gradients clipped at 5, and stops early.
 
-A network here is an encoder and a head, without panel or `Forecaster`: `fit` is the whole training loop. A head with
-`penalty()` has that over the number of rows in its loss, and a `Posterior` is scored draw by draw while it is trained.
+A network here is an encoder and a head, without panel or `Forecaster`: `fit` is the training loop of all methods. A
+head with `penalty()` has that over the number of rows in its loss, and a `Posterior` is scored draw by draw while it is
+trained. Members of an ensemble are trained in one network, each clipped and stopped by itself. Laplace's approximation
+and SGLD start at the network that `t MLE` scores, whose time is part of theirs. Scales of priors are those of the
+highest evidence, or bound on it, of the training rows, where a method's name does not give one.
 
 Scores: log score (NLL), CRPS, coverage of the 90 % interval, share below the 1 % quantile, seconds of processor time of
 fit and of an epoch; differences in NLL to the Student-t network's, paired by split and seed, with standard errors over
 these. Diabetes in standard deviations, markets in per cent. Peers run where the interpreter has them.
 
-Usage: PYTHONPATH=. python benchmarks/uncertainty.py [METHODS] [--data sp500] [--seeds 0 1] [--splits 5] [--peers]
+Usage: PYTHONPATH=. python benchmarks/uncertainty.py [METHODS] [--data sp500] [--seeds 0 1] [--splits 0 1] [--peers]
        [--csv PATH]
 """
 
@@ -20,24 +23,34 @@ import argparse
 import copy
 import importlib
 import importlib.util
+import itertools
 import math
 import time
 from collections.abc import Callable, Iterator
+from functools import lru_cache
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution
+from torch.func import functional_call, vmap
 
 from qtorch import heads
-from qtorch.distributions import Mixture, Posterior, StudentT, take
+from qtorch.distributions import Empirical, Mixture, Posterior, StudentT, take
+from qtorch.heads.gaussian_weights import antithetic
 from qtorch.heads.parametric import Parameters, Parametric
+from qtorch.models import DistanceAware, EncoderEnsemble
+from qtorch.nn import stacked_parameters
 from qtorch.risk import crps, log_score
+from qtorch.training import SGLD, Laplace
+from qtorch.training.clipping import clip_members
+from qtorch.training.last_layer import LastLayer, affine_map
+from qtorch.training.last_layer_sampling import sampled
 
-WIDTH, RATE, DECAY, CLIP, DRAWS = 64, 2e-3, 1e-4, 5.0, 32
+WIDTH, RATE, DECAY, CLIP, DRAWS, MEMBERS, SAMPLES = 64, 2e-3, 1e-4, 5.0, 32, 5, 4800
 
 
 class Part(NamedTuple):
@@ -61,10 +74,11 @@ class Split(NamedTuple):
 
 
 class Fitted(NamedTuple):
-    """A method's law of the outcomes of rows, and how many epochs it was trained."""
+    """A method's law of the outcomes of rows, and how many epochs and seconds it was trained."""
 
     predict: Callable[[Tensor], Distribution]
     epochs: int
+    seconds: float
 
 
 Method = Callable[[Split, int], Fitted]
@@ -121,6 +135,22 @@ DATA: dict[str, Callable[[], Iterator[Split]]] = {
 }
 
 
+class Layers(nn.Module):
+    """Two layers of SiLU, at every position of a window."""
+
+    def __init__(self, in_features: int, dropout: float = 0.0) -> None:
+        super().__init__()
+        self.in_features, self.out_features, self.dropout = in_features, WIDTH, dropout
+        layers: list[nn.Module] = []
+        for size in (in_features, WIDTH):
+            layers += [nn.Linear(size, WIDTH), nn.SiLU(), *([nn.Dropout(dropout)] if dropout else [])]
+        self.layers = nn.Sequential(*layers)
+
+    def forward(self, inputs: Tensor, mask: Tensor) -> Tensor:
+        """Hidden states."""
+        return self.layers(inputs)
+
+
 class RegressionHead(Parametric):
     """A head without the bounds that returns have: the median may be anywhere."""
 
@@ -160,55 +190,121 @@ class StudentTRegression(RegressionHead):
 
     def distribution(self, *parameters: Tensor) -> Distribution:
         """The law of parameters."""
-        return StudentT(*parameters)
+        return StudentT(*parameters, validate_args=False)
 
 
-def encoder(inputs: int, dropout: float = 0.0) -> nn.Sequential:
-    layers: list[nn.Module] = []
-    for size in (inputs, WIDTH):
-        layers += [nn.Linear(size, WIDTH), nn.SiLU(), *([nn.Dropout(dropout)] if dropout else [])]
-    return nn.Sequential(*layers)
+class Regression(nn.Module):
+    """An encoder, which sees each row as a window of one session, and a head."""
+
+    def __init__(self, encoder: nn.Module, head: Any) -> None:
+        super().__init__()
+        self.encoder, self.head = encoder, head
+
+    def hidden(self, x: Tensor) -> Tensor:
+        """Hidden states of rows."""
+        return self.encoder(x.unsqueeze(1), torch.ones(len(x), 1, dtype=torch.bool)).squeeze(1)
+
+    def parameters_of(self, x: Tensor) -> Parameters:
+        """The laws' parameters, each `[Q, H]`, or `[Q, H, K]` of K draws."""
+        return self.head.parameters_of(self.hidden(x))
+
+    def forward(self, x: Tensor) -> Distribution:
+        """The law of the outcomes of rows, batch shape `[Q, H]`."""
+        return self.head(self.hidden(x))
 
 
-def loss_of(network: nn.Module, part: Part, rows: int) -> Tensor:
-    """The mean log score; in training draw by draw, and with the penalty of the head for each of the rows."""
+class Parts(nn.Module):
+    """A network's parameters of rows' laws, and its penalty: tensors, which `vmap` can stack."""
+
+    def __init__(self, network: Regression) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, x: Tensor) -> tuple[Parameters, Tensor]:
+        """Both."""
+        return self.network.parameters_of(x), self.network.head.penalty()
+
+
+class Together(nn.Module):
+    """Variational networks, evaluated together with stacked weights. Its law is a batch of theirs, `[M, Q, H]`."""
+
+    stacked: ClassVar[bool] = True
+
+    def __init__(self, networks: list[Regression]) -> None:
+        super().__init__()
+        self.parts = Parts(copy.deepcopy(networks[0]))
+        for name, value in self.parts.network.named_parameters():
+            value.data = torch.stack([network.get_parameter(name).detach() for network in networks])
+
+    def each(self, x: Tensor) -> tuple[Parameters, Tensor]:
+        """The parts of every member, members first."""
+
+        def of_one(weights: dict[str, Tensor]) -> Any:
+            return functional_call(self.parts, weights, (x,))
+
+        return vmap(of_one, randomness="different")(dict(self.parts.named_parameters()))
+
+    def law(self, x: Tensor) -> Distribution:
+        """The mixture of all draws of all members, batch shape `[Q, H]`."""
+        parameters, _ = self.each(x)
+        return self.parts.network.head.distribution(*(part.movedim(0, -2).flatten(-2) for part in parameters))
+
+
+def negative_log_likelihood(network: nn.Module, part: Part, rows: int) -> Tensor:
+    """The mean log score.
+
+    In training it is that of each draw, and with the penalty of the head for each of the rows; else the mixture's, or
+    one score for each member of an ensemble, since each stops by itself.
+    """
+    y = part.y.unsqueeze(-1)
+    if isinstance(network, Together):
+        parameters, penalties = network.each(part.x)
+        law = network.parts.network.head.distribution(*parameters)
+        if network.training:
+            return log_score(law.components, y.unsqueeze(-1)).mean() + penalties.mean() / rows
+        return log_score(law, y).mean((1, 2))
     law = network(part.x)
-    if not network.training:
-        return log_score(law, part.y.unsqueeze(-1)).mean()
-    if isinstance(law, Posterior):
-        score = log_score(law.components, part.y[:, None, None]).mean()
-    else:
-        score = log_score(law, part.y.unsqueeze(-1)).mean()
-    head = network[-1] if isinstance(network, nn.Sequential) else None
-    return score + head.penalty() / rows if hasattr(head, "penalty") else score
+    members = bool(stacked_parameters(network))
+    if isinstance(law, Posterior) and (network.training or members):
+        score = log_score(law.components, y.unsqueeze(-1))
+        return score.mean() + _penalty(network) / rows if network.training else score.mean((0, 1))
+    return log_score(law, y).mean()
+
+
+def _penalty(network: nn.Module) -> Tensor | float:
+    head = getattr(network, "head", None)
+    return head.penalty() if isinstance(head, heads.Variational) else 0.0
 
 
 Loss = Callable[[nn.Module, Part, int], Tensor]
 
 
-def fit(network: nn.Module, split: Split, seed: int, loss: Loss = loss_of, decay: float = DECAY) -> int:
+def fit(network: nn.Module, split: Split, seed: int, loss: Loss = negative_log_likelihood, decay: float = DECAY) -> int:
     """Trains until the validation rows get no better; leaves the best weights. Returns the epochs."""
     generator = torch.Generator().manual_seed(seed)
     optimiser = torch.optim.AdamW(network.parameters(), lr=RATE, weight_decay=decay)
-    best, kept, worse, epoch = math.inf, network.state_dict(), 0, 0
-    rows = len(split.train.y)
+    rows, epoch = len(split.train.y), 0
+    best, worse = torch.tensor(torch.inf), torch.tensor(0)
+    kept = {name: value.detach().clone() for name, value in network.named_parameters()}
     for epoch in range(1, split.epochs + 1):  # noqa: B007 - how far it came is returned
         network.train()
         for at in torch.randperm(rows, generator=generator).split(split.batch):
             optimiser.zero_grad()
             loss(network, Part(split.train.x[at], split.train.y[at]), rows).backward()
-            nn.utils.clip_grad_norm_(network.parameters(), CLIP)
+            if not clip_members(network, CLIP):
+                nn.utils.clip_grad_norm_(network.parameters(), CLIP)
             optimiser.step()
         network.eval()
         with torch.no_grad():
-            value = float(loss(network, split.validation, rows))
-        if value < best - 1e-4:
-            best, kept, worse = value, copy.deepcopy(network.state_dict()), 0
-        else:
-            worse += 1
-        if worse > split.patience:
+            score = loss(network, split.validation, rows)
+        better = (score < best - 1e-4) & (worse <= split.patience)
+        best, worse = torch.where(better, score, best), torch.where(better, 0, worse + 1)
+        for name, value in network.named_parameters():
+            whose = better.view(-1, *[1] * (value.ndim - 1)) if better.ndim else better
+            kept[name] = torch.where(whose, value.detach(), kept[name])
+        if (worse > split.patience).all():
             break
-    network.load_state_dict(kept)
+    network.load_state_dict(kept, strict=False)
     network.eval()
     return epoch
 
@@ -225,9 +321,9 @@ def method(name: str, needs: str = "torch") -> Callable[[Method], Method]:
     return add
 
 
-def _seeded(split: Split, seed: int, head: type[RegressionHead], dropout: float = 0.0) -> nn.Sequential:
+def _network(split: Split, seed: int, head: type[RegressionHead], dropout: float = 0.0) -> Regression:
     torch.manual_seed(seed)
-    return nn.Sequential(encoder(split.train.x.shape[1], dropout), head(WIDTH))
+    return Regression(Layers(split.train.x.shape[1], dropout), head(WIDTH))
 
 
 def _marginal(network: nn.Module) -> Callable[[Tensor], Distribution]:
@@ -235,66 +331,150 @@ def _marginal(network: nn.Module) -> Callable[[Tensor], Distribution]:
     return lambda x: take(network(x), (slice(None), 0))
 
 
-def _posterior(networks: list[nn.Sequential], x: Tensor) -> Distribution:
-    """The mixture of networks' laws, not the law of their mean parameters."""
-    head: Any = networks[0][-1]
-    each = [network[-1].parameters_of(network[:-1](x)) for network in networks]  # type: ignore[operator]
-    parameters = [torch.stack([p[:, 0] for p in parts], -1) for parts in zip(*each, strict=True)]
-    return Posterior(torch.ones(len(networks)), head.distribution(*parameters))
+@lru_cache(maxsize=2)
+def _alone(split: Split, seed: int, head: type[RegressionHead]) -> tuple[Regression, int, float]:
+    """A trained network, its epochs and seconds: by itself a method, and where others begin."""
+    start = time.process_time()
+    network = _network(split, seed, head)
+    epochs = fit(network, split, seed)
+    return network, epochs, time.process_time() - start
 
 
-def _ensemble(head: type[RegressionHead], members: int) -> Method:
+def _point(head: type[RegressionHead]) -> Method:
     def fitted(split: Split, seed: int) -> Fitted:
-        networks = [_seeded(split, 1000 * seed + k, head) for k in range(members)]
-        epochs = sum(fit(network, split, 1000 * seed + k) for k, network in enumerate(networks))
-        return Fitted(lambda x: _posterior(networks, x), epochs)
+        network, epochs, seconds = _alone(split, 1000 * seed, head)
+        return Fitted(_marginal(network), epochs, seconds)
+
+    return fitted
+
+
+def _members(head: type[RegressionHead]) -> Method:
+    def fitted(split: Split, seed: int) -> Fitted:
+        one = _network(split, 1000 * seed, head)
+        network = Regression(EncoderEnsemble(one.encoder, MEMBERS), heads.Ensemble(one.head, MEMBERS))
+        start = time.process_time()
+        epochs = fit(network, split, 1000 * seed)
+        return Fitted(_marginal(network), epochs, time.process_time() - start)
 
     return fitted
 
 
 def _dropout(head: type[RegressionHead]) -> Method:
     def fitted(split: Split, seed: int) -> Fitted:
-        network = _seeded(split, 1000 * seed, head, dropout=0.1)
+        start = time.process_time()
+        network = _network(split, 1000 * seed, head, dropout=0.1)
         epochs = fit(network, split, 1000 * seed)
+        seconds = time.process_time() - start
 
         def predict(x: Tensor) -> Distribution:
             torch.manual_seed(seed)
             network.train()
-            law = _posterior([network] * DRAWS, x)
+            hidden = torch.stack([network.hidden(x) for _ in range(DRAWS)], -2)
             network.eval()
-            return law
+            return take(heads.EachDraw(network.head)(hidden), (slice(None), 0))
 
-        return Fitted(predict, epochs)
+        return Fitted(predict, epochs, seconds)
 
     return fitted
+
+
+def _unsure(split: Split, seed: int, head: type[RegressionHead], prior_scale: float | None) -> Regression:
+    network = _network(split, seed, head)
+    for part in network.head.project.parameters():
+        nn.init.zeros_(part)  # the prior's mean
+    network.head = heads.Variational(network.head, prior_scale=prior_scale, draws=DRAWS)
+    return network
 
 
 def _variational(head: type[RegressionHead], prior_scale: float | None) -> Method:
     def fitted(split: Split, seed: int) -> Fitted:
-        torch.manual_seed(1000 * seed)
-        body = encoder(split.train.x.shape[1])
-        variational: Any = heads.Variational  # type: ignore[attr-defined]
-        network = nn.Sequential(body, variational(head(WIDTH), prior_scale=prior_scale, draws=DRAWS))
-        return Fitted(_marginal(network), fit(network, split, 1000 * seed))
+        start = time.process_time()
+        network = _unsure(split, 1000 * seed, head, prior_scale)
+        epochs = fit(network, split, 1000 * seed)
+        return Fitted(_marginal(network), epochs, time.process_time() - start)
 
     return fitted
 
 
-for _name, _head in (("normal", NormalRegression), ("t", StudentTRegression)):
-    method(f"{_name} MLE")(_ensemble(_head, 1))
-    method(f"{_name} five members")(_ensemble(_head, 5))
-    method(f"{_name} dropout")(_dropout(_head))
-    method(f"{_name} variational", "qtorch.heads.Variational")(_variational(_head, 1.0))
-    method(f"{_name} variational, learned prior", "qtorch.heads.Variational")(_variational(_head, None))
+def _variational_members(split: Split, seed: int) -> Fitted:
+    start = time.process_time()
+    network = Together([_unsure(split, 1000 * seed + k, StudentTRegression, None) for k in range(MEMBERS)])
+    epochs = fit(network, split, 1000 * seed)
+    return Fitted(lambda x: take(network.law(x), (slice(None), 0)), epochs, time.process_time() - start)
+
+
+def _last_layer(network: Regression, split: Split) -> LastLayer:
+    with torch.no_grad():
+        hidden, y = network.hidden(split.train.x), split.train.y.unsqueeze(-1)
+    return LastLayer(hidden, y, torch.ones_like(y))
+
+
+def _drawn(network: Regression, offsets: Tensor) -> Callable[[Tensor], Distribution]:
+    drawn = heads.DrawnWeights(network.head, len(offsets))
+    drawn.offsets.copy_(offsets)
+    return _marginal(Regression(network.encoder, drawn))
+
+
+def _around(network: Regression, split: Split) -> Callable[[Tensor], Distribution]:
+    """Draws of Laplace's approximation, with the prior scale of the highest evidence."""
+    posterior = Laplace.of(network.head, _last_layer(network, split))
+    generator = torch.Generator().manual_seed(0)
+    noise = antithetic(DRAWS, *posterior.curvature.shape, generator).to(posterior.weights)
+    return _drawn(network, posterior.moved(noise))
+
+
+def _laplace(split: Split, seed: int) -> Fitted:
+    network, epochs, seconds = _alone(split, 1000 * seed, StudentTRegression)
+    start = time.process_time()
+    predict = _around(network, split)
+    return Fitted(predict, epochs, seconds + time.process_time() - start)
+
+
+def _langevin(split: Split, seed: int) -> Fitted:
+    """Draws of the last layer's posterior under the prior scale that `Laplace` takes."""
+    network, epochs, seconds = _alone(split, 1000 * seed, StudentTRegression)
+    start = time.process_time()
+    data = _last_layer(network, split)
+    scale = Laplace.of(network.head, data, "diagonal").prior_scale
+    settings = {"batch_size": 1024, "burn_in": 500, "thin": 25, "draws": DRAWS, "seed": seed}
+    chain = sampled(network.head, data, SGLD(preconditioned=True), prior_scale=scale, **settings)
+    predict = _drawn(network, chain - affine_map(network.head))
+    return Fitted(predict, epochs, seconds + time.process_time() - start)
+
+
+def _distance_aware(split: Split, seed: int) -> Fitted:
+    start = time.process_time()
+    torch.manual_seed(1000 * seed)
+    body = DistanceAware(Layers(split.train.x.shape[1]), seed=seed)
+    network = Regression(body, StudentTRegression(body.out_features))
+    epochs = fit(network, split, 1000 * seed)
+    return Fitted(_around(network, split), epochs, time.process_time() - start)
+
+
+for _name, _head in (("t", StudentTRegression), ("normal", NormalRegression)):
+    method(f"{_name} MLE")(_point(_head))
+    method(f"{_name} five members")(_members(_head))
+    method(f"{_name} variational")(_variational(_head, None))
+method("t variational, prior 1")(_variational(StudentTRegression, 1.0))
+method("t five variational members")(_variational_members)
+method("t Laplace")(_laplace)
+method("t SGLD")(_langevin)
+method("t dropout")(_dropout(StudentTRegression))
+method("t SNGP")(_distance_aware)
+
+
+def _mean(split: Split, seed: int) -> nn.Sequential:
+    torch.manual_seed(seed)
+    return nn.Sequential(Layers(split.train.x.shape[1]).layers, nn.Linear(WIDTH, 1))
 
 
 @method("laplace-torch, last layer", "laplace")
-def _laplace(split: Split, seed: int) -> Fitted:
+def _laplace_torch(split: Split, seed: int) -> Fitted:
     """Normal noise of one size; prior and noise by the marginal likelihood."""
     from laplace import Laplace
 
-    torch.manual_seed(seed)
-    network = nn.Sequential(encoder(split.train.x.shape[1]), nn.Linear(WIDTH, 1))
+    start = time.process_time()
+    network = _mean(split, seed)
 
     def squares(network: nn.Module, part: Part, rows: int) -> Tensor:
         return ((network(part.x)[:, 0] - part.y) ** 2).mean()
@@ -315,22 +495,24 @@ def _laplace(split: Split, seed: int) -> Fitted:
         mean, variance = posterior(x)
         return torch.distributions.Normal(mean.detach()[:, 0], (variance.detach().reshape(-1) + size**2).sqrt())
 
-    return Fitted(predict, epochs)
+    return Fitted(predict, epochs, time.process_time() - start)
 
 
 def _vbll(kind: str) -> Method:
     def fitted(split: Split, seed: int) -> Fitted:
         import vbll
 
-        torch.manual_seed(seed)
+        start = time.process_time()
+        network = _mean(split, seed)
         layer = getattr(vbll, kind)(WIDTH, 1, regularization_weight=1 / len(split.train.y), parameterization="dense")
-        network = nn.Sequential(encoder(split.train.x.shape[1]), layer)
+        network[-1] = layer
 
         def bound(network: nn.Module, part: Part, rows: int) -> Tensor:
             out = network(part.x)
             return (out.train_loss_fn if network.training else out.val_loss_fn)(part.y.unsqueeze(-1))
 
         epochs = fit(network, split, seed, bound, decay=0.0)
+        seconds = time.process_time() - start
 
         def predict(x: Tensor) -> Distribution:
             if kind == "HetRegression":  # each call draws the noise's weights anew
@@ -343,7 +525,7 @@ def _vbll(kind: str) -> Method:
                 return StudentT(law.df.reshape(-1).expand(len(x)), loc, scale)
             return torch.distributions.Normal(loc, scale)
 
-        return Fitted(predict, epochs)
+        return Fitted(predict, epochs, seconds)
 
     return fitted
 
@@ -356,20 +538,18 @@ def scores(law: Distribution, split: Split) -> dict[str, float]:
     """Of the test rows, in the data's unit."""
     y = split.test.y.double()
     u = law.cdf(y)
+    sharp = law
+    if isinstance(law, Mixture):  # of equal weights; quadrature would invert its distribution function at every node
+        torch.manual_seed(0)
+        drawn = law.components.sample((SAMPLES // law.weights.shape[-1],)).double()
+        sharp = Empirical(drawn.movedim(0, -1).flatten(1))
     return {
         "nll": float(log_score(law, y).mean()) + math.log(split.unit),
-        "crps": float(crps(law, y).mean()) * split.unit,
+        "crps": float(crps(sharp, y).mean()) * split.unit,
         "coverage_90": float(((u > 0.05) & (u < 0.95)).double().mean()),
         "below_1": float((u < 0.01).double().mean()),
         "rows": len(y),
     }
-
-
-def available(needs: str) -> bool:
-    """Whether a package can be imported, or this version of the library has a class."""
-    if needs.startswith("qtorch."):
-        return hasattr(heads, needs.rpartition(".")[2])
-    return importlib.util.find_spec(needs) is not None
 
 
 def table(runs: pd.DataFrame, first: str) -> str:
@@ -399,35 +579,33 @@ def main() -> None:
     parser.add_argument("methods", nargs="*", help=f"all of ours by default; of {', '.join(METHODS)}")
     parser.add_argument("--data", nargs="+", choices=DATA, default=["diabetes", "sp500"])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
-    parser.add_argument("--splits", type=int, help="at most so many of each data set")
+    parser.add_argument("--splits", type=int, nargs="+", help="which of each data set, from 0; all by default")
     parser.add_argument("--peers", action="store_true", help="other libraries too")
     parser.add_argument("--csv", type=Path, help="where to write every run")
     args = parser.parse_args()
     if unknown := set(args.methods) - METHODS.keys():
         parser.error(f"nothing is called {', '.join(sorted(unknown))}.")
     names = args.methods or [n for n, (needs, _) in METHODS.items() if args.peers or needs not in PEERS]
-    for name in [n for n in names if not available(METHODS[n][0])]:
+    for name in [n for n in names if importlib.util.find_spec(METHODS[n][0]) is None]:
         print(f"{name}: skipped, there is no {METHODS[name][0]}")
         names.remove(name)
     torch.set_num_threads(1)
     runs = []
     for data in args.data:
-        for split in list(DATA[data]())[: args.splits]:
-            for name in names:
-                for seed in args.seeds:
-                    start = time.process_time()
-                    fitted = METHODS[name][1](split, seed)
-                    seconds = time.process_time() - start
-                    with torch.no_grad():
-                        result = scores(fitted.predict(split.test.x), split)
-                    one = {"data": data, "split": split.name, "method": name, "seed": seed}
-                    runs.append(one | {"seconds": seconds, "epochs": fitted.epochs} | result)
-                    print(f"{split.name}, seed {seed}: {name} {result['nll']:.4f}, {seconds:.1f} s", flush=True)
+        splits = list(DATA[data]())
+        for split in splits if args.splits is None else [splits[k] for k in args.splits]:
+            for seed, name in itertools.product(args.seeds, names):
+                fitted = METHODS[name][1](split, seed)
+                with torch.no_grad():
+                    result = scores(fitted.predict(split.test.x), split)
+                one = {"data": data, "split": split.name, "method": name, "seed": seed}
+                runs.append(one | {"seconds": fitted.seconds, "epochs": fitted.epochs} | result)
+                print(f"{split.name}, seed {seed}: {name} {result['nll']:.4f}, {fitted.seconds:.1f} s", flush=True)
+                if args.csv is not None:
+                    pd.DataFrame(runs).to_csv(args.csv, index=False)
     frame = pd.DataFrame(runs)
     for data in args.data:
         print(f"\n{data}\n\n{table(frame[frame['data'] == data], 't MLE')}", flush=True)
-    if args.csv is not None:
-        frame.to_csv(args.csv, index=False)
 
 
 if __name__ == "__main__":
