@@ -22,13 +22,7 @@ SHOWN = {
 }
 
 
-LONG = {"05_bayesian_uncertainty"}
-
-
-@pytest.mark.parametrize(
-    "notebook",
-    [pytest.param(path, id=path.stem, marks=[pytest.mark.slow] if path.stem in LONG else []) for path in NOTEBOOKS],
-)
+@pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda path: path.stem)
 def test_a_notebook_runs(notebook, monkeypatch):
     mpl.use("Agg")
     monkeypatch.setenv("QTORCH_NOTEBOOK_EPOCHS", "1")
