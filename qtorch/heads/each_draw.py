@@ -19,6 +19,7 @@ class EachDraw(nn.Module):
         head: a univariate head, such as `SkewedStudentT`.
 
     Example:
+        >>> import torch
         >>> from qtorch.heads import SkewedStudentT
         >>> EachDraw(SkewedStudentT(8, [1, 5]))(torch.zeros(3, 20, 8)).batch_shape
         torch.Size([3, 2])
