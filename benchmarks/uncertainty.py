@@ -437,7 +437,7 @@ def _langevin(split: Split, seed: int) -> Fitted:
     data = _last_layer(network, split)
     scale = Laplace.of(network.head, data, "diagonal").prior_scale
     settings = {"batch_size": 1024, "burn_in": 500, "thin": 25, "draws": DRAWS, "seed": seed}
-    chain = sampled(network.head, data, SGLD(preconditioned=True), prior_scale=scale, **settings)
+    chain = sampled(network.head, data, SGLD(preconditioner="diagonal"), prior_scale=scale, **settings)
     predict = _drawn(network, chain - affine_map(network.head))
     return Fitted(predict, epochs, seconds + time.process_time() - start)
 

@@ -48,7 +48,9 @@ panel
 # ## A posterior
 # One recurrent net for all, which also sees each stock's name: what it learns of a name comes from that stock's returns
 # alone. `Laplace` puts a Gaussian around the last layer of the trained network, as wide as the data leave it;
-# `heads.Variational` learns one while it trains. The ensemble is three networks in one, each from a start of its own.
+# `heads.Variational` learns one while it trains. Both count the returns of one date as independent, and are too sure of
+# what all stocks share; `Laplace.fit(..., by_date=True)` lets them depend. The ensemble is three networks
+# in one, each from a start of its own.
 
 # %%
 torch.manual_seed(0)

@@ -75,13 +75,13 @@ class Mixture(Distribution):
     @property
     def mean(self) -> Tensor:
         """Mean."""
-        return (self.weights * self.components.mean).sum(-1)
+        return average(self.weights, self.components.mean)
 
     @property
     def variance(self) -> Tensor:
         """Variance: the mean of the components' (aleatoric) plus the variance of their means (epistemic)."""
         spread = (self.components.mean - self.mean.unsqueeze(-1)) ** 2
-        return (self.weights * (self.components.variance + spread)).sum(-1)
+        return average(self.weights, self.components.variance + spread)
 
     def log_prob(self, value: Tensor) -> Tensor:
         """Log density at `value`, which broadcasts against the batch shape."""
@@ -125,7 +125,7 @@ class Mixture(Distribution):
 
     def partial_mean(self, value: Tensor) -> Tensor:
         """E[X 1{X <= value}]."""
-        return (self.weights * partial_mean(self.components, value.unsqueeze(-1))).sum(-1)
+        return average(self.weights, partial_mean(self.components, value.unsqueeze(-1)))
 
     def sample(self, sample_shape: _size = torch.Size()) -> Tensor:
         """Draws from torch's generator; every component is drawn, so that memory is K times that of the draws."""
@@ -144,6 +144,11 @@ class Mixture(Distribution):
         nothing = (log_values == -torch.inf).all(-1, keepdim=True)  # nor has a sum of nothing
         total = torch.logsumexp(torch.log(weights) + torch.where(nothing, 0.0, log_values), dim=-1)
         return torch.where(nothing.squeeze(-1), -torch.inf, total)
+
+
+def average(weights: Tensor, values: Tensor) -> Tensor:
+    """The weighted sum over the last dimension, to which what weighs 0 adds nothing, be it infinite."""
+    return (weights * torch.where(weights > 0, values, 0.0)).sum(-1)
 
 
 @register_tail_mean(Mixture)

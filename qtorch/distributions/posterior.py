@@ -11,7 +11,7 @@ from torch.distributions import Distribution
 
 from qtorch.distributions.affine import Affine
 from qtorch.distributions.exp_minus_one import ExpMinusOne
-from qtorch.distributions.mixture import Mixture
+from qtorch.distributions.mixture import Mixture, average
 from qtorch.distributions.stacked import Stacked
 
 Measure = Callable[[Distribution], Tensor]  # of the batch shape of a law
@@ -65,9 +65,8 @@ def decompose(law: Distribution) -> Decomposition:
     """
     weights, means = over_draws(law, lambda part: part.mean)
     _, variances = over_draws(law, lambda part: part.variance)
-    mean = (weights * means).sum(-1, keepdim=True)
-    spread = torch.where(weights > 0, (means - mean) ** 2, 0.0)
-    return Decomposition((weights * variances).sum(-1), (weights * spread).sum(-1))
+    spread = (means - average(weights, means).unsqueeze(-1)) ** 2
+    return Decomposition(average(weights, variances), average(weights, spread))
 
 
 @singledispatch

@@ -1,5 +1,6 @@
 """Heads, which map hidden states to distributions."""
 
+from qtorch.distributions import decompose
 from qtorch.heads.attentional_copula import AttentionalCopulaHead
 from qtorch.heads.copula import CopulaHead
 from qtorch.heads.coupling_flow import CouplingFlowHead
@@ -41,4 +42,5 @@ __all__ = [
     "Variational",
     "VariationalNormal",
     "VariationalStudentT",
+    "decompose",
 ]

@@ -72,4 +72,5 @@ def parameters_of_draws(
 
 def equally_likely(laws: Distribution, like: Tensor) -> Posterior:
     """The posterior whose draws, the last dimension of a batch of laws, weigh alike."""
-    return Posterior(torch.ones(laws.batch_shape[-1], dtype=like.dtype, device=like.device), laws)
+    ones = torch.ones(laws.batch_shape[-1], dtype=like.dtype, device=like.device)
+    return Posterior(ones, laws, validate_args=False)

@@ -2,11 +2,11 @@
 
 from typing import Any
 
-import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from qtorch.distributions import Posterior
+from qtorch.heads.drawn_weights import equally_likely
 
 
 class EachDraw(nn.Module):
@@ -19,6 +19,7 @@ class EachDraw(nn.Module):
         head: a univariate head, such as `SkewedStudentT`.
 
     Example:
+        >>> import torch
         >>> from qtorch.heads import SkewedStudentT
         >>> EachDraw(SkewedStudentT(8, [1, 5]))(torch.zeros(3, 20, 8)).batch_shape
         torch.Size([3, 2])
@@ -47,15 +48,8 @@ class EachDraw(nn.Module):
 
     def distribution(self, *parameters: Tensor) -> Posterior:
         """The mixture of parameters as `parameters_of` gives them, batch shape `[*batch, H]`."""
-        return equally_likely(self.head.distribution(*parameters))
+        return equally_likely(self.head.distribution(*parameters), parameters[0])
 
     def forward(self, hidden: Float[Tensor, "*batch K D"]) -> Posterior:
         """The mixture of the draws' laws of standardised returns, batch shape `[*batch, H]`."""
         return self.distribution(*self.parameters_of(hidden))
-
-
-def equally_likely(laws: Any) -> Posterior:
-    """The mixture of laws of batch shape `[..., K]` with weights 1/K."""
-    some = next(value for value in vars(laws).values() if isinstance(value, Tensor))
-    K = laws.batch_shape[-1]
-    return Posterior(torch.full((K,), 1.0 / K, device=some.device), laws, validate_args=False)

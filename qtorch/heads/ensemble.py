@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from qtorch.distributions import Posterior
 from qtorch.distributions.checks import require
-from qtorch.heads.each_draw import equally_likely
+from qtorch.heads.drawn_weights import equally_likely
 from qtorch.heads.parametric import Parameters, Parametric
 from qtorch.nn.members import afresh, member_of, stacked
 
@@ -107,7 +107,7 @@ class Ensemble(nn.Module):
 
     def distribution(self, *parameters: Tensor) -> Posterior:
         """The mixture of parameters as `parameters_of` gives them, batch shape `[*batch, H]`."""
-        return equally_likely(self.head.distribution(*parameters))
+        return equally_likely(self.head.distribution(*parameters), parameters[0])
 
     def forward(self, hidden: Float[Tensor, "*batch D"]) -> Posterior:
         """The mixture of the members' laws of standardised returns, batch shape `[*batch, H]`."""

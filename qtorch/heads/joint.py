@@ -9,6 +9,11 @@ from torch import Tensor, nn
 from qtorch.distributions import JointDistribution
 from qtorch.heads.attentional_copula import AttentionalCopulaHead
 from qtorch.heads.copula import CopulaHead
+from qtorch.heads.drawn_weights import DrawnWeights
+from qtorch.heads.each_draw import EachDraw
+from qtorch.heads.ensemble import Ensemble
+from qtorch.heads.variational import Variational
+from qtorch.heads.variational_location import VariationalLocation
 
 
 class JointHead(nn.Module):
@@ -19,11 +24,12 @@ class JointHead(nn.Module):
     freeze its encoder and head, and give both to a new one, in which the copula alone learns.
 
     Args:
-        marginals: a univariate head, such as `SkewedStudentT` or `FlowHead`.
+        marginals: a univariate head of one law, such as `SkewedStudentT` or `FlowHead`, and no posterior.
         copula: a `CopulaHead` or an `AttentionalCopulaHead`, of the same `in_features`.
 
     Raises:
-        ValueError: the second gives no copula, or the two have hidden states of different widths.
+        ValueError: the second gives no copula, the first a posterior, or the two have hidden states of different
+            widths.
 
     Example:
         >>> import torch
@@ -60,6 +66,12 @@ class JointHead(nn.Module):
             raise ValueError(
                 f"a {type(copula).__name__} gives no copula. Give a CopulaHead or an AttentionalCopulaHead; a "
                 "CouplingFlowHead is a Forecaster's head without marginals."
+            )
+        if isinstance(marginals, DrawnWeights | EachDraw | Ensemble | Variational | VariationalLocation):
+            raise ValueError(
+                f"a {type(marginals).__name__} gives mixtures over what the model may be, of which a joint law would "
+                "be trained by the mixture's score, and not draw by draw. Give a head of one law, such as "
+                "SkewedStudentT, and mix whole forecasters by qtorch.training.Ensemble."
             )
         self.marginals, self.copula = marginals, copula
         if self.marginals.in_features != copula.in_features:

@@ -30,6 +30,8 @@ class VariationalLocation(nn.Module, ABC):
     forecast's distribution function is within 0.0015 of N(m'x, s^2 + v)'s, and Student's expected log likelihood is
     within 2e-5, while sqrt(v) is below s; within 0.004 and 0.001 up to 2 s.
 
+    Like `Variational`, the bound counts the returns of one date as independent given the hidden states.
+
     The mean is not bounded, as that of other heads is: it is affine in the hidden state.
 
     Args:

@@ -338,7 +338,7 @@ def _mean_over_draws(score: Objective, law: Distribution, outcomes: Tensor, mask
     if not isinstance(law, Posterior):
         return _of_the_law(score, law, outcomes, mask, scale)
     shape = law.components.batch_shape
-    each = _of_the_law(score, law.components, *(x.unsqueeze(-1).expand(shape) for x in (outcomes, mask, scale)))
+    each = _mean_over_draws(score, law.components, *(x.unsqueeze(-1).expand(shape) for x in (outcomes, mask, scale)))
     return (law.weights * each).sum(-1)
 
 

@@ -18,6 +18,7 @@ from qtorch.heads.gaussian_weights import antithetic
 from qtorch.heads.parametric import Parametric
 from qtorch.training.forecaster import Forecaster
 from qtorch.training.last_layer import LastLayer, affine_map, with_head
+from qtorch.training.score_covariance import score_covariance
 
 Structure = Literal["full", "kronecker", "diagonal"]
 _PLACES = 1024  # whose information matrices are in memory at once
@@ -32,17 +33,28 @@ class Laplace:
     block diagonal over horizons, exactly, since no target tells of two; within a horizon it is kept whole, or as a
     Kronecker product of the sum of F and the mean of x x', or as its diagonal. The prior of each weight is N(0, s^2).
 
+    The curvature counts the returns of one date as independent given the hidden states, which those of assets that move
+    together are not: with a correlation of 0.4 among 20 of them the posterior of what they share is 2.9 times too
+    narrow. With `by_date` the covariance is instead P^-1 (S + I / s^2) P^-1, with P the precision, curvature and 1/s^2,
+    and S the sum over dates t of g_t g_t', g_t the gradient of the log likelihood of all targets of t; of a horizon of
+    h > 1 sessions, whose targets overlap, with Bartlett's weights over 4 h dates. Without such dependence it is the
+    same up to sampling error, which is small where there are many more dates than weights.
+
     Attributes:
         weights: the trained map `[H, size, W]`, each bias last, `W = D + 1`.
         curvature: eigenvalues of the information `[H, P]`, `P = size * W`.
         rotations: eigenvectors: `[H, P, P]`, or those of the Kronecker factors, or none.
         prior_scale: s.
         log_likelihood: of the trained map, in nats.
+        spread: a matrix B `[H, P, P]` with B B' = S + I / s^2, or None.
 
     References:
         MacKay (1992), A practical Bayesian framework for backpropagation networks, Neural Computation 4; Ritter, Botev
         and Barber (2018), A scalable Laplace approximation for neural networks, ICLR; Daxberger et al. (2021), Laplace
-        redux: effortless Bayesian deep learning, NeurIPS.
+        redux: effortless Bayesian deep learning, NeurIPS. By date: Liang and Zeger (1986), Longitudinal data analysis
+        using generalized linear models, Biometrika 73; Newey and West (1987), A simple, positive semi-definite,
+        heteroskedasticity and autocorrelation consistent covariance matrix, Econometrica 55; as a posterior, Mueller
+        (2013), Risk of Bayesian inference in misspecified models, and the sandwich covariance matrix, Econometrica 81.
     """
 
     weights: Float64[Tensor, "H size W"]
@@ -50,6 +62,7 @@ class Laplace:
     rotations: tuple[Tensor, ...]
     prior_scale: float
     log_likelihood: float
+    spread: Float64[Tensor, "H P P"] | None = None
 
     @classmethod
     def fit(
@@ -60,6 +73,7 @@ class Laplace:
         structure: Structure = "full",
         prior_scale: float | None = None,
         draws: int = 32,
+        by_date: bool = False,
     ) -> Forecaster:
         """A trained forecaster made to know how sure its last layer is: it forecasts the mixture over draws.
 
@@ -69,13 +83,14 @@ class Laplace:
             structure: ``"full"``, ``"kronecker"`` for wide last layers, or ``"diagonal"``.
             prior_scale: s; None takes that of the highest marginal likelihood.
             draws: `K`, even.
+            by_date: whether returns of one date may depend on each other; of structure ``"full"``.
 
         Raises:
             ValueError: the head is not parametric, or a setting is out of bounds.
         """
         require(draws > 1 and draws % 2 == 0, "draws", draws, "give an even number: they come in pairs")
         head = copy.deepcopy(forecaster.network.head)
-        posterior = cls.of(head, LastLayer.of(forecaster, datamodule), structure, prior_scale)
+        posterior = cls.of(head, LastLayer.of(forecaster, datamodule), structure, prior_scale, by_date)
         drawn = DrawnWeights(head, draws).to(posterior.weights.device)
         generator = torch.Generator().manual_seed(0)
         H, P = posterior.curvature.shape
@@ -85,17 +100,25 @@ class Laplace:
 
     @classmethod
     def of(
-        cls, head: Parametric, data: LastLayer, structure: Structure = "full", prior_scale: float | None = None
+        cls,
+        head: Parametric,
+        data: LastLayer,
+        structure: Structure = "full",
+        prior_scale: float | None = None,
+        by_date: bool = False,
     ) -> "Laplace":
         """The approximation from what a head sees; arguments as of `fit`.
 
         Raises:
-            ValueError: an unknown structure, or a scale that is not positive.
+            ValueError: an unknown structure, a scale that is not positive, or `by_date` of another structure than
+                ``"full"`` or of data without dates.
         """
         known = ("full", "kronecker", "diagonal")
         require(structure in known, "structure", structure, f"give one of {', '.join(known)}")
         positive = prior_scale is None or 0 < prior_scale < math.inf
         require(positive, "prior_scale", prior_scale, "give a positive number, or None to have it chosen")
+        if by_date:
+            require(structure == "full", "structure", structure, 'give "full" with by_date')
         weights, log_likelihood = affine_map(head), 0.0
         H, size, W = weights.shape
         whole = weights.new_zeros(H, size * W, size * W) if structure == "full" else None
@@ -125,12 +148,19 @@ class Laplace:
             curvature, rotations = entries.flatten(1), []
         curvature = curvature.clamp(min=0.0)  # rounding makes eigenvalues of what is not seen slightly negative
         scale = _best_scale(weights, curvature) if prior_scale is None else prior_scale
-        return cls(weights, curvature, tuple(rotations), scale, log_likelihood)
+        spread = None
+        if by_date:
+            unit = torch.eye(size * W, dtype=weights.dtype, device=weights.device)
+            values, vectors = torch.linalg.eigh(score_covariance(head, data) + unit / scale**2)
+            spread = vectors * values.clamp(min=0.0).sqrt().unsqueeze(-2)
+        return cls(weights, curvature, tuple(rotations), scale, log_likelihood, spread)
 
     def moved(self, noise: Float64[Tensor, "K H P"]) -> Float64[Tensor, "K H size W"]:
         """By what weights differ from the trained ones, for standard normal noise."""
-        shape = self.weights.shape[1:]
-        moved = noise / (self.curvature + self.prior_scale**-2).sqrt()
+        shape, precision = self.weights.shape[1:], self.curvature + self.prior_scale**-2
+        if self.spread is not None:
+            noise = torch.einsum("hqp,hqr,khr->khp", self.rotations[0], self.spread, noise) / precision.sqrt()
+        moved = noise / precision.sqrt()
         if len(self.rotations) == 1:
             return torch.einsum("hpq,khq->khp", self.rotations[0], moved).unflatten(-1, shape)
         moved = moved.unflatten(-1, shape)

@@ -4,7 +4,7 @@ import copy
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 from qtorch.data.datamodule import DataModule, WindowDataset, WindowLoader
@@ -21,11 +21,13 @@ class LastLayer:
         hidden: hidden states `[Q, D]` of places that have an outcome.
         outcome: standardised returns `[Q, H]`, 0 where they are not observed.
         weight: one over the horizon, 0 where the outcome is not observed.
+        date: rows of the panel of the places, `[Q]`, or None if they are not known.
     """
 
     hidden: Float[Tensor, "Q D"]
     outcome: Float[Tensor, "Q H"]
     weight: Float[Tensor, "Q H"]
+    date: Int64[Tensor, " Q"] | None = None
 
     @property
     def observations(self) -> float:
@@ -42,7 +44,8 @@ class LastLayer:
 
     def part(self, index: Tensor) -> "LastLayer":
         """Some of the places."""
-        return LastLayer(self.hidden[index], self.outcome[index], self.weight[index])
+        date = None if self.date is None else self.date[index]
+        return LastLayer(self.hidden[index], self.outcome[index], self.weight[index], date)
 
     @classmethod
     @torch.no_grad()
@@ -78,7 +81,9 @@ class LastLayer:
                     outcome, mask = outcome.mT, mask.mT
                 outcome = torch.where(mask, outcome / window.scale.unsqueeze(-1), 0.0)
                 there = mask.any(-1)
-                parts.append((hidden[there].float(), outcome[there], (mask / horizons)[there]))
+                row = window.row_index.long()
+                date = row if there.ndim == 1 else row.unsqueeze(-1).expand_as(there)
+                parts.append((hidden[there].float(), outcome[there], (mask / horizons)[there], date[there]))
         finally:
             network.train(training)
         return cls(*(torch.cat(tensors) for tensors in zip(*parts, strict=True)))

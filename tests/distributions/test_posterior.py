@@ -77,3 +77,19 @@ def test_a_forecasts_band_is_of_its_members_values_at_risk():
     torch.testing.assert_close(parts.aleatoric[..., :2].sqrt(), law.volatility[..., :2])
     with pytest.raises(ValueError, match="mass=1"):
         law.epistemic_interval(0.99, 1.0)
+
+
+@pytest.mark.parametrize("kind", [Mixture, Posterior])
+def test_what_weighs_nothing_counts_for_nothing_be_it_infinite(kind):
+    weights = torch.tensor([0.25, 0.75, 0.0])
+    df, loc = torch.tensor([5.0, 8.0, 1.5]), torch.tensor([-1.0, 1.0, 0.0])
+    law, rest = (kind(weights[:k], StudentT(df[:k], loc[:k], torch.ones(k))) for k in (3, 2))
+    assert law.components.variance.isinf().any()
+    torch.testing.assert_close(law.mean, rest.mean)
+    torch.testing.assert_close(law.variance, rest.variance)
+    for part, expected in zip(decompose(law), decompose(rest), strict=True):
+        torch.testing.assert_close(part, expected)
+    torch.testing.assert_close(
+        decompose(Posterior(weights, Normal(torch.tensor([-1.0, 1.0, torch.inf]), torch.ones(3)))).epistemic,
+        torch.tensor(0.75),
+    )

@@ -3,7 +3,6 @@
 import torch
 from torch.distributions import Normal
 
-from qtorch.data import Window
 from qtorch.heads import Parametric
 
 
@@ -44,17 +43,3 @@ def exact_posterior(hidden, outcome, weight, horizons, prior_scale):
     precision = precision + torch.eye(x.shape[-1], dtype=x.dtype) / prior_scale**2
     moment = torch.einsum("nd,nh->hd", x, weight * outcome / torch.tensor(horizons))
     return torch.linalg.solve(precision, moment.unsqueeze(-1)).squeeze(-1), torch.linalg.inv(precision)
-
-
-def window_of(inputs, outcome, mask):
-    """A batch of windows of one session in asset layout whose targets are in units of the scale."""
-    count = len(inputs)
-    return Window(
-        inputs.float().unsqueeze(1),
-        torch.ones(count, 1, dtype=torch.bool),
-        torch.where(mask, outcome.float(), 0.0),
-        mask,
-        torch.ones(count),
-        torch.zeros(count, dtype=torch.int64),
-        torch.zeros(count, dtype=torch.int64),
-    )

@@ -72,3 +72,19 @@ def test_the_windows_arguments_go_to_the_heads_that_take_them():
         with_copula("qtorch.data.State")
     with pytest.raises(ValueError, match="dropout"):
         build(spec, in_features=16, horizons=[1], dropout=0.1)
+
+
+@pytest.mark.parametrize(
+    "posterior",
+    [
+        lambda head: heads.DrawnWeights(head, 4),
+        heads.EachDraw,
+        lambda head: heads.Ensemble(head, 3, shared=True),
+        heads.Variational,
+        lambda head: heads.VariationalNormal(8, (1, 5)),
+    ],
+)
+def test_marginals_that_are_posteriors_are_refused(posterior):
+    """Their draws would be scored as one mixture in training, which is no evidence bound."""
+    with pytest.raises(ValueError, match="mix whole forecasters by qtorch.training.Ensemble"):
+        heads.JointHead(posterior(heads.SkewedStudentT(8, (1, 5))), heads.CopulaHead(8, 2))

@@ -91,7 +91,7 @@ def test_a_fitted_forecaster_knows_how_sure_it_is(structure, layout, tmp_path):
     model = small_model(0, None, Across(len(SPEC.features)) if layout == "panel" else None)
     data = small_data(panel, layout, batch_size=64)
     before = {name: value.clone() for name, value in model.state_dict().items()}
-    sure = Laplace.fit(model, data, structure=structure, draws=8)
+    sure = Laplace.fit(model, data, structure=structure, draws=8, by_date=structure == "full")
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
     save(sure, tmp_path)
     again, _ = load(tmp_path, allow=("tests",))
@@ -101,13 +101,17 @@ def test_a_fitted_forecaster_knows_how_sure_it_is(structure, layout, tmp_path):
 
 
 def test_targets_count_once_and_masked_ones_not():
-    panel = small_panel()
+    panel, dates = small_panel(), []
     for layout in ("asset", "panel"):
         model = small_model(0, None, Across(len(SPEC.features)) if layout == "panel" else None)
         data = small_data(panel, layout, every_position=False)
         seen = LastLayer.of(model, data)
         assert seen.observations == pytest.approx(data.observations(), rel=1e-6)
         assert (seen.weight.sum(-1) > 0).all()
+        dates.append(seen.date[seen.weight[:, 0] > 0])
+    returns = panel.returns()
+    assert torch.equal(dates[0].bincount(), dates[1].bincount())
+    assert returns[dates[0].unique()].isfinite().any(1).all()
 
 
 def test_what_has_no_affine_map_is_refused():
@@ -120,3 +124,37 @@ def test_what_has_no_affine_map_is_refused():
         Laplace.fit(model, data, draws=3)
     with pytest.raises(ValueError, match="positive number"):
         Laplace.fit(model, data, prior_scale=-1.0)
+
+
+@pytest.mark.parametrize("correlation", [0.0, 0.4])
+def test_by_date_a_pooled_means_deviation_is_the_estimates(correlation):
+    """Of 10 assets whose returns have a common part, over sessions of one and, overlapping, of three."""
+    assets, dates, horizons = 10, 5000, (1, 3)
+    generator = torch.Generator().manual_seed(3)
+    common, own = (torch.randn(n, dates + 2, generator=generator, dtype=torch.float64) for n in (1, assets))
+    returns = correlation**0.5 * common + (1 - correlation) ** 0.5 * own
+    sums = returns.unfold(-1, 3, 1)
+    outcome = torch.stack((sums[..., 0], sums.sum(-1)), -1).flatten(0, 1)
+    weight = torch.tensor([1.0, 1 / 3], dtype=torch.float64).expand_as(outcome)
+    head = LinearGaussian(1, horizons).double()
+    with torch.no_grad():
+        head.project.weight.zero_()
+        head.project.bias.copy_(outcome.mean(0))
+    date = torch.arange(dates).repeat(assets)
+    data = LastLayer(torch.zeros(len(outcome), 1, dtype=torch.float64), outcome, weight, date)
+
+    def deviations(by_date):
+        return covariance_of(Laplace.of(head, data, "full", 10.0, by_date=by_date)).diag()[[1, 3]].sqrt()
+
+    exact = torch.tensor(horizons) * ((1 + (assets - 1) * correlation) / (assets * dates)) ** 0.5
+    torch.testing.assert_close(deviations(True), exact.double(), rtol=0.1, atol=0)
+    narrow = deviations(False) / exact
+    assert narrow[0] == pytest.approx(1.0 if correlation == 0 else 1 / 2.145, rel=0.01)
+
+
+def test_by_date_asks_for_dates_and_the_whole_curvature():
+    head, data, _, _ = fitted()
+    with pytest.raises(ValueError, match="dates of targets are not known"):
+        Laplace.of(head, data, "full", 0.8, by_date=True)
+    with pytest.raises(ValueError, match='"full" with by_date'):
+        Laplace.of(head, data, "diagonal", 0.8, by_date=True)

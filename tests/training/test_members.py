@@ -157,3 +157,20 @@ def test_heads_and_encoders_that_do_not_fit_are_named():
         Forecaster(several, head, SPEC)
     with pytest.raises(ValueError, match="the encoder has 3 members, but the head 2"):
         Forecaster(several, heads.Ensemble(head, 2), SPEC)
+
+
+def test_a_posterior_of_posteriors_is_scored_draw_by_draw():
+    """The bound of each member: the mixture's own score is the log of a mean, and a lower loss."""
+    encoder = models.Recurrent(len(SPEC.features), width=8, dropout=0.0, input_noise=0.0)
+    torch.manual_seed(0)
+    head = heads.VariationalNormal(8, SPEC.horizons)
+    nn.init.normal_(head.weights.mean)
+    nn.init.constant_(head.weights.log_scale, -0.5)
+    model = Forecaster(models.EncoderEnsemble(encoder, K), heads.EachDraw(head), SPEC, observations=1.0).train()
+    window = next(iter(small_data(small_panel()).train_dataloader()))
+    each = [
+        Forecaster(model.network.encoder.member(k), head, SPEC, observations=1.0).train().losses(window)[0]["loss"]
+        for k in range(K)
+    ]
+    found = model.losses(window)[0]["loss"]
+    torch.testing.assert_close(found, torch.stack(each).mean(0), rtol=1e-5, atol=1e-5)
