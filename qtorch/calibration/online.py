@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from jaxtyping import Bool, Float, Float64, Int64
+from jaxtyping import Bool, Float, Float64, Int64, UInt8
 from torch import Tensor
 
 from qtorch.calibration.calibrated import CalibratedForecast, scale_of
@@ -57,7 +57,8 @@ class OnlineCalibrator(ABC):
     A night calls `update` with the forecasts of the last dates, tonight's last, and their returns as far as they are
     known, then `apply` with tonight's. Dates after the last update are gone through one by one: outcomes known by that
     date are learned from, then a correction is issued. So a forecast over h sessions teaches h own sessions later, and
-    nothing before its outcome is known. What is not observed, or has no forecast, teaches nothing.
+    nothing before its outcome is known. What is not observed, or has no forecast, teaches nothing. Forecasts that are
+    made while an asset is closed are of the same session as that of its last close: the first of them alone teaches.
 
     Args:
         levels: confidence levels, such as 0.99.
@@ -139,7 +140,7 @@ class OnlineCalibrator(ABC):
                 f"outcomes of {len(missing)} earlier dates are awaited, which the forecast lacks, the first "
                 f"{first:%Y-%m-%d}. Give the forecasts from that date on."
             )
-        known = known_at(forecast) if known is None else known
+        known = known_at(forecast.state, forecast.horizons) if known is None else known
         self._state = self._aligned(forecast)
         self._adopt(forecast)
         used = np.flatnonzero(new)
@@ -148,6 +149,7 @@ class OnlineCalibrator(ABC):
         if not len(used):
             return
         start = int(used[0])
+        sessions = _sessions(forecast.state)
         pit, excess = self._outcomes(forecast.select(slice(start, None)), returns[start:])
         patience = 2 * max(forecast.horizons) + _SPARE
         for t in np.flatnonzero(new).tolist():
@@ -170,6 +172,8 @@ class OnlineCalibrator(ABC):
             self._pending = [item for item in self._pending[-patience:] if item.awaited.any()]
             mass, shift = self._issue(self._state)
             awaited = forecast.mask[t].expand(shape[1:]).clone()
+            for item in self._pending:  # an outcome that an earlier forecast awaits teaches once
+                awaited = awaited & ~(item.awaited & (sessions[place[item.day]] == sessions[t]))
             self._pending.append(Pending(int(days[t]), mass, shift, awaited))
             self._through = int(days[t])
             yield t, (mass, shift)
@@ -292,12 +296,17 @@ def corrected(forecast: Forecast, levels: tuple[float, ...], mass: Tensor, shift
     )
 
 
-def known_at(forecast: Forecast) -> Int64[Tensor, "D H N"]:
-    """The position among the dates of each asset's h-th later session, the number of dates where there is none."""
-    sessions = (forecast.state == State.OBSERVED).cumsum(0).T.contiguous()  # [N, D]
-    wanted = torch.stack([sessions + h for h in forecast.horizons])  # [H, N, D]
+def known_at(state: UInt8[Tensor, "D N"], horizons: Sequence[int]) -> Int64[Tensor, "D H N"]:
+    """The position among the rows of each asset's h-th later session, the number of rows where there is none."""
+    sessions = _sessions(state).T.contiguous()  # [N, D]
+    wanted = torch.stack([sessions + h for h in horizons])  # [H, N, D]
     edges = sessions.expand(wanted.shape).contiguous()
     return torch.searchsorted(edges, wanted.contiguous()).permute(2, 0, 1)
+
+
+def _sessions(state: UInt8[Tensor, "D N"]) -> Int64[Tensor, "D N"]:
+    """How many sessions each asset has had by each row."""
+    return (state == State.OBSERVED).cumsum(0)
 
 
 def _days(dates: pd.DatetimeIndex) -> np.ndarray:

@@ -123,7 +123,7 @@ def test_the_future_changes_nothing(name):
     D, N = 40, 3
     forecast, returns = normal_forecast(D, N, (1, 5)), 3 * draws(D, 2, N)
     changed = returns.clone()
-    known = known_at(forecast)
+    known = known_at(forecast.state, forecast.horizons)
     changed[known > 25] = 17 * draws(int((known > 25).sum()), seed=1)
     first, second = (backtest(MADE[name](), forecast, r) for r in (returns, changed))
     for a, b in ((first.mass, second.mass), (first.shift, second.shift)):
@@ -156,7 +156,7 @@ def test_nights_one_by_one_from_saved_states_are_the_backtest(name):
     observed = draws(D, N, seed=3) > -1.2
     forecast = normal_forecast(D, N, (1, 4), observed=observed)
     returns = torch.where(observed[:, None], 3 * draws(D, 2, N), torch.nan)
-    whole, known = backtest(MADE[name](), forecast, returns), known_at(forecast)
+    whole, known = backtest(MADE[name](), forecast, returns), known_at(forecast.state, forecast.horizons)
     state = MADE[name]().state_dict()
     for t in range(D):
         calibrator = MADE[name]()
@@ -188,6 +188,22 @@ def test_an_outcome_over_several_sessions_teaches_as_many_own_sessions_later():
     for n, known in ((0, 12), (1, 16)):
         assert (made[:known, n] == made[0, n]).all()
         assert made[known, n] < made[0, n]
+
+
+def test_a_session_teaches_once_however_many_closed_dates_forecast_it():
+    observed = torch.tensor([[True], [False], [False], [True]])
+    forecast = normal_forecast(4, observed=observed)
+    for outcome, alpha in ((-9.0, 0.05 + 0.01 * (0.05 - 1)), (9.0, 0.05 + 0.01 * 0.05)):
+        returns = torch.tensor([outcome] * 3 + [torch.nan]).reshape(4, 1, 1)
+        for first in (0, 1):  # what the asset's own session has no forecast of, the first closed date's teaches
+            forecast.mask[:first] = False
+            whole, nights = AdaptiveConformal([0.95], 0.01), AdaptiveConformal([0.95], 0.01)
+            whole.update(forecast, returns)
+            for t in range(1, 5):
+                nights.update(forecast.select(slice(0, t)), returns[:t])
+            for calibrator in (whole, nights):
+                assert calibrator.state_dict()["state.alpha"].item() == pytest.approx(alpha)
+        forecast.mask[:] = True
 
 
 def test_masses_that_leave_the_unit_interval_give_finite_numbers():
