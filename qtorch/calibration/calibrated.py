@@ -74,6 +74,23 @@ class CalibratedForecast(Forecast):
         return self.levels.index(level)
 
 
+def require_raw(forecast: Forecast, wanted: str) -> None:
+    """Refuses a corrected forecast where laws are changed: its masses and shifts are of the law that it has.
+
+    Args:
+        forecast: any.
+        wanted: what is to be done with it.
+
+    Raises:
+        ValueError: it is a `CalibratedForecast`.
+    """
+    if isinstance(forecast, CalibratedForecast):
+        raise ValueError(
+            f"{wanted} takes raw forecasts, and this one has been corrected by a calibrator, whose masses and shifts "
+            "are of its own raw law. Give the forecast from before the calibrator, and calibrate what comes of it."
+        )
+
+
 def scale_of(forecast: Forecast) -> Float64[Tensor, "D H N"]:
     """The unit of shifts: the interquartile range over a normal law's, which every law has, with tails or without.
 

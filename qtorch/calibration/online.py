@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Bool, Float, Float64, Int64, UInt8
 from torch import Tensor
 
-from qtorch.calibration.calibrated import CalibratedForecast, scale_of
+from qtorch.calibration.calibrated import CalibratedForecast, require_raw, scale_of
 from qtorch.calibration.training_set import require_unseen
 from qtorch.data.states import State
 from qtorch.distributions.checks import require
@@ -98,7 +98,8 @@ class OnlineCalibrator(ABC):
                 none of them; by default counted in sessions on which the asset is observed, by the forecast's `state`.
 
         Raises:
-            ValueError: dates do not increase, are trained on or lack awaited ones; shapes or horizons differ.
+            ValueError: dates do not increase, are trained on or lack awaited ones; shapes or horizons differ; the
+                forecast has been corrected already.
         """
         for _ in self.walk(forecast, returns, known):
             pass
@@ -107,8 +108,9 @@ class OnlineCalibrator(ABC):
         """The forecast corrected by what is known now; the same correction for each of its dates.
 
         Raises:
-            ValueError: its horizons are not those of the updates.
+            ValueError: its horizons are not those of the updates, or it has been corrected already.
         """
+        require_raw(forecast, "a calibrator")
         state = self._aligned(forecast)
         mass, shift = self._issue(state)
         return corrected(forecast, self.levels, mass[:, None], shift[:, None])
@@ -125,6 +127,7 @@ class OnlineCalibrator(ABC):
         known: Int64[Tensor, "D H N"] | None = None,
     ) -> Iterator[tuple[int, Correction]]:
         """Does what `update` does and gives each new date's position and what was issued, before later outcomes."""
+        require_raw(forecast, "a calibrator")
         days = _days(forecast.dates)
         new = days > self._through
         shape = (len(days), len(forecast.horizons), len(forecast.assets))

@@ -11,9 +11,12 @@ from qtorch.calibration import (
     AggregatedAdaptiveConformal,
     ConformalisedQuantiles,
     ConformalPID,
+    PitMap,
     backtest,
+    recalibrate,
 )
 from qtorch.calibration.online import known_at
+from qtorch.training import mixed
 from tests.calibration.markets import draws, normal_forecast
 
 LEVELS = (0.95, 0.99)
@@ -246,6 +249,22 @@ def test_scores_of_the_training_set_are_refused(name):
         calibrator.update(forecast, returns)
     calibrator.update(forecast.select(slice(4, None)), returns[4:])
     assert len(calibrator.awaited)
+
+
+def test_what_has_been_corrected_is_not_corrected_again_or_mixed():
+    forecast, returns = normal_forecast(5), draws(5, 1, 1)
+    made = backtest(AdaptiveConformal(LEVELS), forecast, returns)
+    points = torch.tensor([0.0, 0.1, 0.9, 1.0], dtype=torch.float64)
+    for change in (
+        lambda: mixed([made, forecast]),
+        lambda: mixed([forecast, made]),
+        lambda: recalibrate(made, PitMap.identity(points)),
+        lambda: AdaptiveConformal(LEVELS).update(made, returns),
+        lambda: AdaptiveConformal(LEVELS).apply(made),
+    ):
+        with pytest.raises(ValueError, match="takes raw forecasts"):
+            change()
+    assert mixed([made]) is made
 
 
 def test_what_does_not_fit_is_named():
