@@ -251,6 +251,20 @@ def test_scores_of_the_training_set_are_refused(name):
     assert len(calibrator.awaited)
 
 
+def test_the_band_of_a_calibrated_value_at_risk_is_of_draws_corrected_alike():
+    members = [normal_forecast(30, 2, (1, 5), scale=s) for s in (1.0, 2.0, 4.0)]
+    several, returns = mixed([members[0], mixed(members[1:])]), 9 * draws(30, 2, 2)
+    for calibrator in (AdaptiveConformal(LEVELS, 0.002), ConformalPID(LEVELS)):
+        made = backtest(calibrator, several, returns)
+        mass, shift = made.mass[1], made.shift[1]
+        for bound, member in zip(made.epistemic_interval(0.99), members[::2], strict=True):
+            torch.testing.assert_close(bound, shift - member.distribution.icdf(mass))
+        raw = several.epistemic_interval(0.99)[0]
+        assert (made.epistemic_interval(0.99)[0][-1] > raw[-1]).all()
+        for one, two in zip(made.decompose(), several.decompose(), strict=True):
+            torch.testing.assert_close(one, two, rtol=0, atol=0)
+
+
 def test_what_has_been_corrected_is_not_corrected_again_or_mixed():
     forecast, returns = normal_forecast(5), draws(5, 1, 1)
     made = backtest(AdaptiveConformal(LEVELS), forecast, returns)
