@@ -58,7 +58,8 @@ class OnlineCalibrator(ABC):
     known, then `apply` with tonight's. Dates after the last update are gone through one by one: outcomes known by that
     date are learned from, then a correction is issued. So a forecast over h sessions teaches h own sessions later, and
     nothing before its outcome is known. What is not observed, or has no forecast, teaches nothing. Forecasts that are
-    made while an asset is closed are of the same session as that of its last close: the first of them alone teaches.
+    made while an asset is closed are of the same session as that of its last close: of these the first that has an
+    outcome teaches, and no other.
 
     Args:
         levels: confidence levels, such as 0.99.
@@ -156,7 +157,7 @@ class OnlineCalibrator(ABC):
         pit, excess = self._outcomes(forecast.select(slice(start, None)), returns[start:])
         patience = 2 * max(forecast.horizons) + _SPARE
         for t in np.flatnonzero(new).tolist():
-            for item in self._pending:
+            for k, item in enumerate(self._pending):
                 p = place[item.day]
                 due = item.awaited & (known[p] <= t)
                 if not due.any():
@@ -172,11 +173,14 @@ class OnlineCalibrator(ABC):
                 if there.any():
                     self._state = self._learn(self._state, outcomes)
                 item.awaited = item.awaited & ~due
+                for later in self._pending[k + 1 :]:
+                    same = sessions[place[later.day]] == sessions[p]
+                    if not same.any():
+                        break
+                    later.awaited = later.awaited & ~(there & same)
             self._pending = [item for item in self._pending[-patience:] if item.awaited.any()]
             mass, shift = self._issue(self._state)
             awaited = forecast.mask[t].expand(shape[1:]).clone()
-            for item in self._pending:  # an outcome that an earlier forecast awaits teaches once
-                awaited = awaited & ~(item.awaited & (sessions[place[item.day]] == sessions[t]))
             self._pending.append(Pending(int(days[t]), mass, shift, awaited))
             self._through = int(days[t])
             yield t, (mass, shift)

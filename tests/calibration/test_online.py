@@ -197,9 +197,10 @@ def test_a_session_teaches_once_however_many_closed_dates_forecast_it():
     observed = torch.tensor([[True], [False], [False], [True]])
     forecast = normal_forecast(4, observed=observed)
     for outcome, alpha in ((-9.0, 0.05 + 0.01 * (0.05 - 1)), (9.0, 0.05 + 0.01 * 0.05)):
-        returns = torch.tensor([outcome] * 3 + [torch.nan]).reshape(4, 1, 1)
-        for first in (0, 1):  # what the asset's own session has no forecast of, the first closed date's teaches
-            forecast.mask[:first] = False
+        for first in (0, 1, 2):  # without a forecast or an outcome on the asset's own session, a closed date's teaches
+            returns = torch.tensor([outcome] * 3 + [torch.nan]).reshape(4, 1, 1)
+            returns[:first] = torch.nan
+            forecast.mask[: first // 2] = False
             whole, nights = AdaptiveConformal([0.95], 0.01), AdaptiveConformal([0.95], 0.01)
             whole.update(forecast, returns)
             for t in range(1, 5):
