@@ -65,7 +65,7 @@ def methods(groups: Tensor) -> dict[str, OnlineCalibrator]:
     """With settings chosen before 2008."""
     return {
         "ACI": AdaptiveConformal(LEVELS),
-        "ACI, relative": AdaptiveConformal(LEVELS, 0.4, relative=True),
+        "ACI, relative": AdaptiveConformal(LEVELS, relative=True),
         "DtACI": AggregatedAdaptiveConformal(LEVELS),
         "PID": ConformalPID(LEVELS),
         "CQR, 500": ConformalisedQuantiles(LEVELS),
@@ -137,7 +137,7 @@ def row(
             if when.any():
                 ever = np.where(full[when].any(0), np.nan_to_num(x[when], nan=-1).max(0), np.nan)
                 line |= {f"worst {crisis}": ever[np.isfinite(ever)].max(), f"mean {crisis}": ever[m]}
-                line |= {f"breached {crisis}": (ever[np.isfinite(ever)] > law.ppf(0.995)).mean()}
+                line |= {f"above 99% {crisis}": (ever[np.isfinite(ever)] > law.ppf(0.995)).mean()}
         line |= {"pinball": losses[0], "FZ0": losses[1], "VaR": v.nanmean(0).nanmean().item()}
         lines.append(line)
         rolled.append(x)

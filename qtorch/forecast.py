@@ -85,7 +85,8 @@ class Forecast:
     def draws(self) -> int:
         """How many draws of its model the forecast is a mixture of: members of an ensemble, draws of a posterior.
 
-        1 where it is of a single set of weights, and does not know how sure the model is.
+        1 where it is of a single set of weights, or its law was made of the mixture as one whole (recalibrated, or by
+        scenarios), and it does not know how sure the model is.
         """
         weights, _ = over_draws(self.marginals, lambda law: torch.zeros(law.batch_shape))
         return weights.shape[-1]
@@ -97,7 +98,7 @@ class Forecast:
             Float64 tensors `[D, H, N]`, which sum to the variance; NaN where there is no forecast.
 
         Raises:
-            ValueError: the forecast is of one model without a posterior.
+            ValueError: the forecast has no draws of its model.
         """
         self._needs_draws("decompose")
         return Decomposition(*map(self._masked, decompose(self.marginals)))
@@ -105,22 +106,26 @@ class Forecast:
     def epistemic_interval(
         self, level: float, mass: float = 0.9
     ) -> tuple[Float64[Tensor, "D H N"], Float64[Tensor, "D H N"]]:
-        """Between what bounds the value at risk itself is, as far as the model knows.
+        """Between what bounds the value at risk itself is, as far as the model's draws tell.
 
         Each draw of the model has a value at risk of its own; the bounds are quantiles of these. The value at risk of
         the forecast, which is that of the mixture of all draws, may lie outside where draws disagree much, since their
         widest laws make its tail.
+
+        Of few draws the bounds are nearly the least and the largest: at mass .9 they are these exactly of fewer than 20
+        draws of equal weights. One more member, trained alike, would be between those of K with probability
+        (K - 1) / (K + 1) and not `mass`: 67 % of five, 50 % of three.
 
         Args:
             level: of the value at risk.
             mass: between the bounds; as much is left out above as below.
 
         Raises:
-            ValueError: the forecast is of one model without a posterior, or the mass is not inside (0, 1).
+            ValueError: the forecast has no draws of its model, or the mass is not inside (0, 1).
         """
         require(0 < mass < 1, "mass", mass, "give a share inside (0, 1), such as 0.9")
         self._needs_draws("epistemic_interval")
-        weights, values = over_draws(self.marginals, lambda law: value_at_risk(law, level))
+        weights, values = over_draws(self.marginals, lambda law: self._at_risk(law, level))
         law = Empirical(values.double(), weights.double())
         low, high = (law.icdf(torch.tensor(p, dtype=torch.float64)) for p in ((1 - mass) / 2, (1 + mass) / 2))
         return self._masked(low), self._masked(high)
@@ -293,9 +298,15 @@ class Forecast:
     def _needs_draws(self, wanted: str) -> None:
         if self.draws == 1:
             raise ValueError(
-                f"{wanted} needs a forecast that knows how sure its model is, and this one is of a single set of "
-                "weights. Forecast by a qtorch.training.Ensemble, or by a posterior of qtorch.heads."
+                f"{wanted} needs a forecast that knows how sure its model is, and its law, a "
+                f"{type(self.marginals).__name__}, has no draws of the model: it is of a single set of weights, or "
+                "made of a mixture as one whole, such as by a recalibration or by scenarios. Forecast by a "
+                "qtorch.training.Ensemble or a posterior of qtorch.heads, and ask before the forecast is recalibrated."
             )
+
+    def _at_risk(self, law: Distribution, level: float) -> Tensor:
+        """The value at risk of a draw of the marginals, batch shape `[D, H, N, ...]`."""
+        return value_at_risk(law, level)
 
     def _masked(self, value: Tensor) -> Float64[Tensor, "D H N"]:
         return torch.where(self.mask[:, None, :], value.double(), torch.nan)

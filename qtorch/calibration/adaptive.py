@@ -40,8 +40,8 @@ class AdaptiveConformal(OnlineCalibrator):
     Args:
         levels: confidence levels, each adapted on its own.
         gamma: step; one for all levels, or one for each. An exceedance lowers alpha by nearly gamma, so steps much
-            larger than p make the VaR swing. By default p / 5, or .2 of relative ones: an exceedance moves the mass by
-            a fifth of the nominal.
+            larger than p make the VaR swing. By default p / 5, so that an exceedance lowers the mass by a fifth of the
+            nominal; of relative steps .4, so that it lowers the mass by a third.
         floor: least mass that is issued.
         relative: whether steps multiply the mass.
         trained_through: as of `OnlineCalibrator`.
@@ -80,7 +80,7 @@ class AdaptiveConformal(OnlineCalibrator):
         self.gamma, self.relative = gamma, relative
         self.floor = checked_floor(floor, self.levels)
         if gamma is None:
-            self._gammas = [0.2 if relative else (1 - level) / 5 for level in self.levels]
+            self._gammas = [0.4 if relative else (1 - level) / 5 for level in self.levels]
         else:
             self._gammas = [gamma] * len(self.levels) if isinstance(gamma, float) else list(gamma)
         fits = len(self._gammas) == len(self.levels) and all(step > 0 for step in self._gammas)

@@ -7,6 +7,7 @@ import pandas as pd
 import torch
 from jaxtyping import Float64
 from torch import Tensor
+from torch.distributions import Distribution
 
 from qtorch.distributions import take
 from qtorch.distributions.cumulative import icdf
@@ -19,7 +20,8 @@ class CalibratedForecast(Forecast):
     """A forecast read at corrected left-tail masses, and shifted.
 
     VaR at a level is minus the law's quantile at `mass` plus `shift`, ES minus the tail mean there plus `shift`: both
-    keep the shape of the law's tail. Law, volatility, transforms, scenarios and portfolios are the raw forecast's.
+    keep the shape of the law's tail. The bounds of `epistemic_interval` are of each draw's quantile at the same mass,
+    with the same shift. Law, volatility, `decompose`, transforms, scenarios and portfolios are the raw forecast's.
     Corrections of several levels are made one by one; VaR at 99 % may lie below VaR at 95 % where they differ much.
 
     Attributes:
@@ -38,8 +40,7 @@ class CalibratedForecast(Forecast):
         Raises:
             ValueError: the level has no correction.
         """
-        k = self._place(level)
-        return self._masked(self.shift[k] - icdf(self.marginals, self.mass[k]))
+        return self._masked(self._at_risk(self.marginals, level))
 
     def expected_shortfall(self, level: float) -> Float64[Tensor, "D H N"]:
         """Positive mean loss beyond the corrected value at risk, under the corrected law.
@@ -68,10 +69,33 @@ class CalibratedForecast(Forecast):
         """A tidy frame as of `Forecast.to_frame`, of all corrected levels by default."""
         return super().to_frame(self.levels if levels is None else levels)
 
+    def _at_risk(self, law: Distribution, level: float) -> Tensor:
+        """That of a draw, corrected as that of all together is."""
+        k = self._place(level)
+        draws = (..., *[None] * (len(law.batch_shape) - self.mask.ndim - 1))
+        return self.shift[k][draws] - icdf(law, self.mass[k][draws])
+
     def _place(self, level: float) -> int:
         if level not in self.levels:
             raise ValueError(f"level={level}: this forecast is calibrated at {self.levels} alone.")
         return self.levels.index(level)
+
+
+def require_raw(forecast: Forecast, wanted: str) -> None:
+    """Refuses a corrected forecast where laws are changed: its masses and shifts are of the law that it has.
+
+    Args:
+        forecast: any.
+        wanted: what is to be done with it.
+
+    Raises:
+        ValueError: it is a `CalibratedForecast`.
+    """
+    if isinstance(forecast, CalibratedForecast):
+        raise ValueError(
+            f"{wanted} takes raw forecasts, and this one has been corrected by a calibrator, whose masses and shifts "
+            "are of its own raw law. Give the forecast from before the calibrator, and calibrate what comes of it."
+        )
 
 
 def scale_of(forecast: Forecast) -> Float64[Tensor, "D H N"]:

@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
+from qtorch.calibration.calibrated import require_raw
 from qtorch.calibration.conformal_quantile import members, recency
 from qtorch.calibration.recalibrated import PitMap, Recalibrated
 from qtorch.calibration.training_set import require_unseen
@@ -103,5 +104,9 @@ def recalibrate(forecast: Forecast, map: PitMap) -> Forecast:
     Args:
         forecast: whose dates are after those of the transforms that the map was fitted to.
         map: of its horizons and assets, `[H, N, K + 1]`, or broadcast against them.
+
+    Raises:
+        ValueError: it is a `CalibratedForecast`, which would be corrected twice.
     """
+    require_raw(forecast, "recalibrate")
     return replace(forecast, distribution=Recalibrated(forecast.marginals, map))

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from jaxtyping import Bool, Float, Float64, Int64
+from jaxtyping import Bool, Float, Float64, Int64, UInt8
 from torch import Tensor
 
-from qtorch.calibration.calibrated import CalibratedForecast, scale_of
+from qtorch.calibration.calibrated import CalibratedForecast, require_raw, scale_of
 from qtorch.calibration.training_set import require_unseen
 from qtorch.data.states import State
 from qtorch.distributions.checks import require
@@ -57,7 +57,9 @@ class OnlineCalibrator(ABC):
     A night calls `update` with the forecasts of the last dates, tonight's last, and their returns as far as they are
     known, then `apply` with tonight's. Dates after the last update are gone through one by one: outcomes known by that
     date are learned from, then a correction is issued. So a forecast over h sessions teaches h own sessions later, and
-    nothing before its outcome is known. What is not observed, or has no forecast, teaches nothing.
+    nothing before its outcome is known. What is not observed, or has no forecast, teaches nothing. Forecasts that are
+    made while an asset is closed are of the same session as that of its last close: of these the first that has an
+    outcome teaches, and no other.
 
     Args:
         levels: confidence levels, such as 0.99.
@@ -97,7 +99,8 @@ class OnlineCalibrator(ABC):
                 none of them; by default counted in sessions on which the asset is observed, by the forecast's `state`.
 
         Raises:
-            ValueError: dates do not increase, are trained on or lack awaited ones; shapes or horizons differ.
+            ValueError: dates do not increase, are trained on or lack awaited ones; shapes or horizons differ; the
+                forecast has been corrected already.
         """
         for _ in self.walk(forecast, returns, known):
             pass
@@ -106,8 +109,9 @@ class OnlineCalibrator(ABC):
         """The forecast corrected by what is known now; the same correction for each of its dates.
 
         Raises:
-            ValueError: its horizons are not those of the updates.
+            ValueError: its horizons are not those of the updates, or it has been corrected already.
         """
+        require_raw(forecast, "a calibrator")
         state = self._aligned(forecast)
         mass, shift = self._issue(state)
         return corrected(forecast, self.levels, mass[:, None], shift[:, None])
@@ -124,6 +128,7 @@ class OnlineCalibrator(ABC):
         known: Int64[Tensor, "D H N"] | None = None,
     ) -> Iterator[tuple[int, Correction]]:
         """Does what `update` does and gives each new date's position and what was issued, before later outcomes."""
+        require_raw(forecast, "a calibrator")
         days = _days(forecast.dates)
         new = days > self._through
         shape = (len(days), len(forecast.horizons), len(forecast.assets))
@@ -139,7 +144,7 @@ class OnlineCalibrator(ABC):
                 f"outcomes of {len(missing)} earlier dates are awaited, which the forecast lacks, the first "
                 f"{first:%Y-%m-%d}. Give the forecasts from that date on."
             )
-        known = known_at(forecast) if known is None else known
+        known = known_at(forecast.state, forecast.horizons) if known is None else known
         self._state = self._aligned(forecast)
         self._adopt(forecast)
         used = np.flatnonzero(new)
@@ -148,10 +153,11 @@ class OnlineCalibrator(ABC):
         if not len(used):
             return
         start = int(used[0])
+        sessions = _sessions(forecast.state)
         pit, excess = self._outcomes(forecast.select(slice(start, None)), returns[start:])
         patience = 2 * max(forecast.horizons) + _SPARE
         for t in np.flatnonzero(new).tolist():
-            for item in self._pending:
+            for k, item in enumerate(self._pending):
                 p = place[item.day]
                 due = item.awaited & (known[p] <= t)
                 if not due.any():
@@ -167,6 +173,11 @@ class OnlineCalibrator(ABC):
                 if there.any():
                     self._state = self._learn(self._state, outcomes)
                 item.awaited = item.awaited & ~due
+                for later in self._pending[k + 1 :]:
+                    same = sessions[place[later.day]] == sessions[p]
+                    if not same.any():
+                        break
+                    later.awaited = later.awaited & ~(there & same)
             self._pending = [item for item in self._pending[-patience:] if item.awaited.any()]
             mass, shift = self._issue(self._state)
             awaited = forecast.mask[t].expand(shape[1:]).clone()
@@ -292,12 +303,17 @@ def corrected(forecast: Forecast, levels: tuple[float, ...], mass: Tensor, shift
     )
 
 
-def known_at(forecast: Forecast) -> Int64[Tensor, "D H N"]:
-    """The position among the dates of each asset's h-th later session, the number of dates where there is none."""
-    sessions = (forecast.state == State.OBSERVED).cumsum(0).T.contiguous()  # [N, D]
-    wanted = torch.stack([sessions + h for h in forecast.horizons])  # [H, N, D]
+def known_at(state: UInt8[Tensor, "D N"], horizons: Sequence[int]) -> Int64[Tensor, "D H N"]:
+    """The position among the rows of each asset's h-th later session, the number of rows where there is none."""
+    sessions = _sessions(state).T.contiguous()  # [N, D]
+    wanted = torch.stack([sessions + h for h in horizons])  # [H, N, D]
     edges = sessions.expand(wanted.shape).contiguous()
     return torch.searchsorted(edges, wanted.contiguous()).permute(2, 0, 1)
+
+
+def _sessions(state: UInt8[Tensor, "D N"]) -> Int64[Tensor, "D N"]:
+    """How many sessions each asset has had by each row."""
+    return (state == State.OBSERVED).cumsum(0)
 
 
 def _days(dates: pd.DatetimeIndex) -> np.ndarray:

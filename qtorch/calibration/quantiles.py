@@ -10,7 +10,8 @@ from torch import Tensor
 from qtorch.calibration.calibrated import scale_of
 from qtorch.calibration.conformal_quantile import conformal_quantile, members, pooled, recency
 from qtorch.calibration.memory import pushed
-from qtorch.calibration.online import Correction, OnlineCalibrator, Outcomes
+from qtorch.calibration.online import Correction, OnlineCalibrator, Outcomes, known_at
+from qtorch.calibration.training_set import require_unseen
 from qtorch.distributions.checks import require
 from qtorch.distributions.cumulative import icdf
 from qtorch.forecast import Forecast
@@ -78,6 +79,7 @@ def conformal_interval(
     coverage: float,
     half_life: float | None = None,
     groups: Int64[Tensor, " N"] | None = None,
+    trained_through: str | pd.Timestamp | None = None,
 ) -> tuple[Float64[Tensor, "D H N"], Float64[Tensor, "D H N"]]:
     """Two-sided intervals: the central one of each law, widened by the conformal quantile of past scores.
 
@@ -85,18 +87,22 @@ def conformal_interval(
     same number of scales. The guarantee is that of `conformal_quantile` with p = 1 - coverage, of both tails together.
 
     Args:
-        past: forecasts that the model was not trained on, all of whose outcomes were known before `forecast` was made.
-        returns: their outcomes, NaN where none.
+        past: forecasts that the model was not trained on, of rows that follow each other in the panel up to the one
+            before the first of `forecast`.
+        returns: their outcomes as far as they are known on the first date of `forecast`; NaN where none, so over h
+            sessions on the last h - 1 rows.
         forecast: of the same assets and horizons.
         coverage: such as 0.9.
         half_life: of the weights, in rows of `past`; equal weights by default.
         groups: as of `ConformalisedQuantiles`.
+        trained_through: as of `OnlineCalibrator`.
 
     Returns:
         Lower and upper ends, in decimals; infinite where scores are too few, NaN where there is no forecast.
 
     Raises:
-        ValueError: the coverage is not inside (0, 1); assets or horizons differ; dates of `past` are not all earlier.
+        ValueError: the coverage is not inside (0, 1); assets or horizons differ; dates of `past` are not all earlier,
+            or trained on; an outcome is not known yet, by the sessions on which its asset is observed.
     """
     checked_level(coverage)
     _check_half_life(half_life)
@@ -107,6 +113,8 @@ def conformal_interval(
         raise ValueError(
             f"past forecasts reach {past.dates.max():%Y-%m-%d}, and new ones start on {forecast.dates.min():%Y-%m-%d}."
         )
+    require_unseen(past.dates, None if trained_through is None else pd.Timestamp(trained_through))
+    _check_known(past, returns, forecast)
     lower, upper = _central(past, coverage)
     y = returns.double()
     scores = torch.maximum(lower - y, y - upper) / scale_of(past)
@@ -138,6 +146,19 @@ def _central(forecast: Forecast, coverage: float) -> tuple[Tensor, Tensor]:
     masses = (torch.tensor(p, dtype=torch.float64) for p in ((1 - coverage) / 2, (1 + coverage) / 2))
     lower, upper = (forecast._masked(icdf(forecast.marginals, p)) for p in masses)
     return lower, upper
+
+
+def _check_known(past: Forecast, returns: Tensor, forecast: Forecast) -> None:
+    """Refuses outcomes of sessions after the first new date."""
+    known = known_at(torch.cat([past.state, forecast.state[:1]]), past.horizons)[: len(past.dates)]
+    early = past.mask[:, None] & returns.isfinite() & (known > len(past.dates))
+    if early.any():
+        t, h, n = early.nonzero()[0].tolist()
+        raise ValueError(
+            f"{int(early.sum())} outcomes are not known on {forecast.dates[0]:%Y-%m-%d}, the first new date, counted "
+            f"in the sessions on which an asset is observed: the first is that of {past.assets[n]} over "
+            f"{past.horizons[h]} sessions from {past.dates[t]:%Y-%m-%d}. Make them NaN, and leave out no row between."
+        )
 
 
 def _check_half_life(half_life: float | None) -> None:

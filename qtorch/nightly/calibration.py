@@ -23,10 +23,12 @@ from qtorch.nightly.config import NightlyConfig
 from qtorch.nightly.history import History, PortfolioRecord
 from qtorch.nightly.record import Record
 from qtorch.nightly.tables import PORTFOLIO
+from qtorch.nightly.uncertainty import with_band
 from qtorch.nn import construct
 
 CALIBRATED = "qtorch_calibrated"
 COLUMNS = ["calibrated_value_at_risk", "calibrated_expected_shortfall"]
+BAND = ["calibrated_value_at_risk_low", "calibrated_value_at_risk_high"]
 MUCH = 0.25  # of the raw value at risk, by which a calibrated one differs much
 
 
@@ -141,9 +143,14 @@ def calibrate_portfolio(
 
 
 def with_calibration(frame: pd.DataFrame, tonight: CalibratedForecast) -> pd.DataFrame:
-    """A table with columns asset, horizon and level, and the calibrated measures beside; NaN where there are none."""
+    """A table with columns asset, horizon and level, and the calibrated measures beside; NaN where there are none.
+
+    Where the forecast has draws of its model the band of the calibrated value at risk is beside too (`BAND`).
+    """
     own = tonight.to_frame()[["asset", "horizon", "level", "value_at_risk", "expected_shortfall"]]
-    renamed = own.rename(columns={column.removeprefix("calibrated_"): column for column in COLUMNS})
+    if tonight.draws > 1:
+        own = with_band(own, tonight)
+    renamed = own.rename(columns={column.removeprefix("calibrated_"): column for column in COLUMNS + BAND})
     return frame.merge(renamed, how="left", on=["asset", "horizon", "level"])
 
 

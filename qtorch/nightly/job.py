@@ -196,7 +196,7 @@ def run(
             "versions": versions(),
             "seconds": clock.seconds,
         } | ({} if targets is None else {"allocation": targets})
-        manifest |= {} if unsure is None else {"uncertainty": uncertainty_facts(unsure)}
+        manifest |= {} if unsure is None else {"uncertainty": uncertainty_facts(unsure, history.tonight.draws)}
         if calibration is not None:
             manifest["calibration"] = {
                 "origin": calibration.origin,

@@ -17,7 +17,7 @@ from qtorch.nightly.history import EWMA, HISTORICAL, MODEL
 from qtorch.nightly.night import Night
 from qtorch.nightly.record import ZONE_LEVEL, ZONES
 from qtorch.nightly.tables import PORTFOLIO
-from qtorch.nightly.uncertainty import MASS
+from qtorch.nightly.uncertainty import MANY, MASS
 from qtorch.risk.plots import fan_chart, pit_histogram
 
 if TYPE_CHECKING:
@@ -211,6 +211,8 @@ def _unsure(night: Night, most: int = 12) -> dict[str, Any] | None:
     return {
         "level": night.unsure["level"].max(),
         "mass": MASS,
+        "draws": night.history.tonight.draws,
+        "many": MANY,
         "rows": bars.to_dict("records"),
         "flagged": flagged[["asset", "flags"]].to_dict("records"),
         "reach": reach,

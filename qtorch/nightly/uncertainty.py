@@ -18,6 +18,7 @@ COLUMNS = [
     "value_at_risk_high",
 ]
 MASS = 0.9  # of the band of the value at risk
+MANY = 20  # draws, of which each end of the band leaves one out; of fewer the band is their range
 _FENCE = 3.0  # interquartile ranges above the upper quartile: Tukey's far out
 _LARGER = 1.5  # than what it is compared with, at least, so that no difference of rounding is extreme
 _SHORT = 0.5  # of the universe's median history
@@ -35,7 +36,8 @@ def with_uncertainty(frame: pd.DataFrame, tonight: Forecast) -> pd.DataFrame:
     Returns:
         The frame, with further columns if the forecast has draws of its model, else as it is: aleatoric_volatility and
         epistemic_volatility, whose squares sum to that of volatility; epistemic_share, of the variance; and
-        value_at_risk_low and value_at_risk_high, between which the value at risk itself is with probability 90 %.
+        value_at_risk_low and value_at_risk_high, the 5 and 95 % quantiles of the draws' values at risk, as of
+        `Forecast.epistemic_interval`: of fewer than 20 draws nearly their range.
     """
     if tonight.draws == 1:
         return frame
@@ -45,9 +47,19 @@ def with_uncertainty(frame: pd.DataFrame, tonight: Forecast) -> pd.DataFrame:
         "epistemic_volatility": parts.epistemic.sqrt(),
         "epistemic_share": _share(parts),
     }
-    h = [tonight.horizons.index(horizon) for horizon in frame["horizon"]]
-    n = [tonight.assets.index(asset) for asset in frame["asset"]]
+    h, n = _places(frame, tonight)
     frame = frame.assign(**{name: value[0, h, n].cpu().numpy() for name, value in values.items()})
+    return with_band(frame, tonight)
+
+
+def with_band(frame: pd.DataFrame, tonight: Forecast) -> pd.DataFrame:
+    """A table of one date with the band of each value at risk: value_at_risk_low and value_at_risk_high.
+
+    Args:
+        frame: with columns asset, horizon and level.
+        tonight: the forecast it is of, which has draws of its model.
+    """
+    frame, (h, n) = frame.copy(), _places(frame, tonight)
     for level in frame["level"].unique().tolist():
         rows = (frame["level"] == level).to_numpy()
         for column, bound in zip(COLUMNS[3:], tonight.epistemic_interval(level, MASS), strict=True):
@@ -106,10 +118,23 @@ def uncertainty_table(forecasts: pd.DataFrame, past: pd.DataFrame, states: pd.Da
     return frame.sort_values("relative_width", ascending=False, kind="stable", ignore_index=True)
 
 
-def uncertainty_facts(table: pd.DataFrame) -> dict[str, Any]:
-    """What the manifest tells of an uncertainty table: the mass of its bands, and by flagged asset the flags."""
+def uncertainty_facts(table: pd.DataFrame, draws: int) -> dict[str, Any]:
+    """What the manifest tells of an uncertainty table.
+
+    Args:
+        table: as of `uncertainty_table`.
+        draws: of the model, that the bands are of.
+
+    Returns:
+        The mass between the bands' quantiles, the draws they are of, and by flagged asset the flags.
+    """
     flagged = table[table["flags"] != ""]
-    return {"mass": MASS, "flags": dict(zip(flagged["asset"], flagged["flags"], strict=True))}
+    return {"mass": MASS, "draws": draws, "flags": dict(zip(flagged["asset"], flagged["flags"], strict=True))}
+
+
+def _places(frame: pd.DataFrame, tonight: Forecast) -> tuple[list[int], list[int]]:
+    """Of each row, where its horizon and its asset stand in the forecast."""
+    return [tonight.horizons.index(h) for h in frame["horizon"]], [tonight.assets.index(n) for n in frame["asset"]]
 
 
 def _share(parts: Decomposition) -> torch.Tensor:

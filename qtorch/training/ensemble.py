@@ -9,6 +9,7 @@ from typing import Any, Protocol, runtime_checkable
 import pandas as pd
 import torch
 
+from qtorch.calibration.calibrated import require_raw
 from qtorch.data.panel import Panel
 from qtorch.data.sampling import Source
 from qtorch.distributions import JointMixture, Posterior, stack
@@ -85,8 +86,8 @@ def mixed(forecasts: Sequence[Forecast], weights: Sequence[float] | None = None)
         weights: of their laws, in any scale; equal by default.
 
     Raises:
-        ValueError: they are of different dates, assets or horizons, some are joint and others are not, or there is not
-            one weight of 0 or more for each.
+        ValueError: they are of different dates, assets or horizons, some are joint and others are not, some are
+            corrected by a calibrator, or there is not one weight of 0 or more for each.
     """
     first, shares = forecasts[0], _weights(weights, len(forecasts))
     for other in forecasts[1:]:
@@ -96,6 +97,8 @@ def mixed(forecasts: Sequence[Forecast], weights: Sequence[float] | None = None)
                 raise ValueError(f"forecasts of the same {name} are mixed, but some are of others.")
     if len(forecasts) == 1:
         return first
+    for forecast in forecasts:
+        require_raw(forecast, "a mixture")
     laws = [forecast.distribution for forecast in forecasts]
     joint = [bool(law.event_shape) for law in laws]
     if any(joint) and not all(joint):

@@ -3,6 +3,7 @@
 import math
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from scipy import stats
@@ -76,3 +77,24 @@ def test_intervals_cover_as_often_as_they_say():
     one = conformal_interval(past, y[:n], new, 0.9, half_life=10.0, groups=torch.zeros(trials, dtype=torch.int64))
     assert one[0].unique().numel() == 1
     assert one[1].item() if one[1].numel() == 1 else one[1].mean().item() == pytest.approx(2 * 1.645, rel=0.05)
+
+
+def test_intervals_refuse_outcomes_of_later_and_of_the_training_set():
+    D, n = 60, 50
+    observed = torch.ones(D, 2, dtype=torch.bool)
+    observed[44:47, 1] = False
+    forecast, y = normal_forecast(D, 2, (1, 10), observed=observed), draws(D, 2, 2)
+    past, new = forecast.select(slice(0, n)), forecast.select(slice(n, None))
+    # Ten sessions up to the first new row begin on row 40 of the first asset, and of the other on row 37.
+    with pytest.raises(ValueError, match=rf"21 outcomes are not known on {new.dates[0]:%Y-%m-%d}.*A1 over 10 sessions"):
+        conformal_interval(past, y[:n], new, 0.9)
+    known = y[:n].clone()
+    known[41:, 1, 0] = known[39:, 1, 1] = torch.nan
+    with pytest.raises(ValueError, match="1 outcomes .* A1"):
+        conformal_interval(past, known, new, 0.9)
+    known[38, 1, 1] = torch.nan
+    low, high = conformal_interval(past, known, new, 0.9)
+    assert (low < high).all()
+    with pytest.raises(ValueError, match=r"8 of the 50 .* trained"):
+        conformal_interval(past, known, new, 0.9, trained_through=past.dates[7])
+    conformal_interval(past, known, new, 0.9, trained_through=past.dates[0] - pd.Timedelta(days=1))

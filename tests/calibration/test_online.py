@@ -11,9 +11,12 @@ from qtorch.calibration import (
     AggregatedAdaptiveConformal,
     ConformalisedQuantiles,
     ConformalPID,
+    PitMap,
     backtest,
+    recalibrate,
 )
 from qtorch.calibration.online import known_at
+from qtorch.training import mixed
 from tests.calibration.markets import draws, normal_forecast
 
 LEVELS = (0.95, 0.99)
@@ -123,7 +126,7 @@ def test_the_future_changes_nothing(name):
     D, N = 40, 3
     forecast, returns = normal_forecast(D, N, (1, 5)), 3 * draws(D, 2, N)
     changed = returns.clone()
-    known = known_at(forecast)
+    known = known_at(forecast.state, forecast.horizons)
     changed[known > 25] = 17 * draws(int((known > 25).sum()), seed=1)
     first, second = (backtest(MADE[name](), forecast, r) for r in (returns, changed))
     for a, b in ((first.mass, second.mass), (first.shift, second.shift)):
@@ -156,7 +159,7 @@ def test_nights_one_by_one_from_saved_states_are_the_backtest(name):
     observed = draws(D, N, seed=3) > -1.2
     forecast = normal_forecast(D, N, (1, 4), observed=observed)
     returns = torch.where(observed[:, None], 3 * draws(D, 2, N), torch.nan)
-    whole, known = backtest(MADE[name](), forecast, returns), known_at(forecast)
+    whole, known = backtest(MADE[name](), forecast, returns), known_at(forecast.state, forecast.horizons)
     state = MADE[name]().state_dict()
     for t in range(D):
         calibrator = MADE[name]()
@@ -188,6 +191,23 @@ def test_an_outcome_over_several_sessions_teaches_as_many_own_sessions_later():
     for n, known in ((0, 12), (1, 16)):
         assert (made[:known, n] == made[0, n]).all()
         assert made[known, n] < made[0, n]
+
+
+def test_a_session_teaches_once_however_many_closed_dates_forecast_it():
+    observed = torch.tensor([[True], [False], [False], [True]])
+    forecast = normal_forecast(4, observed=observed)
+    for outcome, alpha in ((-9.0, 0.05 + 0.01 * (0.05 - 1)), (9.0, 0.05 + 0.01 * 0.05)):
+        for first in (0, 1, 2):  # without a forecast or an outcome on the asset's own session, a closed date's teaches
+            returns = torch.tensor([outcome] * 3 + [torch.nan]).reshape(4, 1, 1)
+            returns[:first] = torch.nan
+            forecast.mask[: first // 2] = False
+            whole, nights = AdaptiveConformal([0.95], 0.01), AdaptiveConformal([0.95], 0.01)
+            whole.update(forecast, returns)
+            for t in range(1, 5):
+                nights.update(forecast.select(slice(0, t)), returns[:t])
+            for calibrator in (whole, nights):
+                assert calibrator.state_dict()["state.alpha"].item() == pytest.approx(alpha)
+        forecast.mask[:] = True
 
 
 def test_masses_that_leave_the_unit_interval_give_finite_numbers():
@@ -230,6 +250,36 @@ def test_scores_of_the_training_set_are_refused(name):
         calibrator.update(forecast, returns)
     calibrator.update(forecast.select(slice(4, None)), returns[4:])
     assert len(calibrator.awaited)
+
+
+def test_the_band_of_a_calibrated_value_at_risk_is_of_draws_corrected_alike():
+    members = [normal_forecast(30, 2, (1, 5), scale=s) for s in (1.0, 2.0, 4.0)]
+    several, returns = mixed([members[0], mixed(members[1:])]), 9 * draws(30, 2, 2)
+    for calibrator in (AdaptiveConformal(LEVELS, 0.002), ConformalPID(LEVELS)):
+        made = backtest(calibrator, several, returns)
+        mass, shift = made.mass[1], made.shift[1]
+        for bound, member in zip(made.epistemic_interval(0.99), members[::2], strict=True):
+            torch.testing.assert_close(bound, shift - member.distribution.icdf(mass))
+        raw = several.epistemic_interval(0.99)[0]
+        assert (made.epistemic_interval(0.99)[0][-1] > raw[-1]).all()
+        for one, two in zip(made.decompose(), several.decompose(), strict=True):
+            torch.testing.assert_close(one, two, rtol=0, atol=0)
+
+
+def test_what_has_been_corrected_is_not_corrected_again_or_mixed():
+    forecast, returns = normal_forecast(5), draws(5, 1, 1)
+    made = backtest(AdaptiveConformal(LEVELS), forecast, returns)
+    points = torch.tensor([0.0, 0.1, 0.9, 1.0], dtype=torch.float64)
+    for change in (
+        lambda: mixed([made, forecast]),
+        lambda: mixed([forecast, made]),
+        lambda: recalibrate(made, PitMap.identity(points)),
+        lambda: AdaptiveConformal(LEVELS).update(made, returns),
+        lambda: AdaptiveConformal(LEVELS).apply(made),
+    ):
+        with pytest.raises(ValueError, match="takes raw forecasts"):
+            change()
+    assert mixed([made]) is made
 
 
 def test_what_does_not_fit_is_named():

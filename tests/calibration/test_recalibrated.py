@@ -12,6 +12,7 @@ from torch.distributions import Normal
 from qtorch.calibration import PitMap, Recalibrated, fit_recalibration, recalibrate
 from qtorch.calibration.fitting import MASSES as MASSES_OF_MAPS
 from qtorch.distributions import JohnsonSU, StudentT, concatenate, log_cdf, stack, tail_mean, take
+from qtorch.training import mixed
 from tests.calibration.markets import draws, normal_forecast
 
 KNOTS = torch.tensor([0.0, 0.01, 0.1, 0.4, 0.7, 0.95, 1.0], dtype=torch.float64)
@@ -162,6 +163,15 @@ def test_recalibrated_transforms_are_uniform_and_masked_ones_do_not_count():
         assert beyond == pytest.approx(1 - level, rel=0.25)
     frame = later.select(slice(0, 2)).to_frame()
     assert np.isfinite(frame[["value_at_risk", "expected_shortfall", "volatility"]]).all(axis=None)
+
+
+def test_a_recalibrated_mixture_says_that_its_draws_are_gone():
+    several = mixed([normal_forecast(3), normal_forecast(3, scale=2.0)])
+    made = recalibrate(several, PitMap(KNOTS, VALUES))
+    assert several.draws == 2
+    assert made.draws == 1
+    with pytest.raises(ValueError, match="Recalibrated, has no draws .* before the forecast is recalibrated"):
+        made.epistemic_interval(0.99)
 
 
 def test_groups_share_a_map_and_recent_transforms_weigh_more():

@@ -11,6 +11,7 @@ import torch
 from qtorch.configuration import make_forecaster
 from qtorch.data import WindowSource
 from qtorch.nightly import run
+from qtorch.nightly.calibration import BAND
 from qtorch.nightly.calibration import COLUMNS as CALIBRATED
 from qtorch.nightly.calibration_state import PLAIN, TENSORS
 from qtorch.nightly.config import RiskConfig
@@ -44,6 +45,8 @@ def test_an_ensembles_night_has_the_doubt_of_its_members_and_calibrated_numbers_
     assert (table["epistemic_share"] > 0).all()
     assert (table["value_at_risk_low"] < table["value_at_risk_high"]).all()
     assert (table[CALIBRATED[1]] > table[CALIBRATED[0]]).all()
+    assert (table[BAND[0]] < table[BAND[1]]).all()
+    assert ((table[BAND[0]] <= table[CALIBRATED[0]]) & (table[CALIBRATED[0]] <= table[BAND[1]])).all()
     assert (table[CALIBRATED[0]] != table["value_at_risk"]).any()
     portfolio = pd.read_parquet(result.folder / "portfolio.parquet")
     whole = (portfolio["asset"] == "PORTFOLIO") & (portfolio["horizon"] == 1)

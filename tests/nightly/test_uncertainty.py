@@ -57,8 +57,10 @@ def test_the_page_and_the_manifest_tell_how_sure_the_model_is(unsure):
     result = unsure[1]
     page = (result.folder / "report.html").read_text()
     assert "How sure the model is" in page
+    assert "5 draws have it: with so few nearly their range" in " ".join(page.replace("&#39;", "'").split())
+    assert "90% of the model" not in page
     manifest = json.loads((result.folder / "manifest.json").read_text())
-    assert manifest["uncertainty"] == {"mass": 0.9, "flags": {}}  # the draws disagree everywhere alike
+    assert manifest["uncertainty"] == {"mass": 0.9, "draws": 5, "flags": {}}  # the draws disagree everywhere alike
 
 
 def test_a_night_of_one_model_is_as_it_was(night):
@@ -91,7 +93,7 @@ def tables_of(share, width, returns=2000, past=None, quiet_sessions=0):
 
 
 def flags_of(*tables) -> dict[str, str]:
-    return uncertainty_facts(uncertainty_table(*tables))["flags"]
+    return uncertainty_facts(uncertainty_table(*tables), 5)["flags"]
 
 
 def test_the_universe_flags_what_is_far_out_and_says_why():

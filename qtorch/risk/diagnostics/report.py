@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
-from qtorch.distributions import decompose, over_draws, take
+from qtorch.distributions import decompose, take
 from qtorch.distributions.checks import require
 from qtorch.risk.backtests.coverage import exceedances
 from qtorch.risk.diagnostics.calibration_error import calibration_error
@@ -139,9 +139,8 @@ class _Outcomes:
             "width_90": torch.where(there, interval_width(law).double(), torch.nan),
             "volatility": torch.where(there, volatility, torch.nan),
         }
-        weights, _ = over_draws(law, lambda part: part.mean)
         doubt = None
-        if weights.shape[-1] > 1:
+        if forecast.draws > 1:
             parts = decompose(law)
             doubt = torch.where(there, (parts.epistemic / (parts.aleatoric + parts.epistemic)).double(), torch.nan)
             means["epistemic_share"] = doubt
