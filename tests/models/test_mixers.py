@@ -150,6 +150,7 @@ def test_others_are_heard(name):
     assert not moved[[0, 2]].any()
 
 
+@pytest.mark.slow
 def test_it_compiles_whole():
     """In a process of its own, as compiled code can't contain the run-time check of annotations."""
     code = "import tests.models.test_mixers as t; t.compare_compiled()"

@@ -170,7 +170,8 @@ def test_it_is_rebuilt_from_plain_values():
     assert torch.equal(again(X, u.mask, **u.given), program(X, u.mask, **u.given))
 
 
-@pytest.mark.parametrize("utility", ["tail", pytest.param("growth", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("utility", ["tail", "growth"])
 def test_compiled_code_agrees(utility):
     # In a process of its own: annotations are checked at run time here, which can't be traced.
     command = [sys.executable, "-m", "tests.portfolio.compiled_scenarios", utility]
