@@ -9,7 +9,7 @@ from torch import nn
 from qtorch import Forecaster, heads
 from qtorch.deploy import load, save
 from qtorch.distributions import decompose
-from qtorch.models import EncoderEnsemble, Recurrent
+from qtorch.models import Recurrent
 from qtorch.models.distance_aware import DistanceAware
 from qtorch.training import Laplace, fit
 from qtorch.training.last_layer import LastLayer
@@ -107,11 +107,3 @@ def test_recurrent_matrices_are_bounded_in_a_copy(inner):
     copied = copy.deepcopy(encoder.double())
     torch.testing.assert_close(copied(inputs.double(), mask).float(), features)
     assert all(torch.equal(value, before[name]) for name, value in inner.state_dict().items())
-
-
-def test_its_members_run_together():
-    encoder = DistanceAware(Recurrent(3, 4), features=8).eval()
-    inputs, mask = torch.randn(2, 5, 3), torch.ones(2, 5, dtype=torch.bool)
-    together = EncoderEnsemble(encoder, 2).eval()
-    assert together(inputs, mask).shape == (2, 5, 2, 8)
-    torch.testing.assert_close(together(inputs, mask)[..., 1, :], together.member(1)(inputs, mask))
