@@ -13,7 +13,8 @@ highest evidence, or bound on it, of the training rows, where a method's name do
 
 Scores: log score (NLL), CRPS, coverage of the 90 % interval, share below the 1 % quantile, seconds of processor time of
 fit and of an epoch; differences in NLL to the Student-t network's, paired by split and seed, with standard errors over
-the splits, each the mean of its seeds. Diabetes in standard deviations, markets in per cent. Peers run where the interpreter has them.
+the splits, each the mean of its seeds. Diabetes in standard deviations, markets in per cent. Peers run where the
+interpreter has them.
 
 Usage: PYTHONPATH=. python benchmarks/uncertainty.py [METHODS] [--data sp500] [--seeds 0 1] [--splits 0 1] [--peers]
        [--csv PATH]
