@@ -6,7 +6,6 @@ from qtorch.backtest.baselines import EqualWeight, InverseVolatility
 from qtorch.backtest.block_length import block_length
 from qtorch.backtest.deflated_sharpe import deflated_sharpe, expected_best_sharpe, probabilistic_sharpe
 from qtorch.backtest.intervals import Interval, sharpe_interval, volatility_interval
-from qtorch.backtest.saved_allocator import SavedAllocator
 from qtorch.backtest.scenario_allocator import ScenarioAllocator
 from qtorch.backtest.schedule import rebalance_rows
 from qtorch.backtest.skfolio_allocator import (
@@ -32,7 +31,6 @@ __all__ = [
     "Interval",
     "InverseVolatility",
     "Refits",
-    "SavedAllocator",
     "ScenarioAllocator",
     "SkfolioAllocator",
     "SklearnAllocator",

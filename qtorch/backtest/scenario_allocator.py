@@ -13,6 +13,7 @@ from qtorch.data.standing import known_gone
 from qtorch.distributions.checks import require
 from qtorch.forecast import Forecast
 from qtorch.portfolio import ScenarioProgram
+from qtorch.portfolio.feasibility import RowError
 from qtorch.risk import fit_copula
 
 
@@ -86,7 +87,7 @@ class ScenarioAllocator:
 
         Raises:
             DataError: nothing can be forecast, or the panel is not the one that is walked through, cut at the row.
-            ValueError: no weights keep to the constraints.
+            ValueError: no weights keep to the constraints; it names the date, and the asset where it is one asset's.
         """
         self._check(panel, row)
         forecast = self._joint(panel, row)
@@ -97,13 +98,17 @@ class ScenarioAllocator:
         universe = forecast.mask[0] & ~gone
         stuck = ~tradable & (holdings != 0) & ~gone
         draws = torch.where(universe, draws, 0.0)
-        weights = self.program(
-            draws.unsqueeze(1),
-            (universe | stuck).unsqueeze(0),
-            holdings=holdings.unsqueeze(0),
-            tradable=tradable.unsqueeze(0),
-            groups=self.groups,
-        )
+        try:
+            weights = self.program(
+                draws.unsqueeze(1),
+                (universe | stuck).unsqueeze(0),
+                holdings=holdings.unsqueeze(0),
+                tradable=tradable.unsqueeze(0),
+                groups=self.groups,
+            )
+        except RowError as error:
+            asset = "" if error.asset is None else f", {panel.assets[error.asset]}"
+            raise ValueError(f"{panel.dates[row]:%Y-%m-%d}{asset}: {error.what}") from error
         return weights[0]
 
     def _joint(self, panel: Panel, row: int) -> Forecast:

@@ -26,9 +26,12 @@ class VariationalLocation(nn.Module, ABC):
     the forecast are integrals over one Gaussian number. They are sums over nodes of it. In training these are 12 of
     Gauss and Hermite's: with normal noise the sum is exact, log N(y; m'x, s^2) - v / (2 s^2). Forecasts take `draws`
     nodes of equal weight, spread as normal quantiles and scaled to unit variance: mean, variance and its parts are
-    exact. Each node is one of the mean's quantiles, not one function of the hidden state. Of 32 nodes the normal
-    forecast's distribution function is within 0.0015 of N(m'x, s^2 + v)'s, and Student's expected log likelihood is
-    within 2e-5, while sqrt(v) is below s; within 0.004 and 0.001 up to 2 s.
+    exact. Each node is one of the mean's quantiles, not one function of the hidden state.
+
+    With Student noise of scale s the expected log likelihood of the 12 nodes is wrong in nats, at the worst outcome, by
+    at most 1.3e-4 for 2.1 degrees of freedom, 3.5e-5 for 3 and 1.6e-6 for 6 if sqrt(v) = s, and by 9.5e-3, 5.2e-3 and
+    1.1e-3 if sqrt(v) = 2 s. A normal forecast's distribution function of 32 draws is within 0.0019 of
+    N(m'x, s^2 + v)'s if sqrt(v) = s, and 0.0039 if it is 2 s; the errors fall as 1 over the draws.
 
     Like `Variational`, the bound counts the returns of one date as independent given the hidden states.
 

@@ -1,13 +1,16 @@
 """An encoder whose hidden states tell how far a window is from those of training."""
 
+import copy
 import math
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
-from torch.nn.utils import parametrize
+from torch.func import functional_call
 
 from qtorch.distributions.checks import require
+
+_WITH_MATRICES = (nn.Linear, nn.RNNBase, nn.MultiheadAttention)
 
 
 class DistanceAware(nn.Module):
@@ -17,12 +20,14 @@ class DistanceAware(nn.Module):
     hidden state x, to the error of M features. Fit its posterior after training, by `Laplace.fit`: the variance then
     rises from that of the training data to the prior's as x leaves them. Bounded spectral norms keep windows that
     differ from being mapped far apart, and with the encoder's residual connections from being mapped to one place.
+    The matrices of `torch.nn`'s linear, recurrent and attention layers are bounded whenever they are used, those of a
+    recurrent layer's gates as the one matrix that they are kept in, so that each gate's keeps to the bound too.
 
     Args:
-        encoder: any that has `out_features`, in either layout; its linear maps are bounded in place.
+        encoder: any that has `out_features`, in either layout; it stays as it is.
         features: `M`.
         length_scale: l, in units of the hidden state.
-        bound: of the spectral norm of each linear map's weights; None bounds none.
+        bound: of the spectral norm of each matrix; None bounds none.
         seed: of the features, which are fixed.
 
     Raises:
@@ -49,7 +54,7 @@ class DistanceAware(nn.Module):
         require(features > 0, "features", features, "give at least 1")
         require(0 < length_scale < math.inf, "length_scale", length_scale, "give a positive number")
         require(bound is None or 0 < bound < math.inf, "bound", bound, "give a positive number, or None")
-        self.encoder, self.features, self.length_scale = encoder, features, length_scale
+        self.encoder, self.features, self.length_scale = copy.deepcopy(encoder), features, length_scale
         self.bound, self.seed = bound, seed
         self.layout: str = getattr(encoder, "layout", "asset")
         self.causal: bool = getattr(encoder, "causal", True)
@@ -59,27 +64,30 @@ class DistanceAware(nn.Module):
         width: int = encoder.out_features  # type: ignore[assignment]
         self.register_buffer("frequency", torch.randn(features, width, generator=generator))
         self.register_buffer("phase", 2 * math.pi * torch.rand(features, generator=generator))
-        if bound is not None:
-            for part in [part for part in encoder.modules() if isinstance(part, nn.Linear)]:
-                parametrize.register_parametrization(part, "weight", _Bounded(bound))
+
+    def bounded(self) -> dict[str, Float[Tensor, "rows columns"]]:
+        """The encoder's matrices as it uses them, by their names in it; none where there is no bound."""
+        if self.bound is None:
+            return {}
+        return {
+            f"{name}.{key}" if name else key: _shrunk(weight, self.bound)
+            for name, part in self.encoder.named_modules()
+            if isinstance(part, _WITH_MATRICES)
+            for key, weight in part.named_parameters(recurse=False)
+            if weight.ndim == 2
+        }
 
     def forward(
         self, inputs: Float[Tensor, "B C *N F"], mask: Bool[Tensor, "B C *N"]
     ) -> Float[Tensor, "B positions *N M"]:
         """The features at each position of the encoder's, 0 where masked."""
-        hidden = self.encoder(inputs, mask)
+        hidden = functional_call(self.encoder, self.bounded(), (inputs, mask))
         usable = mask[:, -hidden.shape[1] :].unsqueeze(-1)
         angle = nn.functional.linear(hidden / self.length_scale, self.frequency, self.phase)
         return torch.where(usable, math.sqrt(2 / self.features) * torch.cos(angle), 0.0)
 
 
-class _Bounded(nn.Module):
-    """A matrix shrunk so that its spectral norm is at most a bound."""
-
-    def __init__(self, bound: float) -> None:
-        super().__init__()
-        self.bound = bound
-
-    def forward(self, weight: Tensor) -> Tensor:
-        norm = torch.linalg.matrix_norm(weight.float(), ord=2)
-        return weight * (self.bound / norm.clamp(min=self.bound)).to(weight.dtype)
+def _shrunk(weight: Float[Tensor, "rows columns"], bound: float) -> Float[Tensor, "rows columns"]:
+    """A matrix times what makes its spectral norm at most a bound."""
+    norm = torch.linalg.matrix_norm(weight.float(), ord=2)
+    return weight * (bound / norm.clamp(min=bound)).to(weight.dtype)

@@ -69,7 +69,7 @@ class AllocationConfig:
     Attributes:
         allocator: class_path and init_args of what is called as ``allocate(panel, row, holdings)``, such as
             `qtorch.backtest.InverseVolatility`, or of a function that makes it, such as `qtorch.backtest.equal_risk`.
-            `qtorch.backtest.SavedAllocator` is a trained one; its `path` is relative to the file.
+            `qtorch.deploy.SavedAllocator` is a trained one; its `path` is relative to the file.
         constraints: as of `qtorch.portfolio.Constraints`; the nearest weights to the allocator's that keep to them are
             the targets.
         groups: for the constraints' caps, by the name of a partition and by asset, the asset's label; null for none. A

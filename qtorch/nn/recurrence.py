@@ -56,7 +56,9 @@ class Recurrence(nn.RNNBase):
                 inputs = self.between(states) if layer + 1 < self.num_layers else states
             return inputs
         zero = inputs.new_zeros(self.num_layers, inputs.shape[0], self.hidden_size)
-        weights: list[Any] = self._flat_weights
+        weights = [
+            getattr(self, name) for name in self._flat_weights_names
+        ]  # as they now are: callers may replace them
         return _fused(self.cell, inputs, zero, weights, self.num_layers, self.dropout, self.training)
 
 

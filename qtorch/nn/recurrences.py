@@ -6,10 +6,18 @@ kept for the backward pass.
 """
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 
-def forward(x: Tensor, w_x: Tensor, w_h: Tensor, b_x: Tensor, b_h: Tensor, keep: bool) -> tuple[Tensor, Tensor]:
+def forward(
+    x: Float[Tensor, "K B C D"],
+    w_x: Float[Tensor, "K 3*D D"],
+    w_h: Float[Tensor, "K 3*D D"],
+    b_x: Float[Tensor, "K 3*D"],
+    b_h: Float[Tensor, "K 3*D"],
+    keep: bool,
+) -> tuple[Float[Tensor, "K B C D"], Float[Tensor, "kept K B 4*D"]]:
     """The states of K nets, from zero, and what the backward pass needs.
 
     With r = sigma(x_r + h_r), z = sigma(x_z + h_z), n = tanh(x_n + r h_n) and h' = (1 - z) n + z h; tanh(x) as
@@ -49,8 +57,19 @@ def forward(x: Tensor, w_x: Tensor, w_h: Tensor, b_x: Tensor, b_h: Tensor, keep:
 
 
 def backward(
-    grad: Tensor, states: Tensor, kept: Tensor, x: Tensor, w_x: Tensor, w_h: Tensor
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    grad: Float[Tensor, "K B C D"],
+    states: Float[Tensor, "K B C D"],
+    kept: Float[Tensor, "C K B 4*D"],
+    x: Float[Tensor, "K B C D"],
+    w_x: Float[Tensor, "K 3*D D"],
+    w_h: Float[Tensor, "K 3*D D"],
+) -> tuple[
+    Float[Tensor, "K B C D"],
+    Float[Tensor, "K 3*D D"],
+    Float[Tensor, "K 3*D D"],
+    Float[Tensor, "K 3*D"],
+    Float[Tensor, "K 3*D"],
+]:
     """The gradients of inputs, matrices and biases."""
     K, B, C, D = x.shape
     of_x, of_w_x, of_w_h = torch.empty_like(states), torch.zeros_like(w_x), torch.zeros_like(w_h)

@@ -4,6 +4,7 @@ import torch
 from jaxtyping import Float64
 from torch import Tensor
 
+from qtorch.portfolio.feasibility import RowError
 from qtorch.portfolio.newton_system import NewtonSystem
 from qtorch.portfolio.operators import operator
 from qtorch.portfolio.optimality import (
@@ -39,7 +40,7 @@ def central_parts(problem: Problem, gap: Float64[Tensor, " B"]) -> Float64[Tenso
     a step is a system of the size of the weights and rows alone, whatever the numbers of scenarios and parts.
 
     Raises:
-        ValueError: no minimum was found: the loss has none, or the constraints leave no room.
+        RowError: no minimum was found: the loss has none, or the constraints leave no room.
 
     References:
         Mehrotra (1992), On the implementation of a primal-dual interior point method, SIAM Journal on Optimization 2;
@@ -103,7 +104,7 @@ def _solve(
 ) -> Tensor:
     if not X.isfinite().all():
         row, _, asset = (~X.isfinite()).nonzero()[0].tolist()
-        raise ValueError(f"row {row}, asset {asset}: a scenario is not finite: mask the asset or mend the forecast.")
+        raise RowError("a scenario is not finite: mask the asset or mend the forecast.", row, asset)
     problem = Problem(X, base, lower, upper, price, rows, right, curvature, size, mean, tail, growth, equalities)
     flags = flags_of(problem)
     point = _start(problem, flags)
@@ -129,10 +130,11 @@ def _solve(
     wrong = ~(torch.maximum(missed, excess) <= _REFUSED)
     if wrong.any():
         row = int(wrong.nonzero()[0])
-        raise ValueError(
-            f"row {int(going[row])}: no best weights were found; after {_STEPS} steps the conditions are missed by "
-            f"{float(missed[row]):.2g} and the gap is {float(excess[row]):.2g}. Bound the weights (lower, upper or "
-            "gross), and widen limits that leave no room."
+        raise RowError(
+            f"no best weights were found; after {_STEPS} steps the conditions are missed by {float(missed[row]):.2g} "
+            f"and the gap is {float(excess[row]):.2g}. Bound the weights (lower, upper or gross), and widen limits "
+            "that leave no room.",
+            int(going[row]),
         )
     result[going] = _packed(point)
     return result

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
+from jaxtyping import Float64, Shaped
 from torch import Tensor
 
 
@@ -122,7 +123,7 @@ def flags_of(problem: Problem) -> Flags:
     )
 
 
-def goal_at(problem: Problem, flags: Flags, gap: Tensor) -> Pairs:
+def goal_at(problem: Problem, flags: Flags, gap: Float64[Tensor, " B"]) -> Pairs:
     """Products on the central path at a gap."""
     mu = gap / count(flags)
     low, high, rows = (torch.where(flag, per_row(mu, flag), 0.0) for flag in (flags.low, flags.high, flags.limits))
@@ -174,7 +175,9 @@ def residuals_of(problem: Problem, point: Point, flags: Flags) -> Point:
     )
 
 
-def slacks_of(problem: Problem, point: Point, flags: Flags) -> tuple[Tensor, Tensor]:
+def slacks_of(
+    problem: Problem, point: Point, flags: Flags
+) -> tuple[Float64[Tensor, "B J N"], Float64[Tensor, "B J N"]]:
     """Of the bounds; 1 where there is none, where its price is 0."""
     below = torch.where(flags.low, point.x - torch.where(flags.low, problem.lower, 0.0), 1.0)
     above = torch.where(flags.high, torch.where(flags.high, problem.upper, 0.0) - point.x, 1.0)
@@ -186,12 +189,12 @@ def whole(problem: Problem) -> float:
     return 1 / (problem.tail * problem.X.shape[1])
 
 
-def count(flags: Flags) -> Tensor:
-    """Of the products that add up to the gap, `[B]`, at least 1."""
+def count(flags: Flags) -> Float64[Tensor, " B"]:
+    """Of the products that add up to the gap, at least 1."""
     each = (flags.low.flatten(1), flags.high.flatten(1), flags.limits, flags.hinges, flags.hinges)
     return torch.cat(each, -1).sum(-1).clamp(min=1).double()
 
 
-def per_row(mu: Tensor, like: Tensor) -> Tensor:
+def per_row(mu: Shaped[Tensor, " B"], like: Shaped[Tensor, "B *rest"]) -> Shaped[Tensor, "B *ones"]:
     """A number of each row of the batch, with the axes of another tensor."""
     return mu.reshape(-1, *(1,) * (like.ndim - 1))

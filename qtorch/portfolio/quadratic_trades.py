@@ -4,6 +4,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from qtorch.portfolio.feasibility import RowError
 from qtorch.portfolio.operators import operator
 from qtorch.portfolio.quadratic import minimise_quadratic
 
@@ -79,9 +80,9 @@ def _solve(
         changes = rests & torch.where(side[todo] > 0, less > between, more < between) & gains.unsqueeze(-1)
         side[todo] = torch.where(changes, -side[todo], side[todo])
         todo = todo[gains]
-    raise ValueError(
-        f"row {int(todo[0])}: no minimum was found in {_ROUNDS} rounds; the matrix is close to singular. Shrink the "
-        "covariance."
+    raise RowError(
+        f"no minimum was found in {_ROUNDS} rounds; the matrix is close to singular. Shrink the covariance.",
+        int(todo[0]),
     )
 
 

@@ -52,6 +52,26 @@ def test_another_panel_and_a_forecast_that_has_no_copula_are_refused(changing, c
         ScenarioAllocator(RiskMetrics(), PROGRAM, lookback=1)
 
 
+class Broken(ScenarioProgram):
+    """Sees a scenario that is not finite."""
+
+    def forward(self, scenarios, *rest, **options):
+        scenarios[3, 0, 2] = torch.inf
+        return super().forward(scenarios, *rest, **options)
+
+
+def test_what_no_weights_keep_to_is_told_by_date_and_asset(calm):
+    row, none = 80, torch.zeros(4, dtype=torch.float64)
+    past, day = calm.until(calm.dates[row]), f"{calm.dates[row]:%Y-%m-%d}"
+    for program, message in (
+        (ScenarioProgram(TailRisk(0.9), Constraints(upper=0.1)), f"^{day}: .*upper"),
+        (Broken(TailRisk(0.9), Constraints(upper=0.6)), f"^{day}, {calm.assets[2]}: a scenario is not finite"),
+    ):
+        decides = ScenarioAllocator(RiskMetrics(WindowSpec(16, (1,))), program, scenarios=8, lookback=5, factors=1)
+        with pytest.raises(ValueError, match=message):
+            decides(past, row, none)
+
+
 def test_a_forecaster_of_a_joint_law_brings_its_own_copula():
     panel = small_panel()
     model = Forecaster(

@@ -7,9 +7,8 @@ import pandas as pd
 import pytest
 import torch
 
-from qtorch.backtest import SavedAllocator
 from qtorch.data import Panel, WindowSpec
-from qtorch.deploy import BundleError, inspect_bundle, load, save
+from qtorch.deploy import BundleError, SavedAllocator, inspect_bundle, load, save
 from qtorch.models import AssetGraph, GraphCovariance, GraphScores, OverGraph, OverLearnedGraph, OverTree, Recurrent
 from qtorch.nn.graph import GATv2, RelationalGCN, TreeLSTM
 from qtorch.portfolio import Constraints, Costs, MinimumVariance, Projected

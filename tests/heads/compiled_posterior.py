@@ -34,14 +34,16 @@ def main() -> None:
                 torch.manual_seed(0)
                 results.append(function(hidden))
             torch.testing.assert_close(*results)
-    encoder = DistanceAware(models.Transformer(4, width=8, depth=1, heads=2), features=8).eval()
     head = heads.DrawnWeights(LinearGaussian(8, (1, 5)), 4)
     inputs, mask = torch.randn(5, 6, 4), torch.rand(5, 6) < 0.8
+    for inner in (models.Transformer(4, width=8, depth=1, heads=2), models.Recurrent(4, width=8)):
+        encoder = DistanceAware(inner, features=8).eval()
 
-    def far(inputs, mask):
-        return head.parameters_of(encoder(inputs, mask)[:, -1])
+        def far(inputs, mask, encoder=encoder):
+            return head.parameters_of(encoder(inputs, mask)[:, -1])
 
-    torch.testing.assert_close(far(inputs, mask), torch.compile(far, backend="eager", fullgraph=True)(inputs, mask))
+        compiled = torch.compile(far, backend="eager", fullgraph=True)
+        torch.testing.assert_close(far(inputs, mask), compiled(inputs, mask))
 
 
 if __name__ == "__main__":

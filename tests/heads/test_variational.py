@@ -12,7 +12,7 @@ from torch.distributions import Independent, MultivariateNormal, Normal, kl_dive
 from qtorch import Forecaster, heads
 from qtorch.data import DataModule, WindowSpec
 from qtorch.deploy import load, save
-from qtorch.distributions import decompose
+from qtorch.distributions import StudentT, decompose
 from qtorch.heads.gaussian_weights import GaussianWeights, antithetic
 from qtorch.nn import build, describe
 from qtorch.training import LogScore, fit
@@ -308,6 +308,29 @@ def test_the_closed_forms_agree_with_monte_carlo_and_quadrature(kind):
         torch.testing.assert_close(expected, closed, rtol=1e-5, atol=1e-6)
         predictive = Normal(mean, (noise[0] ** 2 + variance).sqrt())
         torch.testing.assert_close(forecast.cdf(outcome), predictive.cdf(outcome), rtol=0, atol=2e-3)
+
+
+@pytest.mark.parametrize(("df", "errors"), [(2.1, (1.3e-4, 9.5e-3)), (3.0, (3.5e-5, 5.2e-3)), (6.0, (1.6e-6, 1.1e-3))])
+def test_the_training_nodes_are_as_near_as_stated(df, errors):
+    """Against the trapezoidal rule, which is exact to rounding for a Gaussian's integrals."""
+    (node, weight), outcome = heads.VariationalStudentT(3, (1,)).double().exact, torch.linspace(0, 8, 161).double()
+    fine = torch.linspace(-10, 10, 4001).double()
+    density = torch.exp(-fine.square() / 2)
+    noise = StudentT(torch.tensor(df).double())
+    for spread, error in zip((1.0, 2.0), errors, strict=True):
+        ours, exact = (
+            noise.log_prob(outcome.unsqueeze(-1) - spread * at) @ (mass / mass.sum())
+            for at, mass in ((node, weight), (fine, density))
+        )
+        assert 0.8 * error < (ours - exact).abs().amax() < 1.03 * error
+
+
+def test_the_forecast_nodes_are_as_near_as_stated():
+    head, at = heads.VariationalNormal(3, (1,)), torch.linspace(-8, 8, 1601)
+    for spread, error in ((1.0, 1.9e-3), (2.0, 3.9e-3)):
+        mixture = Normal(spread * head.even[0], 1.0).cdf(at.unsqueeze(-1)).mean(-1)
+        exact = Normal(0.0, (1 + spread**2) ** 0.5).cdf(at)
+        assert 0.9 * error < (mixture - exact).abs().amax() < 1.03 * error
 
 
 def test_the_data_term_is_that_of_vbll():

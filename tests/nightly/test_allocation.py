@@ -295,7 +295,7 @@ def test_a_saved_allocator_decides_under_the_nights_constraints(job, tmp_path):
     states = AssetGraph(Recurrent(len(spec.features), width=4), estimates=2, width=8, mixers=[OverTree(TreeLSTM(8, 4))])
     model = Allocator(GraphCovariance(states), MinimumVariance(upper=0.5), spec).eval()
     save(model, tmp_path / "allocator")
-    named = {"class_path": "qtorch.backtest.SavedAllocator", "init_args": {"path": str(tmp_path / "allocator")}}
+    named = {"class_path": "qtorch.deploy.SavedAllocator", "init_args": {"path": str(tmp_path / "allocator")}}
     done = targets(config, AllocationConfig(named, {"upper": 0.3}))
     panel = read_panel(config.data, None)
     held = {"AAPL": 0.4, "JPM": 0.3, "EURUSD": 0.4, "EURJPY": -0.1}
@@ -304,6 +304,6 @@ def test_a_saved_allocator_decides_under_the_nights_constraints(job, tmp_path):
     expected = project(asked, Constraints(upper=0.3), live, holdings=done.held, tradable=panel.mask[-1])
     torch.testing.assert_close(done.target, expected, atol=1e-9, rtol=0)
     assert asked.max() > 0.3 + 1e-3, "the night's constraint is not at work"
-    other = {"class_path": "qtorch.backtest.SavedAllocator", "init_args": {"path": str(tmp_path / "nothing")}}
+    other = {"class_path": "qtorch.deploy.SavedAllocator", "init_args": {"path": str(tmp_path / "nothing")}}
     with pytest.raises(ValueError, match="not readable"):
         targets(config, AllocationConfig(other))

@@ -69,7 +69,7 @@ def test_each_end_has_its_code_and_says_why(config, capsys, tmp_path):
     (tmp_path / "positions.csv").write_text("asset,weight\nAAPL,1\n")
     assert "no weights keep to allocation.constraints" in said(4, "--allocation", section)
     assert "give its labels" in said(2, "--allocation", section.replace('"upper": 0.1', '"caps": {"kind": 0.5}'))
-    saved = {"class_path": "qtorch.backtest.SavedAllocator", "init_args": {"path": "models/mine"}}
+    saved = {"class_path": "qtorch.deploy.SavedAllocator", "init_args": {"path": "models/mine"}}
     config.write_text(yaml.safe_dump(yaml.safe_load(config.read_text()) | {"allocation": {"allocator": saved}}))
     assert f"{tmp_path / 'models' / 'mine' / 'model.json'}: not readable" in said(2)
 

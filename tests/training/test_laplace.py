@@ -2,13 +2,14 @@
 
 import pytest
 import torch
+from torch import nn
 
 from qtorch import Forecaster, heads
 from qtorch.deploy import load, save
 from qtorch.distributions import StudentT
 from qtorch.heads.fisher import fisher
 from qtorch.training import Laplace
-from qtorch.training.last_layer import LastLayer
+from qtorch.training.last_layer import LastLayer, affine_map
 from tests.heads.linear_gaussian import LinearGaussian, exact_posterior, regression, with_one
 from tests.training.runs import SPEC, Across, small_data, small_model, small_panel
 
@@ -38,6 +39,32 @@ def test_it_is_exact_in_the_linear_gaussian_model(structure):
     if structure == "diagonal":
         covariance = torch.stack([torch.diag(1 / c.inverse().diag()) for c in covariance])
     torch.testing.assert_close(covariance_of(posterior), torch.block_diag(*covariance), rtol=1e-6, atol=1e-9)
+
+
+@pytest.mark.parametrize(("ours", "theirs"), [("full", "full"), ("kronecker", "kron")])
+def test_it_is_that_of_laplace_torch(ours, theirs):
+    """On the same weights, not at their most probable; theirs keep a bias apart in a Kronecker product, so it is given
+    as an input of ones."""
+    peer = pytest.importorskip("laplace")
+    hidden, outcome, _ = regression(60, horizons=(1,))
+    head = LinearGaussian(3, (1,)).double()
+    nn.init.normal_(head.project.weight, generator=torch.Generator().manual_seed(1))
+    posterior = Laplace.of(head, LastLayer(hidden, outcome, torch.ones_like(outcome)), ours, 0.8)
+    network = nn.Sequential(nn.Identity(), nn.Linear(4, 1, bias=False)).double()
+    network[1].weight.data.copy_(affine_map(head)[0])
+    rows = torch.utils.data.TensorDataset(with_one(hidden), outcome)
+    fit_of_theirs = peer.Laplace(
+        network, "regression", "last_layer", theirs, sigma_noise=1.0, prior_precision=0.8**-2, last_layer_name="1"
+    )
+    fit_of_theirs.fit(torch.utils.data.DataLoader(rows, batch_size=20))
+    covariance = (
+        fit_of_theirs.posterior_covariance
+        if theirs == "full"
+        else fit_of_theirs.posterior_precision.to_matrix(exponent=-1)
+    )
+    torch.testing.assert_close(covariance_of(posterior), covariance.double(), rtol=1e-5, atol=1e-8)
+    evidence = float(fit_of_theirs.log_marginal_likelihood())
+    assert posterior.log_marginal_likelihood == pytest.approx(evidence, rel=1e-5)
 
 
 def test_the_marginal_likelihood_is_the_exact_one_and_chooses_the_prior():

@@ -7,7 +7,7 @@ from jaxtyping import Float, Float64
 from torch import Tensor
 
 from qtorch.data import Panel
-from qtorch.deploy import load
+from qtorch.deploy.bundle import load
 from qtorch.training import Allocator
 
 
