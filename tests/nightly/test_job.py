@@ -240,20 +240,23 @@ job.run(small_config(Path(sys.argv[1])), say=lambda line: None)
 """
 
 
-def test_a_kill_at_any_point_leaves_the_previous_night_whole(job):
+POINTS = [("table", 1), ("table", 3), ("report", 1), ("flush", 2), ("place", 1), ("exchange", 1)]
+
+
+@pytest.mark.parametrize(
+    "points",
+    [
+        pytest.param([POINTS[1], POINTS[-1]], id="amid tables and the exchange"),
+        pytest.param(POINTS, id="all", marks=pytest.mark.slow),
+    ],
+)
+def test_a_kill_at_any_point_leaves_the_previous_night_whole(job, points):
     config = job()
     result = run(config, say=quiet)
     before = read_all(result.folder)
     folder = Path(config.data.path).parent
-    points = [("table", 1), ("table", 3), ("report", 1), ("flush", 2), ("place", 1), ("exchange", 1)]
     root = Path(__file__).parents[2]
-    killed = [
-        subprocess.Popen([sys.executable, "-c", KILL, str(folder), point, str(nth)], cwd=root)
-        for point, nth in points[:1]
-    ]
-    for process in killed:
-        assert process.wait() == 9
-    for point, nth in points[1:]:
+    for point, nth in points:
         assert read_all(result.folder) == before
         assert subprocess.run([sys.executable, "-c", KILL, str(folder), point, str(nth)], cwd=root).returncode == 9
     again = run(config, say=quiet)  # repairs what the last kill moved aside
