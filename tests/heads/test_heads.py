@@ -187,12 +187,8 @@ def test_masked_targets_and_low_precision_change_nothing(kind):
     torch.testing.assert_close(loss, model.mean_loss(window), rtol=0.02, atol=0.02)
 
 
-COMPILED = (heads.SkewedStudentT,)  # the default; a process takes seconds, and the laws are compiled in their own tests
-
-
-@pytest.mark.parametrize(
-    "kind", [kind if kind in COMPILED else pytest.param(kind, marks=pytest.mark.slow) for kind in HEADS]
-)
+@pytest.mark.slow  # the default is compiled in a joint head's network, and the laws in their own tests
+@every_head
 def test_it_compiles_whole(kind):
     command = [sys.executable, "-m", "tests.heads.compiled", kind.__name__]
     done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
@@ -208,7 +204,7 @@ def test_it_is_described_by_its_arguments(kind):
 
 @pytest.mark.parametrize(
     ("kind", "layout"),
-    [(heads.SkewedStudentT, "asset"), (heads.Mixture, "asset"), *((kind, "panel") for kind in HEADS)],
+    [(heads.SkewedStudentT, "asset"), *((kind, "panel") for kind in HEADS)],
 )
 def test_it_trains_forecasts_and_is_saved(kind, layout, tmp_path):
     panel = small_panel()

@@ -141,6 +141,7 @@ def run(backend: str, *names: str) -> None:
         assert result["error"] < 1e-3, result
 
 
+@pytest.mark.slow
 def test_no_graph_breaks_and_exports_of_any_batch():
     run("eager", "spline coupling")
 
