@@ -178,7 +178,7 @@ def test_until_forgets_what_comes_later(prices):
     assert torch.equal(cut.mask, panel.mask[: len(cut.dates)])
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(seed=st.integers(0, 2**31), holes=st.floats(0, 0.4))
 def test_a_panel_holds_every_price_once_and_nothing_else(seed, holes):
     frame = make_prices({"AAA": "XNYS", "TTT": "XTKS", "EEE": "XECB"}, "2019-04-15", "2019-07-19", seed)

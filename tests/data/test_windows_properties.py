@@ -92,7 +92,7 @@ def features_of(close: pd.Series) -> pd.DataFrame:
 
 
 @pytest.mark.parametrize("as_of", [None, "16:30 Europe/London"])
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(CALENDARS, ASSETS, st.integers(0, 2**31), st.integers(1, 7), st.integers(2, 6), st.integers(1, 4))
 @example([LATE, EARLY], [(0, 0, 0, 0.0), (1, 0, 0, 0.05)], 0, 3, 2, 1)
 def test_windows_hold_what_a_plain_loop_over_pandas_finds(as_of, markets, assets, seed, context, long, warm_up):

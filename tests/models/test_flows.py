@@ -77,7 +77,9 @@ def test_ladj_is_that_of_autograds_jacobian(name):
         torch.testing.assert_close(ladj, expected, rtol=1e-8, atol=1e-9)
 
 
-@cases
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow) if name == "continuous" else name for name in MAKE | ODES]
+)
 def test_the_density_integrates_to_1_and_draws_follow_it(name):
     flow = make(name, 2).double()
     context = torch.randn(C, dtype=torch.float64)
