@@ -19,6 +19,11 @@ def up_to(most: float, raw: Float[Tensor, "*batch"]) -> Float[Tensor, "*batch"]:
     return most * torch.tanh(raw / most)
 
 
+def factor_of_volatility(raw: Float[Tensor, "*batch"]) -> Float[Tensor, "*batch"]:
+    """Between 1/8 and 8; 1 at zero."""
+    return torch.exp(within(8.0, raw))
+
+
 def degrees_of_freedom(raw: Float[Tensor, "*batch"]) -> Float[Tensor, "*batch"]:
     """Between 2.1, where there is still a variance, and 60, as good as normal; 6 at zero."""
     return LEAST_DF + (MOST_DF - LEAST_DF) * torch.sigmoid(raw - 2.63)

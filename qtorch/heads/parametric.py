@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
-from qtorch.heads.bounds import within
+from qtorch.heads.bounds import factor_of_volatility
 
 Parameters = tuple[Tensor, ...]
 
@@ -59,4 +59,4 @@ class Parametric(nn.Module, ABC):
 
     def volatility(self, raw: Float[Tensor, "*batch H"]) -> Float[Tensor, "*batch H"]:
         """sqrt(h) times a factor between 1/8 and 8 for the horizon of h sessions; the factor is 1 at zero."""
-        return self.root_horizon * torch.exp(within(8.0, raw))
+        return self.root_horizon * factor_of_volatility(raw)

@@ -12,7 +12,7 @@ from torch.distributions import Distribution, Normal
 from qtorch import distributions
 from qtorch.distributions import Posterior
 from qtorch.distributions.checks import require
-from qtorch.heads.bounds import degrees_of_freedom, within
+from qtorch.heads.bounds import degrees_of_freedom, factor_of_volatility
 from qtorch.heads.gaussian_weights import Covariance, GaussianWeights
 from qtorch.heads.parametric import Parameters
 
@@ -149,7 +149,7 @@ class VariationalNormal(VariationalLocation):
 
     def noise(self, raw: Float[Tensor, "*batch H 1"]) -> Parameters:
         """The scale."""
-        return (self.root_horizon * torch.exp(within(8.0, raw[..., 0])),)
+        return (self.root_horizon * factor_of_volatility(raw[..., 0]),)
 
     def around(self, loc: Tensor, *noise: Tensor) -> Normal:
         """A normal law."""
@@ -188,7 +188,7 @@ class VariationalStudentT(VariationalLocation):
     def noise(self, raw: Float[Tensor, "*batch H 2"]) -> Parameters:
         """Degrees of freedom and scale."""
         df = degrees_of_freedom(raw[..., 0])
-        return df, self.root_horizon * torch.exp(within(8.0, raw[..., 1])) * torch.sqrt((df - 2) / df)
+        return df, self.root_horizon * factor_of_volatility(raw[..., 1]) * torch.sqrt((df - 2) / df)
 
     def around(self, loc: Tensor, *noise: Tensor) -> distributions.StudentT:
         """Student's t."""
