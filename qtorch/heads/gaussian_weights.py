@@ -64,6 +64,11 @@ class GaussianWeights(nn.Module):
             along = along + torch.einsum("gpq,...gp->...gq", self.below.tril(-1), along)
         return along.square().sum(-1)
 
+    def moments(self, hidden: Float[Tensor, "*batch D"]) -> tuple[Float[Tensor, "*batch G"], Float[Tensor, "*batch G"]]:
+        """Mean and variance of each group's w'x, x the hidden state and a 1, where P = D + 1."""
+        x = nn.functional.pad(hidden.to(self.mean.dtype), (0, 1), value=1.0)
+        return nn.functional.linear(x, self.mean), self.variance_along(x)
+
     def factor(self) -> Float[Tensor, "G P P"]:
         """The lower triangular L of the covariance L L'."""
         unit = torch.eye(self.size, device=self.mean.device, dtype=self.mean.dtype)

@@ -279,8 +279,8 @@ def test_the_optimum_is_the_exact_posterior():
 
     optimizer.step(closure)
     mean, covariance = exact_posterior(hidden, outcome, weight, (1, 3), 0.8)
-    factor = head.weights.factor().detach()
-    torch.testing.assert_close(head.weights.mean.detach(), mean, rtol=1e-5, atol=1e-6)
+    factor = head.location.factor().detach()
+    torch.testing.assert_close(head.location.mean.detach(), mean, rtol=1e-5, atol=1e-6)
     torch.testing.assert_close(factor @ factor.mT, covariance, rtol=1e-5, atol=1e-6)
 
 
@@ -290,15 +290,15 @@ def test_the_closed_forms_agree_with_monte_carlo_and_quadrature(kind):
     head = kind(3, (1, 3), prior_scale=0.8).double()
     for parameter in head.parameters():
         torch.nn.init.normal_(parameter, std=0.3)
-    head.weights.log_scale.data -= 2.0
+    head.location.log_scale.data -= 2.0
     hidden, outcome, _ = regression(6)
     law = head(hidden)
     expected = (law.weights * law.components.log_prob(outcome.unsqueeze(-1))).sum(-1)
-    x, noise = with_one(hidden), head.noise(head.project(hidden).unflatten(-1, (2, head.size)))
-    mean, variance = x @ head.weights.mean.mT, head.weights.variance_along(x)
+    noise, x = head.noise_of(hidden), with_one(hidden)
+    mean, variance = x @ head.location.mean.mT, head.location.variance_along(x)
     quantiles = torch.special.ndtri((torch.arange(20_000).double() + 0.5) / 20_000)
     loc = mean.unsqueeze(-1) + variance.sqrt().unsqueeze(-1) * quantiles
-    many = head.around(loc, *(part.unsqueeze(-1) for part in noise)).log_prob(outcome.unsqueeze(-1)).mean(-1)
+    many = head.noise.around(loc, *(part.unsqueeze(-1) for part in noise)).log_prob(outcome.unsqueeze(-1)).mean(-1)
     torch.testing.assert_close(expected, many, rtol=0, atol=1e-3)
     forecast = head.eval()(hidden)
     torch.testing.assert_close(decompose(forecast).epistemic, variance, rtol=1e-5, atol=0)
@@ -341,11 +341,11 @@ def test_the_data_term_is_that_of_vbll():
         torch.nn.init.normal_(parameter, std=0.3)
     layer.noise_mean.data.zero_()
     head = heads.VariationalNormal(3, (1,)).double()
-    head.weights.log_scale.data.fill_(-40.0)  # vbll has no bias
+    head.location.log_scale.data.fill_(-40.0)  # vbll has no bias
     scale = layer.W_logdiag.detach().exp()
-    head.weights.mean.data[:, :3] = layer.W_mean.detach()
-    head.weights.log_scale.data[:, :3] = scale.log()
-    head.weights.below.data[:, :3, :3] = layer.W_offdiag.detach().tril(-1) / scale.unsqueeze(-1)
+    head.location.mean.data[:, :3] = layer.W_mean.detach()
+    head.location.log_scale.data[:, :3] = scale.log()
+    head.location.below.data[:, :3, :3] = layer.W_offdiag.detach().tril(-1) / scale.unsqueeze(-1)
     level = layer.noise().scale.detach().log() / torch.log(torch.tensor(8.0, dtype=torch.float64))
     head.project.bias.data.copy_(torch.atanh(level) * torch.log(torch.tensor(8.0, dtype=torch.float64)))
     hidden, outcome, _ = regression(50, horizons=(1,))

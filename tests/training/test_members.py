@@ -164,8 +164,8 @@ def test_a_posterior_of_posteriors_is_scored_draw_by_draw():
     encoder = models.Recurrent(len(SPEC.features), width=8, dropout=0.0, input_noise=0.0)
     torch.manual_seed(0)
     head = heads.VariationalNormal(8, SPEC.horizons)
-    nn.init.normal_(head.weights.mean)
-    nn.init.constant_(head.weights.log_scale, -0.5)
+    nn.init.normal_(head.location.mean)
+    nn.init.constant_(head.location.log_scale, -0.5)
     model = Forecaster(models.EncoderEnsemble(encoder, K), heads.EachDraw(head), SPEC, observations=1.0).train()
     window = next(iter(small_data(small_panel()).train_dataloader()))
     each = [
