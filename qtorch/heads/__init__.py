@@ -8,6 +8,7 @@ from qtorch.heads.drawn_weights import DrawnWeights
 from qtorch.heads.each_draw import EachDraw
 from qtorch.heads.ensemble import Ensemble
 from qtorch.heads.flow import FlowHead
+from qtorch.heads.gaussian_process import GaussianProcessNormal, GaussianProcessStudentT
 from qtorch.heads.hansen_skewed_t import HansenSkewedT
 from qtorch.heads.johnson_su import JohnsonSU
 from qtorch.heads.joint import JointHead
@@ -29,6 +30,8 @@ __all__ = [
     "EachDraw",
     "Ensemble",
     "FlowHead",
+    "GaussianProcessNormal",
+    "GaussianProcessStudentT",
     "HansenSkewedT",
     "JohnsonSU",
     "JointHead",

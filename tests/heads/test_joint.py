@@ -82,6 +82,7 @@ def test_the_windows_arguments_go_to_the_heads_that_take_them():
         lambda head: heads.Ensemble(head, 3, shared=True),
         heads.Variational,
         lambda head: heads.VariationalNormal(8, (1, 5)),
+        lambda head: heads.GaussianProcessNormal(8, (1, 5)),
     ],
 )
 def test_marginals_that_are_posteriors_are_refused(posterior):

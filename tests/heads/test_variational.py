@@ -14,6 +14,7 @@ from qtorch.data import DataModule, WindowSpec
 from qtorch.deploy import load, save
 from qtorch.distributions import StudentT, decompose
 from qtorch.heads.gaussian_weights import GaussianWeights, antithetic
+from qtorch.heads.noise import NormalNoise
 from qtorch.nn import build, describe
 from qtorch.training import LogScore, fit
 from qtorch.training.optimisation import parameter_groups
@@ -38,10 +39,17 @@ def variational(width, horizons, **options):
 
 
 KINDS = [variational, heads.VariationalNormal, heads.VariationalStudentT]
-every_kind = pytest.mark.parametrize("kind", KINDS)
+GAUSSIAN_PROCESSES = [heads.GaussianProcessNormal, heads.GaussianProcessStudentT]
+every_kind = pytest.mark.parametrize("kind", KINDS + GAUSSIAN_PROCESSES)
 in_layouts = pytest.mark.parametrize(
     ("kind", "layout"),
-    [(variational, "asset"), (heads.VariationalNormal, "asset"), (heads.VariationalStudentT, "panel")],
+    [
+        (variational, "asset"),
+        (heads.VariationalNormal, "asset"),
+        (heads.VariationalStudentT, "panel"),
+        (heads.GaussianProcessNormal, "panel"),
+        (heads.GaussianProcessStudentT, "asset"),
+    ],
 )
 
 
@@ -205,7 +213,7 @@ def test_it_trains_forecasts_and_is_saved(kind, layout, tmp_path):
     assert (low < high)[forecasts[0].mask[:, None].expand(3, 2, 4)].all()
 
 
-@every_kind
+@pytest.mark.parametrize("kind", KINDS)
 def test_it_is_described_by_its_arguments(kind):
     head = kind(8, (1, 10), covariance="diagonal", prior_scale=None, draws=6)
     again = build(describe(head))
@@ -284,7 +292,7 @@ def test_the_optimum_is_the_exact_posterior():
     torch.testing.assert_close(factor @ factor.mT, covariance, rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("kind", [heads.VariationalNormal, heads.VariationalStudentT])
+@pytest.mark.parametrize("kind", [heads.VariationalNormal, heads.VariationalStudentT, *GAUSSIAN_PROCESSES])
 def test_the_closed_forms_agree_with_monte_carlo_and_quadrature(kind):
     """Of several outputs; and a normal head's with log N(y; m, s^2) - v / (2 s^2)."""
     head = kind(3, (1, 3), prior_scale=0.8).double()
@@ -294,8 +302,7 @@ def test_the_closed_forms_agree_with_monte_carlo_and_quadrature(kind):
     hidden, outcome, _ = regression(6)
     law = head(hidden)
     expected = (law.weights * law.components.log_prob(outcome.unsqueeze(-1))).sum(-1)
-    noise, x = head.noise_of(hidden), with_one(hidden)
-    mean, variance = x @ head.location.mean.mT, head.location.variance_along(x)
+    noise, (mean, variance) = head.noise_of(hidden), head.location.moments(hidden)
     quantiles = torch.special.ndtri((torch.arange(20_000).double() + 0.5) / 20_000)
     loc = mean.unsqueeze(-1) + variance.sqrt().unsqueeze(-1) * quantiles
     many = head.noise.around(loc, *(part.unsqueeze(-1) for part in noise)).log_prob(outcome.unsqueeze(-1)).mean(-1)
@@ -304,6 +311,9 @@ def test_the_closed_forms_agree_with_monte_carlo_and_quadrature(kind):
     torch.testing.assert_close(decompose(forecast).epistemic, variance, rtol=1e-5, atol=0)
     torch.testing.assert_close(forecast.mean, mean, rtol=1e-5, atol=1e-6)
     if kind is heads.VariationalNormal:
+        torch.testing.assert_close(mean, with_one(hidden) @ head.location.mean.mT)
+        torch.testing.assert_close(variance, head.location.variance_along(with_one(hidden)))
+    if isinstance(head.noise, NormalNoise):
         closed = Normal(mean, noise[0]).log_prob(outcome) - variance / (2 * noise[0] ** 2)
         torch.testing.assert_close(expected, closed, rtol=1e-5, atol=1e-6)
         predictive = Normal(mean, (noise[0] ** 2 + variance).sqrt())
