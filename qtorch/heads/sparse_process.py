@@ -72,13 +72,13 @@ class SparseProcess(ApproximateGP):
     def moments(self, hidden: Float[Tensor, "*batch D"]) -> tuple[Float[Tensor, "*batch H"], Float[Tensor, "*batch H"]]:
         """The posterior mean and variance of f at hidden states."""
         with torch.autocast(hidden.device.type, enabled=False):
-            x = hidden.to(self.log_scale.dtype).flatten(end_dim=-2)
+            x = hidden.to(self.log_scale.dtype).reshape(-1, hidden.shape[-1])
             posterior = self(x)
             scale = self.log_scale.exp().unsqueeze(-1)
             mean, variance = self.mean(x) + scale * posterior.mean, scale.square() * posterior.variance
         self._forget()
-        shape = hidden.shape[:-1]
-        return mean.movedim(0, -1).unflatten(0, shape), variance.movedim(0, -1).unflatten(0, shape)
+        shape = (*hidden.shape[:-1], len(mean))
+        return mean.mT.reshape(shape), variance.mT.reshape(shape)
 
     def penalty(self) -> Float[Tensor, ""]:
         """The divergence of the posterior from the prior in nats, summed over the horizons."""

@@ -39,7 +39,7 @@ class VariationalLocation(nn.Module):
     With Student noise of scale s the expected log likelihood of the 12 nodes is wrong in nats, at the worst outcome, by
     at most 1.3e-4 for 2.1 degrees of freedom, 3.5e-5 for 3 and 1.6e-6 for 6 if sqrt(v) = s, and by 9.5e-3, 5.2e-3 and
     1.1e-3 if sqrt(v) = 2 s. A normal forecast's distribution function of 32 draws is within 0.0019 of
-    N(m'x, s^2 + v)'s if sqrt(v) = s, and 0.0039 if it is 2 s; the errors fall as 1 over the draws.
+    N(m, s^2 + v)'s if sqrt(v) = s, and 0.0039 if it is 2 s; the errors fall as 1 over the draws.
 
     Like `Variational`, the bound counts the returns of one date as independent given the hidden states.
 
@@ -111,7 +111,7 @@ class VariationalLocation(nn.Module):
 
 
 class VariationalNormal(VariationalLocation):
-    """A `VariationalLocation` that is affine in the hidden state, with normal noise.
+    """A `VariationalLocation`, affine in the hidden state, with normal noise of a bounded volatility.
 
     Args:
         in_features: hidden width `D`.
@@ -144,7 +144,7 @@ class VariationalNormal(VariationalLocation):
 
 
 class VariationalStudentT(VariationalLocation):
-    """A `VariationalLocation` that is affine in the hidden state, with Student-t noise.
+    """A `VariationalLocation`, affine in the hidden state with Student-t noise of 2.1 to 60 degrees of freedom.
 
     The expected log likelihood is integrated over the mean as it is, where a scale mixture of normals would bound it
     from below once more.
@@ -178,4 +178,4 @@ def _weights(
     in_features: int, horizons: Sequence[int], covariance: Covariance, prior_scale: float | None
 ) -> GaussianWeights:
     W = in_features + 1
-    return GaussianWeights(len(tuple(horizons)), W, covariance, prior_scale, start=0.1 / W**0.5)
+    return GaussianWeights(len(horizons), W, covariance, prior_scale, start=0.1 / W**0.5)

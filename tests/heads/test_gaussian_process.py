@@ -127,7 +127,8 @@ def test_it_is_described_by_its_arguments(kind, options):
     again.load_state_dict(head.state_dict())
     hidden = torch.randn(4, 3, 8)
     assert torch.equal(head(hidden).mean, again(hidden).mean)
-    assert head(hidden).batch_shape == (4, 3, 2)
+    for shape in ((), (0,), (4, 3)):
+        assert head(torch.zeros(*shape, 8)).batch_shape == (*shape, 2)
     learned = {name for name, parameter in head.named_parameters() if parameter.requires_grad}
     assert ("location.log_scale" in learned) is (head.prior_scale is None)
     assert head.location.kernel.lengthscale.shape == (2, 1, 8 if head.ard else 1)
