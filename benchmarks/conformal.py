@@ -33,6 +33,7 @@ from qtorch.data import Panel, WindowSource, WindowSpec, load_sample
 from qtorch.distributions import Empirical
 from qtorch.forecast import Forecast
 from qtorch.models import Garch, HistoricalSimulation, RiskMetrics
+from qtorch.portfolio.groups import numbered
 from qtorch.risk import fz0, pinball
 
 LEVELS, WINDOW, MEAN = (0.95, 0.99), 250, "MEAN"
@@ -61,11 +62,13 @@ def raw(name: str, panel: Panel, source: WindowSource, start: str) -> Forecast:
     return model.forecast(panel, dates, source=source)
 
 
-def methods(groups: Tensor) -> dict[str, OnlineCalibrator]:
+def methods(groups: dict[str, str | None]) -> dict[str, OnlineCalibrator]:
     """With settings chosen before 2008."""
     return {
         "ACI": AdaptiveConformal(LEVELS),
         "ACI, relative": AdaptiveConformal(LEVELS, relative=True),
+        "ACI, by exchange": AdaptiveConformal(LEVELS, groups=groups),
+        "ACI, relative, by exchange": AdaptiveConformal(LEVELS, relative=True, groups=groups),
         "DtACI": AggregatedAdaptiveConformal(LEVELS),
         "PID": ConformalPID(LEVELS),
         "CQR, 500": ConformalisedQuantiles(LEVELS),
@@ -73,7 +76,7 @@ def methods(groups: Tensor) -> dict[str, OnlineCalibrator]:
     }
 
 
-def grid(groups: Tensor) -> dict[str, OnlineCalibrator]:
+def grid(groups: dict[str, str | None]) -> dict[str, OnlineCalibrator]:
     made: dict[str, OnlineCalibrator] = {}
     for k in (0.1, 0.2, 0.5):
         made[f"ACI {k} p"] = AdaptiveConformal(LEVELS, [k * 0.05, k * 0.01])
@@ -177,7 +180,8 @@ def main() -> None:
     args = parser.parse_args()
     panel = market(args.start, "2007-12-31" if args.choose else args.until)
     source = WindowSource(panel, SPEC)
-    groups = torch.tensor([{"XECB": 0}.get(exchange, 1) for exchange in panel.exchanges])
+    groups: dict[str, str | None] = dict(zip(panel.assets, panel.exchanges, strict=True))
+    labels = numbered({"exchange": groups}, panel.assets)["exchange"]
     every = panel.returns().float()
     for name in args.raw:
         forecast = raw(name, panel, source, args.start)
@@ -197,7 +201,7 @@ def main() -> None:
             print(f"{name}: {label} took {seconds:.0f} s of processor time", flush=True)
         if not args.choose and not isinstance(forecast.distribution, Empirical):
             more, curves["recalibrated"] = row(
-                "recalibrated", forecast, returns, *recalibrated(forecast, returns, groups), args.score
+                "recalibrated", forecast, returns, *recalibrated(forecast, returns, labels), args.score
             )
             lines += more
         with pd.option_context("display.width", 250, "display.max_columns", 30):
