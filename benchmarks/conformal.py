@@ -5,7 +5,8 @@ exceedances is between the 2.5 and 97.5 (or 0.5 and 99.5) % quantiles of the bin
 means of returns in per cent. All calibrators start on `--start`, are scored from `--score`, and see nothing of a date's
 future. `--choose` prints a grid of settings, on data to the end of 2007 alone.
 
-Usage: python benchmarks/conformal.py [--choose] [--raw riskmetrics garch historical] [--picture docs/conformal.png]
+Usage: python benchmarks/conformal.py [--choose] [--raw riskmetrics garch historical] [--methods PID]
+    [--picture docs/conformal.png]
 """
 
 import argparse
@@ -175,6 +176,7 @@ def main() -> None:
     parser.add_argument("--score", default="2005-01-01")
     parser.add_argument("--until", default="2022-12-31")
     parser.add_argument("--raw", nargs="+", default=["riskmetrics"])
+    parser.add_argument("--methods", nargs="+", help="names of rows, all by default")
     parser.add_argument("--choose", action="store_true")
     parser.add_argument("--picture", type=Path)
     args = parser.parse_args()
@@ -192,6 +194,8 @@ def main() -> None:
         lines, rolled = row(f"{name}, raw", forecast, returns, *levels, args.score)
         curves = {"raw": rolled}
         for label, calibrator in (grid(groups) if args.choose else methods(groups)).items():
+            if args.methods is not None and label not in args.methods:
+                continue
             begin = time.process_time()
             made = backtest(calibrator, forecast, returns)
             seconds = time.process_time() - begin
@@ -199,7 +203,8 @@ def main() -> None:
             more, curves[label] = row(label, forecast, returns, *levels, args.score)
             lines += more
             print(f"{name}: {label} took {seconds:.0f} s of processor time", flush=True)
-        if not args.choose and not isinstance(forecast.distribution, Empirical):
+        fits = not args.choose and not isinstance(forecast.distribution, Empirical)
+        if fits and (args.methods is None or "recalibrated" in args.methods):
             more, curves["recalibrated"] = row(
                 "recalibrated", forecast, returns, *recalibrated(forecast, returns, labels), args.score
             )
@@ -207,7 +212,7 @@ def main() -> None:
         with pd.option_context("display.width", 250, "display.max_columns", 30):
             print(pd.DataFrame(lines).round(4).sort_values("level", kind="stable").to_string(index=False), flush=True)
         if args.picture is not None and name == args.raw[0]:
-            shown = {label: curves[label] for label in ("raw", "ACI, relative", "PID")}
+            shown = {label: curves[label] for label in ("raw", "ACI, relative", "PID") if label in curves}
             picture(args.picture, forecast.dates[np.asarray(forecast.dates >= args.score)], shown, forecast.assets)
 
 

@@ -27,7 +27,7 @@ ADVERSARIES = {
 @pytest.mark.parametrize("steady", [True, False], ids=["steady", "changing"])
 def test_a_groups_mean_error_is_bounded_against_any_adversary(adversary, steady):
     """To the identity's last digit, of members that are all there or come and go."""
-    T, N, p, gamma = 60, 4, 0.1, 0.05
+    T, N, p, gamma = 36, 4, 0.1, 0.05
     forecast, coins = normal_forecast(T + 1, N), draws(T, N, seed=1)
     there = draws(T, N, seed=2) > (-9.0 if steady else 0.3)
     calibrator = AdaptiveConformal([0.9], gamma, groups=dict.fromkeys(forecast.assets, "all"))
