@@ -5,7 +5,8 @@ exceedances is between the 2.5 and 97.5 (or 0.5 and 99.5) % quantiles of the bin
 means of returns in per cent. All calibrators start on `--start`, are scored from `--score`, and see nothing of a date's
 future. `--choose` prints a grid of settings, on data to the end of 2007 alone.
 
-Usage: python benchmarks/conformal.py [--choose] [--raw riskmetrics garch historical] [--picture docs/conformal.png]
+Usage: python benchmarks/conformal.py [--choose] [--raw riskmetrics garch historical] [--methods PID]
+    [--picture docs/conformal.png]
 """
 
 import argparse
@@ -33,6 +34,7 @@ from qtorch.data import Panel, WindowSource, WindowSpec, load_sample
 from qtorch.distributions import Empirical
 from qtorch.forecast import Forecast
 from qtorch.models import Garch, HistoricalSimulation, RiskMetrics
+from qtorch.portfolio.groups import numbered
 from qtorch.risk import fz0, pinball
 
 LEVELS, WINDOW, MEAN = (0.95, 0.99), 250, "MEAN"
@@ -61,11 +63,13 @@ def raw(name: str, panel: Panel, source: WindowSource, start: str) -> Forecast:
     return model.forecast(panel, dates, source=source)
 
 
-def methods(groups: Tensor) -> dict[str, OnlineCalibrator]:
+def methods(groups: dict[str, str | None]) -> dict[str, OnlineCalibrator]:
     """With settings chosen before 2008."""
     return {
         "ACI": AdaptiveConformal(LEVELS),
         "ACI, relative": AdaptiveConformal(LEVELS, relative=True),
+        "ACI, by exchange": AdaptiveConformal(LEVELS, groups=groups),
+        "ACI, relative, by exchange": AdaptiveConformal(LEVELS, relative=True, groups=groups),
         "DtACI": AggregatedAdaptiveConformal(LEVELS),
         "PID": ConformalPID(LEVELS),
         "CQR, 500": ConformalisedQuantiles(LEVELS),
@@ -73,7 +77,7 @@ def methods(groups: Tensor) -> dict[str, OnlineCalibrator]:
     }
 
 
-def grid(groups: Tensor) -> dict[str, OnlineCalibrator]:
+def grid(groups: dict[str, str | None]) -> dict[str, OnlineCalibrator]:
     made: dict[str, OnlineCalibrator] = {}
     for k in (0.1, 0.2, 0.5):
         made[f"ACI {k} p"] = AdaptiveConformal(LEVELS, [k * 0.05, k * 0.01])
@@ -172,12 +176,14 @@ def main() -> None:
     parser.add_argument("--score", default="2005-01-01")
     parser.add_argument("--until", default="2022-12-31")
     parser.add_argument("--raw", nargs="+", default=["riskmetrics"])
+    parser.add_argument("--methods", nargs="+", help="names of rows, all by default")
     parser.add_argument("--choose", action="store_true")
     parser.add_argument("--picture", type=Path)
     args = parser.parse_args()
     panel = market(args.start, "2007-12-31" if args.choose else args.until)
     source = WindowSource(panel, SPEC)
-    groups = torch.tensor([{"XECB": 0}.get(exchange, 1) for exchange in panel.exchanges])
+    groups: dict[str, str | None] = dict(zip(panel.assets, panel.exchanges, strict=True))
+    labels = numbered({"exchange": groups}, panel.assets)["exchange"]
     every = panel.returns().float()
     for name in args.raw:
         forecast = raw(name, panel, source, args.start)
@@ -188,6 +194,8 @@ def main() -> None:
         lines, rolled = row(f"{name}, raw", forecast, returns, *levels, args.score)
         curves = {"raw": rolled}
         for label, calibrator in (grid(groups) if args.choose else methods(groups)).items():
+            if args.methods is not None and label not in args.methods:
+                continue
             begin = time.process_time()
             made = backtest(calibrator, forecast, returns)
             seconds = time.process_time() - begin
@@ -195,15 +203,16 @@ def main() -> None:
             more, curves[label] = row(label, forecast, returns, *levels, args.score)
             lines += more
             print(f"{name}: {label} took {seconds:.0f} s of processor time", flush=True)
-        if not args.choose and not isinstance(forecast.distribution, Empirical):
+        fits = not args.choose and not isinstance(forecast.distribution, Empirical)
+        if fits and (args.methods is None or "recalibrated" in args.methods):
             more, curves["recalibrated"] = row(
-                "recalibrated", forecast, returns, *recalibrated(forecast, returns, groups), args.score
+                "recalibrated", forecast, returns, *recalibrated(forecast, returns, labels), args.score
             )
             lines += more
         with pd.option_context("display.width", 250, "display.max_columns", 30):
             print(pd.DataFrame(lines).round(4).sort_values("level", kind="stable").to_string(index=False), flush=True)
         if args.picture is not None and name == args.raw[0]:
-            shown = {label: curves[label] for label in ("raw", "ACI, relative", "PID")}
+            shown = {label: curves[label] for label in ("raw", "ACI, relative", "PID") if label in curves}
             picture(args.picture, forecast.dates[np.asarray(forecast.dates >= args.score)], shown, forecast.assets)
 
 

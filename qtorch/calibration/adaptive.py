@@ -1,12 +1,13 @@
 """Adaptive conformal inference: the left-tail mass moves with each exceedance."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import pandas as pd
 import torch
 from torch import Tensor
 
-from qtorch.calibration.online import Correction, OnlineCalibrator, Outcomes
+from qtorch.calibration.online import Correction, OnlineCalibrator
+from qtorch.calibration.outcomes import Outcomes
 from qtorch.distributions.checks import require
 
 
@@ -28,6 +29,10 @@ class AdaptiveConformal(OnlineCalibrator):
     none is given for a particular night, market or volatility. Outcomes that come h sessions late leave the identity as
     it is, and alpha inside [-h gamma, 1 + h gamma].
 
+    With `groups` T counts the rows that taught a group, and err_t is the mean error of the members whose outcomes
+    became known on the t-th of them. Both statements then hold as they stand, for members that come, go and pause too;
+    the condition is asked of every member, and h is the most steps of the group from a mass to an outcome of it.
+
     alpha itself may leave (0, 1); the mass that is issued is clamped to [floor, 1 - floor], so that numbers are finite.
     With thin tails the VaR at the floor is far out, and additive steps reach it after a few exceedances near each
     other.
@@ -44,6 +49,7 @@ class AdaptiveConformal(OnlineCalibrator):
             nominal; of relative steps .4, so that it lowers the mass by a third.
         floor: least mass that is issued.
         relative: whether steps multiply the mass.
+        groups: as of `OnlineCalibrator`.
         trained_through: as of `OnlineCalibrator`.
 
     Raises:
@@ -74,9 +80,10 @@ class AdaptiveConformal(OnlineCalibrator):
         gamma: float | Sequence[float] | None = None,
         floor: float = 1e-6,
         relative: bool = False,
+        groups: Mapping[str, str | None] | None = None,
         trained_through: str | pd.Timestamp | None = None,
     ) -> None:
-        super().__init__(levels, trained_through)
+        super().__init__(levels, groups, trained_through)
         self.gamma, self.relative = gamma, relative
         self.floor = checked_floor(floor, self.levels)
         if gamma is None:
@@ -90,7 +97,7 @@ class AdaptiveConformal(OnlineCalibrator):
         alpha = self._masses().repeat(1, H, N)
         return {"log_alpha": alpha.log()} if self.relative else {"alpha": alpha}
 
-    def _issue(self, state: dict[str, Tensor]) -> Correction:
+    def _issue(self, state: dict[str, Tensor], group: Tensor) -> Correction:
         alpha = state["log_alpha"].exp() if self.relative else state["alpha"]
         mass = alpha.clamp(self.floor, 1 - self.floor)
         return mass, torch.zeros_like(mass)
@@ -98,8 +105,8 @@ class AdaptiveConformal(OnlineCalibrator):
     def _learn(self, state: dict[str, Tensor], outcomes: Outcomes) -> dict[str, Tensor]:
         ((name, alpha),) = state.items()
         gamma = alpha.new_tensor(self._gammas)[:, None, None]
-        error = (outcomes.pit < outcomes.mass).double()
-        return {name: torch.where(outcomes.mask, alpha + gamma * (self._masses(alpha) - error), alpha)}
+        error = outcomes.mean((outcomes.pit < outcomes.mass).double())
+        return {name: torch.where(outcomes.taught, alpha + gamma * (self._masses(alpha) - error), alpha)}
 
 
 def checked_floor(floor: float, levels: Sequence[float]) -> float:

@@ -1,14 +1,15 @@
 """Adaptive conformal inference without a step to choose: experts with several steps, weighted by how they did."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import pandas as pd
 import torch
 from torch import Tensor
 
 from qtorch.calibration.adaptive import checked_floor
-from qtorch.calibration.online import Correction, OnlineCalibrator, Outcomes
+from qtorch.calibration.online import Correction, OnlineCalibrator
+from qtorch.calibration.outcomes import Outcomes
 from qtorch.distributions.checks import require
 from qtorch.risk.scores.quantiles import tick_loss
 
@@ -25,7 +26,7 @@ class AggregatedAdaptiveConformal(OnlineCalibrator):
     Guarantee: the tick loss is convex, so that over any `span` I of outcomes the mean loss of the mass issued exceeds
     that of any slowly moving mass by little (a dynamic regret bound). Unlike `AdaptiveConformal`'s, the long-run share
     of exceedances is no identity: with constant eta and sigma it need not come to p. Nothing is guaranteed for a
-    particular night.
+    particular night. With `groups` losses are means over the members whose outcomes became known, which are convex too.
 
     Masses are clamped to [floor, 1 - floor] where they are issued.
 
@@ -34,6 +35,7 @@ class AggregatedAdaptiveConformal(OnlineCalibrator):
         gammas: steps of the experts, in units of p.
         span: I, the number of outcomes over which regret is small; 500 is the paper's.
         floor: least mass that is issued.
+        groups: as of `OnlineCalibrator`.
         trained_through: as of `OnlineCalibrator`.
 
     Raises:
@@ -50,9 +52,10 @@ class AggregatedAdaptiveConformal(OnlineCalibrator):
         gammas: Sequence[float] = (0.02, 0.04, 0.08, 0.16, 0.32, 0.64),
         span: int = 500,
         floor: float = 1e-6,
+        groups: Mapping[str, str | None] | None = None,
         trained_through: str | pd.Timestamp | None = None,
     ) -> None:
-        super().__init__(levels, trained_through)
+        super().__init__(levels, groups, trained_through)
         self.gammas, self.span = tuple(gammas), span
         self.floor = checked_floor(floor, self.levels)
         sound = len(self.gammas) > 0 and all(gamma > 0 for gamma in self.gammas)
@@ -64,7 +67,7 @@ class AggregatedAdaptiveConformal(OnlineCalibrator):
         alpha = self._masses().repeat(K, 1, H, N)
         return {"alpha": alpha, "weight": torch.full_like(alpha, 1 / K)}
 
-    def _issue(self, state: dict[str, Tensor]) -> Correction:
+    def _issue(self, state: dict[str, Tensor], group: Tensor) -> Correction:
         mass = (state["weight"] * state["alpha"]).sum(0).clamp(self.floor, 1 - self.floor)
         return mass, torch.zeros_like(mass)
 
@@ -73,11 +76,11 @@ class AggregatedAdaptiveConformal(OnlineCalibrator):
         K, I, p = len(self.gammas), self.span, self._masses(alpha)  # noqa: E741
         eta = math.sqrt(3 / I) * torch.sqrt((math.log(I * K) + 2) / ((1 - p) ** 2 * p**3 + (1 - p) ** 3 * p**2))
         sigma = 1 / (2 * I)
-        v = weight * torch.exp(-eta * tick_loss(outcomes.pit, alpha, p))
+        v = weight * torch.exp(-eta * outcomes.mean(tick_loss(outcomes.pit, alpha, p)))
         v = (1 - sigma) * v / v.sum(0) + sigma / K
         gamma = alpha.new_tensor(self.gammas)[:, None, None, None] * p
-        error = (outcomes.pit < alpha).double()
+        error = outcomes.mean((outcomes.pit < alpha).double())
         return {
-            "alpha": torch.where(outcomes.mask, alpha + gamma * (p - error), alpha),
-            "weight": torch.where(outcomes.mask, v, weight),
+            "alpha": torch.where(outcomes.taught, alpha + gamma * (p - error), alpha),
+            "weight": torch.where(outcomes.taught, v, weight),
         }

@@ -5,12 +5,13 @@ from dataclasses import replace
 
 import pandas as pd
 import torch
-from jaxtyping import Bool, Float, Int64
+from jaxtyping import Bool, Float, Int64, UInt8
 from torch import Tensor
 
 from qtorch.calibration.calibrated import require_raw
 from qtorch.calibration.conformal_quantile import members, recency
 from qtorch.calibration.recalibrated import PitMap, Recalibrated
+from qtorch.calibration.sessions import first_of_session
 from qtorch.calibration.training_set import require_unseen
 from qtorch.distributions.checks import require
 from qtorch.forecast import Forecast
@@ -25,6 +26,7 @@ def fit_recalibration(
     half_life: float | None = None,
     masses: Sequence[float] = MASSES,
     prior: float = 50.0,
+    state: UInt8[Tensor, "T N"] | None = None,
     dates: pd.DatetimeIndex | None = None,
     trained_through: str | pd.Timestamp | None = None,
 ) -> PitMap:
@@ -50,6 +52,9 @@ def fit_recalibration(
         half_life: of the weights, in rows; equal weights by default.
         masses: the inner knots, two or more, increasing.
         prior: n_0, in transforms; of each group.
+        state: of the rows, such as the forecast's, which follow each other in the panel: then each session of an asset
+            counts once, as in `OnlineCalibrator`. Without it every row counts, also where outcomes are given for
+            forecasts made while an asset was closed, which are of the session of its last close.
         dates: of the forecasts, `T`; needed with `trained_through`.
         trained_through: the last date the model's fit used; later ones alone are taken.
 
@@ -82,6 +87,7 @@ def fit_recalibration(
             raise ValueError("trained_through needs the dates of the transforms, one for each row: pass dates=.")
         require_unseen(dates, pd.Timestamp(trained_through))
     there = pits.isfinite() if mask is None else pits.isfinite() & mask
+    there = there if state is None else first_of_session(state, there)
     u = torch.where(there, pits.double(), 0.5)
     if not ((u >= 0) & (u <= 1)).all():
         raise ValueError(f"transforms lie in [0, 1], not in [{u.min():.3g}, {u.max():.3g}].")

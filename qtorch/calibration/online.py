@@ -1,44 +1,26 @@
 """What calibrators that learn from each outcome share: what was issued, what is known by when, and the state."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
-from jaxtyping import Bool, Float, Float64, Int64, UInt8
+from jaxtyping import Float, Float64, Int64
 from torch import Tensor
 
 from qtorch.calibration.calibrated import CalibratedForecast, require_raw, scale_of
+from qtorch.calibration.outcomes import Outcomes, labels_of
+from qtorch.calibration.sessions import first_of_session, known_at
 from qtorch.calibration.training_set import require_unseen
-from qtorch.data.states import State
 from qtorch.distributions.checks import require
 from qtorch.forecast import Forecast
 
 Correction = tuple[Float64[Tensor, "L H N"], Float64[Tensor, "L H N"]]  # masses, and shifts in units of `scale_of`
 _NEVER = -(2**62)
 _SPARE = 10  # rows that a market may stay closed beyond twice the horizon before an outcome is given up
-
-
-@dataclass(frozen=True)
-class Outcomes:
-    """What is learned of one past date.
-
-    Attributes:
-        mask: what became known now and counts; elsewhere the others are placeholders.
-        pit: of the outcome under the raw law.
-        excess: of the loss over the raw VaR of each level, in units of the forecast's scale.
-        mass: that was issued, the clamped one.
-        shift: that was issued, in units of the forecast's scale.
-    """
-
-    mask: Bool[Tensor, "H N"]
-    pit: Float64[Tensor, "H N"]
-    excess: Float64[Tensor, "L H N"]
-    mass: Float64[Tensor, "L H N"]
-    shift: Float64[Tensor, "L H N"]
 
 
 @dataclass
@@ -52,7 +34,7 @@ class Pending:
 
 
 class OnlineCalibrator(ABC):
-    """Corrects values at risk by what came of those that it issued, each asset, horizon and level on its own.
+    """Corrects values at risk by what came of those that it issued, each horizon and level on its own.
 
     A night calls `update` with the forecasts of the last dates, tonight's last, and their returns as far as they are
     known, then `apply` with tonight's. Dates after the last update are gone through one by one: outcomes known by that
@@ -61,8 +43,17 @@ class OnlineCalibrator(ABC):
     made while an asset is closed are of the same session as that of its last close: of these the first that has an
     outcome teaches, and no other.
 
+    Each asset learns alone, or the assets of a group together. Those have one state, which takes one step on each row
+    on which outcomes of some of them become known, by the mean error of these; on a row without any, such as a holiday
+    of their market, it stays. An asset that comes has the state of its group from its first night. What a method
+    guarantees of an asset's exceedances then holds of the group's mean error over the rows that taught it: if the same
+    number of members has an outcome on each, that is the group's share of exceedances; else it is the mean of the rows'
+    shares, in which a row of few members counts as much as one of many. Nothing is guaranteed of a single member.
+
     Args:
         levels: confidence levels, such as 0.99.
+        groups: by asset, the label of its group (an exchange, a sector), None for an asset of its own; others may be
+            named too. Each asset on its own by default.
         trained_through: the last as-of date that the model's fit used; updates of dates not after it are refused. None
             where nothing was fitted, or each date has a model trained before it.
 
@@ -70,13 +61,22 @@ class OnlineCalibrator(ABC):
         ValueError: levels are none, repeated or not inside (0, 1).
     """
 
-    def __init__(self, levels: Sequence[float], trained_through: str | pd.Timestamp | None = None) -> None:
+    own_state: tuple[str, ...] = ()  # names of the tensors of the state that each asset of a group has to itself
+
+    def __init__(
+        self,
+        levels: Sequence[float],
+        groups: Mapping[str, str | None] | None = None,
+        trained_through: str | pd.Timestamp | None = None,
+    ) -> None:
         self.levels = tuple(levels)
         inside = all(0 < level < 1 for level in self.levels)
         distinct = len(set(self.levels)) == len(self.levels) > 0
         require(inside and distinct, "levels", self.levels, "give different confidences inside (0, 1), such as 0.99")
         self.trained_through = None if trained_through is None else pd.Timestamp(trained_through)
+        self.groups = None if groups is None else dict(groups)
         self._assets: tuple[str, ...] = ()
+        self._labels: tuple[str | None, ...] = ()
         self._horizons: tuple[int, ...] = ()
         self._state: dict[str, Tensor] = {}
         self._pending: list[Pending] = []
@@ -99,8 +99,8 @@ class OnlineCalibrator(ABC):
                 none of them; by default counted in sessions on which the asset is observed, by the forecast's `state`.
 
         Raises:
-            ValueError: dates do not increase, are trained on or lack awaited ones; shapes or horizons differ; the
-                forecast has been corrected already.
+            ValueError: dates do not increase, are trained on or lack awaited ones; shapes or horizons differ; an asset
+                has no label; the forecast has been corrected already.
         """
         for _ in self.walk(forecast, returns, known):
             pass
@@ -109,11 +109,11 @@ class OnlineCalibrator(ABC):
         """The forecast corrected by what is known now; the same correction for each of its dates.
 
         Raises:
-            ValueError: its horizons are not those of the updates, or it has been corrected already.
+            ValueError: its horizons are not those of the updates, an asset has no label, or it has been corrected
+                already.
         """
         require_raw(forecast, "a calibrator")
-        state = self._aligned(forecast)
-        mass, shift = self._issue(state)
+        mass, shift = self._issue(self._aligned(forecast), self._group(forecast))
         return corrected(forecast, self.levels, mass[:, None], shift[:, None])
 
     @property
@@ -153,33 +153,34 @@ class OnlineCalibrator(ABC):
         if not len(used):
             return
         start = int(used[0])
-        sessions = _sessions(forecast.state)
+        group = self._group(forecast)
         pit, excess = self._outcomes(forecast.select(slice(start, None)), returns[start:])
+        counts = first_of_session(forecast.state[start:], excess.isfinite().all(0))
         patience = 2 * max(forecast.horizons) + _SPARE
         for t in np.flatnonzero(new).tolist():
-            for k, item in enumerate(self._pending):
+            came: Outcomes | None = None
+            for item in self._pending:
                 p = place[item.day]
                 due = item.awaited & (known[p] <= t)
-                if not due.any():
+                there = due & counts[p - start]
+                item.awaited = item.awaited & ~due
+                if not there.any():
                     continue
-                there = due & excess[:, p - start].isfinite().all(0)
+                if came is not None and (came.mask & there).any():  # two outcomes of an asset on a row are two steps
+                    self._state, came = self._learn(self._state, came), None
                 outcomes = Outcomes(
+                    group,
                     there,
                     torch.where(there, pit[p - start], 0.5),
                     torch.where(there, excess[:, p - start], 0.0),
                     item.mass,
                     item.shift,
                 )
-                if there.any():
-                    self._state = self._learn(self._state, outcomes)
-                item.awaited = item.awaited & ~due
-                for later in self._pending[k + 1 :]:
-                    same = sessions[place[later.day]] == sessions[p]
-                    if not same.any():
-                        break
-                    later.awaited = later.awaited & ~(there & same)
+                came = outcomes if came is None else came.joined(outcomes)
+            if came is not None:
+                self._state = self._learn(self._state, came)
             self._pending = [item for item in self._pending[-patience:] if item.awaited.any()]
-            mass, shift = self._issue(self._state)
+            mass, shift = self._issue(self._state, group)
             awaited = forecast.mask[t].expand(shape[1:]).clone()
             self._pending.append(Pending(int(days[t]), mass, shift, awaited))
             self._through = int(days[t])
@@ -197,6 +198,7 @@ class OnlineCalibrator(ABC):
             "method": type(self).__name__,
             "levels": list(self.levels),
             "assets": list(self._assets),
+            "groups": list(self._labels),
             "horizons": list(self._horizons),
             "through": self._through,
             "pending.day": torch.tensor([item.day for item in items], dtype=torch.int64),
@@ -210,12 +212,16 @@ class OnlineCalibrator(ABC):
         """Takes the place of what was learned.
 
         Raises:
-            ValueError: it is another method's or of other levels, or lacks a part.
+            ValueError: it is another method's or of other levels, an asset had another group, or it lacks a part.
         """
         own = {"method": type(self).__name__, "levels": list(self.levels)}
         for name, mine in own.items():
             if state.get(name) != mine:
                 raise ValueError(f"the state has {name} {state.get(name)!r}, and this calibrator {mine!r}.")
+        for asset, label in zip(state["assets"], state["groups"], strict=True):
+            now = None if self.groups is None else self.groups.get(asset, label)
+            if now != label:
+                raise ValueError(f"the state has {asset} in the group {label!r}, and this calibrator in {now!r}.")
         H, N = len(state["horizons"]), len(state["assets"])
         fresh = self._initial(H, N) if N else {}
         learned: dict[str, Tensor] = {name: state[f"state.{name}"] for name in fresh if f"state.{name}" in state}
@@ -226,6 +232,7 @@ class OnlineCalibrator(ABC):
                     f"the state's {name!r} is {shape}, not {tuple(value.shape)}: it was saved with other settings."
                 )
         self._assets, self._horizons = tuple(state["assets"]), tuple(state["horizons"])
+        self._labels = tuple(state["groups"])
         self._through = int(state["through"])
         self._state = {name: value.clone() for name, value in learned.items()}
         parts = zip(*(state[f"pending.{name}"] for name in ("day", "mass", "shift", "awaited")), strict=True)
@@ -241,12 +248,12 @@ class OnlineCalibrator(ABC):
         """The state before any outcome, on the CPU: tensors whose last dimension is the assets."""
 
     @abstractmethod
-    def _issue(self, state: dict[str, Tensor]) -> Correction:
-        """The masses and shifts that the state says."""
+    def _issue(self, state: dict[str, Tensor], group: Int64[Tensor, " N"]) -> Correction:
+        """The masses and shifts that the state says; groups as of `Outcomes`."""
 
     @abstractmethod
     def _learn(self, state: dict[str, Tensor], outcomes: Outcomes) -> dict[str, Tensor]:
-        """The state after outcomes, the same where they are masked."""
+        """The state after outcomes, the same where none taught."""
 
     def _outcomes(self, forecast: Forecast, returns: Tensor) -> tuple[Tensor, Tensor]:
         """Transforms `[D, H, N]`, and losses beyond the raw VaR `[L, D, H, N]` in units of the scale; NaN for none."""
@@ -254,36 +261,38 @@ class OnlineCalibrator(ABC):
         return forecast.pit(returns), (-returns.double() - raw) / scale_of(forecast)
 
     def _aligned(self, forecast: Forecast) -> dict[str, Tensor]:
-        """The state of the forecast's assets, the initial one of those that are new."""
+        """The state of the forecast's assets; of those that are new their group's, or else the initial one."""
         if self._horizons and forecast.horizons != self._horizons:
             raise ValueError(f"the forecast's horizons are {forecast.horizons}, and the state's {self._horizons}.")
         device = forecast.mask.device
         fresh = self._initial(len(forecast.horizons), len(forecast.assets))
-        index, there = self._match(forecast.assets)
+        own = _match(self._assets, forecast.assets)
+        shared = _match(_series(self._labels, self._assets), _series(self._named(forecast), forecast.assets))
         result = {}
         for name, value in fresh.items():
-            own = self._state.get(name)
-            value = value if own is None else torch.where(there, own.cpu()[..., index], value)
+            if name in self._state:
+                index, there = own if name in self.own_state else shared
+                value = torch.where(there, self._state[name].cpu()[..., index], value)
             result[name] = value.to(device)
         return result
+
+    def _group(self, forecast: Forecast) -> Int64[Tensor, " N"]:
+        return labels_of(self.groups, forecast.assets).to(forecast.mask.device)
+
+    def _named(self, forecast: Forecast) -> tuple[str | None, ...]:
+        return tuple(None if self.groups is None else self.groups.get(asset) for asset in forecast.assets)
 
     def _adopt(self, forecast: Forecast) -> None:
         """Makes what is awaited that of the forecast's assets."""
         if self._assets and forecast.assets != self._assets:
-            index, there = self._match(forecast.assets)
+            index, there = _match(self._assets, forecast.assets)
             for item in self._pending:
                 item.mass, item.shift = item.mass.cpu()[..., index], item.shift.cpu()[..., index]
                 item.awaited = item.awaited.cpu()[..., index] & there
         device = forecast.mask.device
         for item in self._pending:
             item.mass, item.shift, item.awaited = (x.to(device) for x in (item.mass, item.shift, item.awaited))
-        self._assets, self._horizons = forecast.assets, forecast.horizons
-
-    def _match(self, assets: tuple[str, ...]) -> tuple[Tensor, Tensor]:
-        """Where each asset stands in the state, 0 if it does not, and whether it does."""
-        place = {asset: n for n, asset in enumerate(self._assets)}
-        index = torch.tensor([place.get(asset, 0) for asset in assets])
-        return index, torch.tensor([asset in place for asset in assets])
+        self._assets, self._labels, self._horizons = forecast.assets, self._named(forecast), forecast.horizons
 
 
 def corrected(forecast: Forecast, levels: tuple[float, ...], mass: Tensor, shift: Tensor) -> CalibratedForecast:
@@ -303,17 +312,16 @@ def corrected(forecast: Forecast, levels: tuple[float, ...], mass: Tensor, shift
     )
 
 
-def known_at(state: UInt8[Tensor, "D N"], horizons: Sequence[int]) -> Int64[Tensor, "D H N"]:
-    """The position among the rows of each asset's h-th later session, the number of rows where there is none."""
-    sessions = _sessions(state).T.contiguous()  # [N, D]
-    wanted = torch.stack([sessions + h for h in horizons])  # [H, N, D]
-    edges = sessions.expand(wanted.shape).contiguous()
-    return torch.searchsorted(edges, wanted.contiguous()).permute(2, 0, 1)
+def _series(labels: Sequence[str | None], assets: Sequence[str]) -> list[tuple[str, str]]:
+    """What has a state: the group of each asset, or the asset itself."""
+    return [("asset", a) if label is None else ("group", label) for label, a in zip(labels, assets, strict=True)]
 
 
-def _sessions(state: UInt8[Tensor, "D N"]) -> Int64[Tensor, "D N"]:
-    """How many sessions each asset has had by each row."""
-    return (state == State.OBSERVED).cumsum(0)
+def _match(old: Sequence[Hashable], new: Sequence[Hashable]) -> tuple[Tensor, Tensor]:
+    """Where each new name first stands among the old, 0 if it does not, and whether it does."""
+    place = {name: n for n, name in reversed(list(enumerate(old)))}
+    index = torch.tensor([place.get(name, 0) for name in new], dtype=torch.int64)
+    return index, torch.tensor([name in place for name in new])
 
 
 def _days(dates: pd.DatetimeIndex) -> np.ndarray:

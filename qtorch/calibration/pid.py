@@ -1,14 +1,15 @@
 """Conformal PID control: a shift of the value at risk that tracks its error, adds up errors and may forecast scores."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import pandas as pd
 import torch
 from torch import Tensor
 
 from qtorch.calibration.memory import pushed
-from qtorch.calibration.online import Correction, OnlineCalibrator, Outcomes
+from qtorch.calibration.online import Correction, OnlineCalibrator
+from qtorch.calibration.outcomes import Outcomes
 from qtorch.distributions.checks import require
 
 
@@ -29,7 +30,8 @@ class ConformalPID(OnlineCalibrator):
         |mean(err) - p| <= (C_sat pi (T + 1) / (2 log(T + 1)) + 1) / T,
 
     which falls as 1 / log T. Long times, each series on its own; none for a particular night. Outcomes that come h
-    sessions late make the 1 an h, and the eta in b + eta an h eta.
+    sessions late make the 1 an h, and the eta in b + eta an h eta. With `groups` err_t is the mean error of the members
+    whose outcomes became known on the t-th row that taught the group, and h as of `AdaptiveConformal`.
 
     Args:
         levels: confidence levels.
@@ -40,6 +42,7 @@ class ConformalPID(OnlineCalibrator):
         scorecaster: of the last scores `[memory, L, H, N]`, oldest first and NaN where there are none, the shift to
             expect next, `[L, H, N]`.
         memory: how many scores are kept for it.
+        groups: as of `OnlineCalibrator`; scores are each asset's own.
         trained_through: as of `OnlineCalibrator`.
 
     Raises:
@@ -50,6 +53,8 @@ class ConformalPID(OnlineCalibrator):
         2.1 to 2.3, propositions 1 and 2.
     """
 
+    own_state = ("scores",)
+
     def __init__(
         self,
         levels: Sequence[float],
@@ -59,9 +64,10 @@ class ConformalPID(OnlineCalibrator):
         limit: float = 10.0,
         scorecaster: Callable[[Tensor], Tensor] | None = None,
         memory: int = 250,
+        groups: Mapping[str, str | None] | None = None,
         trained_through: str | pd.Timestamp | None = None,
     ) -> None:
-        super().__init__(levels, trained_through)
+        super().__init__(levels, groups, trained_through)
         self.eta, self.integral_gain, self.saturation, self.limit = eta, integral_gain, saturation, limit
         self.scorecaster, self.memory = scorecaster, memory
         self._etas = [eta] * len(self.levels) if isinstance(eta, float) else list(eta)
@@ -80,7 +86,7 @@ class ConformalPID(OnlineCalibrator):
             state["scores"] = torch.full((self.memory, L, H, N), torch.nan, dtype=torch.float64)
         return state
 
-    def _issue(self, state: dict[str, Tensor]) -> Correction:
+    def _issue(self, state: dict[str, Tensor], group: Tensor) -> Correction:
         t = state["count"]
         angle = state["errors"] * torch.log(t + 1) / ((t + 1) * self.saturation)
         # The clamp keeps tan on its rising branch; where it acts, `limit` already does.
@@ -93,11 +99,11 @@ class ConformalPID(OnlineCalibrator):
     def _learn(self, state: dict[str, Tensor], outcomes: Outcomes) -> dict[str, Tensor]:
         tracked, errors = state["tracked"], state["errors"]
         eta = tracked.new_tensor(self._etas)[:, None, None]
-        error = (outcomes.excess > outcomes.shift).double() - self._masses(tracked)
+        error = outcomes.mean((outcomes.excess > outcomes.shift).double()) - self._masses(tracked)
         new = {
-            "tracked": torch.where(outcomes.mask, tracked + eta * error, tracked),
-            "errors": torch.where(outcomes.mask, errors + error, errors),
-            "count": state["count"] + outcomes.mask.double(),
+            "tracked": torch.where(outcomes.taught, tracked + eta * error, tracked),
+            "errors": torch.where(outcomes.taught, errors + error, errors),
+            "count": state["count"] + outcomes.taught.double(),
         }
         if self.scorecaster is not None:
             new["scores"] = pushed(state["scores"], outcomes.excess, outcomes.mask)

@@ -1,6 +1,6 @@
 """Conformalised quantiles: values at risk shifted by a quantile of past errors."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import pandas as pd
 import torch
@@ -10,7 +10,9 @@ from torch import Tensor
 from qtorch.calibration.calibrated import scale_of
 from qtorch.calibration.conformal_quantile import conformal_quantile, members, pooled, recency
 from qtorch.calibration.memory import pushed
-from qtorch.calibration.online import Correction, OnlineCalibrator, Outcomes, known_at
+from qtorch.calibration.online import Correction, OnlineCalibrator
+from qtorch.calibration.outcomes import Outcomes, labels_of
+from qtorch.calibration.sessions import first_of_session, known_at
 from qtorch.calibration.training_set import require_unseen
 from qtorch.distributions.checks import require
 from qtorch.distributions.cumulative import icdf
@@ -33,8 +35,7 @@ class ConformalisedQuantiles(OnlineCalibrator):
         levels: confidence levels.
         window: W, how many scores of each asset and horizon are kept.
         half_life: of the weights, in own sessions; equal weights by default.
-        groups: `[N]` labels, as of `qtorch.portfolio.groups.numbered` (by exchange, by sector), -1 for an asset of its
-            own; the scores of a group are pooled. Each asset on its own by default.
+        groups: as of `OnlineCalibrator`; the scores of a group are pooled.
         trained_through: as of `OnlineCalibrator`.
 
     Raises:
@@ -44,27 +45,28 @@ class ConformalisedQuantiles(OnlineCalibrator):
         As of `conformal_quantile`.
     """
 
+    own_state = ("scores",)
+
     def __init__(
         self,
         levels: Sequence[float],
         window: int = 500,
         half_life: float | None = None,
-        groups: Int64[Tensor, " N"] | None = None,
+        groups: Mapping[str, str | None] | None = None,
         trained_through: str | pd.Timestamp | None = None,
     ) -> None:
-        super().__init__(levels, trained_through)
+        super().__init__(levels, groups, trained_through)
         require(window >= 1, "window", window, "give a number of scores of 1 or more")
         _check_half_life(half_life)
-        self.window, self.half_life, self.groups = window, half_life, groups
+        self.window, self.half_life = window, half_life
 
     def _initial(self, H: int, N: int) -> dict[str, Tensor]:
-        _check_groups(self.groups, N)
         return {"scores": torch.full((self.window, len(self.levels), H, N), torch.nan, dtype=torch.float64)}
 
-    def _issue(self, state: dict[str, Tensor]) -> Correction:
+    def _issue(self, state: dict[str, Tensor], group: Tensor) -> Correction:
         scores = state["scores"]
         weights = recency(len(scores), self.half_life, scores)
-        shift = pooled_quantile(scores, self._masses(scores), weights, self.groups)
+        shift = pooled_quantile(scores, self._masses(scores), weights, None if self.groups is None else group)
         shift = torch.where(shift.isfinite(), shift, 0.0)
         return self._masses(shift).expand(shift.shape), shift
 
@@ -78,13 +80,15 @@ def conformal_interval(
     forecast: Forecast,
     coverage: float,
     half_life: float | None = None,
-    groups: Int64[Tensor, " N"] | None = None,
+    groups: Mapping[str, str | None] | None = None,
     trained_through: str | pd.Timestamp | None = None,
 ) -> tuple[Float64[Tensor, "D H N"], Float64[Tensor, "D H N"]]:
     """Two-sided intervals: the central one of each law, widened by the conformal quantile of past scores.
 
     The score of a past outcome y is max(lower - y, y - upper) / scale with the raw ends; both ends are moved by the
-    same number of scales. The guarantee is that of `conformal_quantile` with p = 1 - coverage, of both tails together.
+    same number of scales. Each session of an asset counts once, as in `OnlineCalibrator`: of the forecasts at its close
+    and on rows on which the asset is closed after it, the first that has an outcome. The guarantee is that of
+    `conformal_quantile` with p = 1 - coverage, of both tails together.
 
     Args:
         past: forecasts that the model was not trained on, of rows that follow each other in the panel up to the one
@@ -94,19 +98,19 @@ def conformal_interval(
         forecast: of the same assets and horizons.
         coverage: such as 0.9.
         half_life: of the weights, in rows of `past`; equal weights by default.
-        groups: as of `ConformalisedQuantiles`.
+        groups: as of `OnlineCalibrator`; the scores of a group are pooled.
         trained_through: as of `OnlineCalibrator`.
 
     Returns:
         Lower and upper ends, in decimals; infinite where scores are too few, NaN where there is no forecast.
 
     Raises:
-        ValueError: the coverage is not inside (0, 1); assets or horizons differ; dates of `past` are not all earlier,
-            or trained on; an outcome is not known yet, by the sessions on which its asset is observed.
+        ValueError: the coverage is not inside (0, 1); an asset has no label; assets or horizons differ; dates of `past`
+            are not all earlier, or trained on; an outcome is not known yet, by the sessions on which its asset is
+            observed.
     """
     checked_level(coverage)
     _check_half_life(half_life)
-    _check_groups(groups, len(forecast.assets))
     if past.assets != forecast.assets or past.horizons != forecast.horizons:
         raise ValueError("the past and the new forecasts are of other assets or horizons.")
     if past.dates.max() >= forecast.dates.min():
@@ -118,9 +122,11 @@ def conformal_interval(
     lower, upper = _central(past, coverage)
     y = returns.double()
     scores = torch.maximum(lower - y, y - upper) / scale_of(past)
+    scores = torch.where(first_of_session(past.state, scores.isfinite()), scores, torch.nan)
     p = torch.tensor(1 - coverage, dtype=torch.float64, device=scores.device)
     weights = recency(len(scores), half_life, scores)
-    shift = pooled_quantile(scores, p.expand(1, 1), weights, groups) * scale_of(forecast)
+    labels = None if groups is None else labels_of(groups, forecast.assets)
+    shift = pooled_quantile(scores, p.expand(1, 1), weights, labels) * scale_of(forecast)
     lower, upper = _central(forecast, coverage)
     return lower - shift, upper + shift
 
@@ -164,8 +170,3 @@ def _check_known(past: Forecast, returns: Tensor, forecast: Forecast) -> None:
 def _check_half_life(half_life: float | None) -> None:
     sound = half_life is None or half_life > 0
     require(sound, "half_life", half_life, "give a positive number of sessions, such as 250, or None")
-
-
-def _check_groups(groups: Tensor | None, N: int) -> None:
-    if groups is not None and groups.shape != (N,):
-        raise ValueError(f"groups are labels of {tuple(groups.shape)}, and the forecast has {N} assets.")

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.distributions import Distribution
 
 from qtorch.calibration import CalibratedForecast, OnlineCalibrator, replay
+from qtorch.calibration.outcomes import labels_of
 from qtorch.data import State
 from qtorch.distributions import Empirical
 from qtorch.forecast import Forecast
@@ -53,23 +54,31 @@ class Calibration:
     note: str
 
 
-def make_calibrator(config: NightlyConfig, trained_through: str | None = None) -> OnlineCalibrator:
+def make_calibrator(
+    config: NightlyConfig, assets: Sequence[str] | None, trained_through: str | None = None
+) -> OnlineCalibrator:
     """The calibrator that the configuration names, knowing nothing.
 
     Args:
         config: the job, with a `risk.calibration`.
+        assets: that it is to correct, all of which its groups name; None for a portfolio, which learns alone.
         trained_through: the last date that the model's fit used.
 
     Raises:
         ValueError: it is not allowed, does not exist, is no online calibrator, or its arguments do not fit.
+        DataError: it has groups, and an asset is in none of them.
     """
     spec = config.risk.calibration or {}
+    if assets is None:
+        spec = _without_groups(spec)
     made = construct(spec, allow=config.model.allow, levels=config.risk.levels, trained_through=trained_through)
     if not isinstance(made, OnlineCalibrator):
         raise ValueError(
             f"risk.calibration {spec['class_path']!r} makes a {type(made).__name__}, which does not learn night after "
             "night: name one such as qtorch.calibration.AdaptiveConformal."
         )
+    if assets is not None:
+        labels_of(made.groups, assets)
     return made
 
 
@@ -93,7 +102,7 @@ def calibrate(history: History, model: dict[str, Any], say: Callable[[str], None
     seen = model["validated_through"] or model["trained_through"]
     settings = _settings_hash(config, model)
     start = history.backtest.start
-    calibrator, earlier = make_calibrator(config, seen), make_calibrator(config, seen)
+    calibrator, earlier = (make_calibrator(config, forecast.assets, seen) for _ in range(2))
     issued = replay(calibrator, forecast.select(slice(start, None)), returns[start:], known[start:] - start)
     last = _last_night(config, history.panel.dates[-1])
     origin, note = "backtest", "no earlier night"
@@ -127,7 +136,7 @@ def calibrate_portfolio(
     Returns:
         The record, and tonight's law of the profit as a forecast of one asset, in the unit of the exposures.
     """
-    calibrator = make_calibrator(history.config, model["validated_through"] or model["trained_through"])
+    calibrator = make_calibrator(history.config, None, model["validated_through"] or model["trained_through"])
     dates, profits, levels = history.panel.dates, held.record.returns.float(), history.config.risk.levels
     # A day's forecast is of the row before. Tonight's own law is not needed to learn from the days before it.
     values = torch.cat([held.fan.values, held.fan.values[-1:]])
@@ -181,9 +190,15 @@ def _last_night(config: NightlyConfig, date: pd.Timestamp) -> Path | None:
     return max(before, key=lambda folder: folder.name, default=None)
 
 
+def _without_groups(spec: dict[str, Any]) -> dict[str, Any]:
+    """The same without the groups of assets."""
+    given = {name: value for name, value in (spec.get("init_args") or {}).items() if name != "groups"}
+    return {**spec, "init_args": given}
+
+
 def _settings_hash(config: NightlyConfig, model: dict[str, Any]) -> str:
     made_of = {
-        "calibration": config.risk.calibration,
+        "calibration": _without_groups(config.risk.calibration or {}),  # newcomers are added; others the state knows
         "levels": config.risk.levels,
         "model": [model["weights_sha256"], model["settings_sha256"]],
         "limits": [config.data.min_history, config.data.stale_sessions],

@@ -52,7 +52,8 @@ class RiskConfig:
             a `JointHead`, copula is the model's own.
         calibration: class_path and init_args of what corrects values at risk night after night by what came of those
             before, such as `qtorch.calibration.AdaptiveConformal`, to which the job gives the levels; null corrects
-            nothing.
+            nothing. With `groups` in its init_args, by asset the label of its group or null for none, the assets of a
+            group learn together, and one that is new starts with what its group has learned.
     """
 
     levels: list[float] = field(default_factory=lambda: [0.95, 0.975, 0.99])

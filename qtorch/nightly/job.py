@@ -103,7 +103,7 @@ def run(
             exposures, unit = gates.read_positions(config.positions, panel)
         states = gates.asset_states(panel, source, config.data, exposures)
         if config.risk.calibration is not None:
-            make_calibrator(config)  # so that one that can't be is told before the training
+            make_calibrator(config, panel.assets)  # so that one that can't be is told before the training
     allocation = targets = None
     if config.allocation is not None:
         with clock.stage("allocation"):  # before the training, so that limits that cannot be kept are told at once

@@ -74,8 +74,11 @@ class Laplace:
         prior_scale: float | None = None,
         draws: int = 32,
         by_date: bool = False,
+        seed: int = 0,
     ) -> Forecaster:
         """A trained forecaster made to know how sure its last layer is: it forecasts the mixture over draws.
+
+        The posterior itself is given by `of`.
 
         Args:
             forecaster: with a parametric head; it stays as it is.
@@ -84,6 +87,7 @@ class Laplace:
             prior_scale: s; None takes that of the highest marginal likelihood.
             draws: `K`, even.
             by_date: whether returns of one date may depend on each other; of structure ``"full"``.
+            seed: of the draws.
 
         Raises:
             ValueError: the head is not parametric, or a setting is out of bounds.
@@ -92,7 +96,7 @@ class Laplace:
         head = copy.deepcopy(forecaster.network.head)
         posterior = cls.of(head, LastLayer.of(forecaster, datamodule), structure, prior_scale, by_date)
         drawn = DrawnWeights(head, draws).to(posterior.weights.device)
-        generator = torch.Generator().manual_seed(0)
+        generator = torch.Generator().manual_seed(seed)
         H, P = posterior.curvature.shape
         noise = antithetic(draws, H, P, generator).to(posterior.weights)
         drawn.offsets.copy_(posterior.moved(noise))

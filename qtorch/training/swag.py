@@ -83,6 +83,55 @@ class Swag:
         every: int = 50,
         rank: int = 20,
         learning_rate: float = 1e-3,
+        draws: int = 30,
+        chunk: int | None = None,
+        seed: int = 0,
+        accelerator: str = "auto",
+    ) -> Forecaster:
+        """A trained forecaster made to know how sure its weights are: it forecasts the mixture over draws.
+
+        The posterior itself, from which more can be drawn without a training, is given by `of`.
+
+        Args:
+            forecaster: trained, with a parametric head; it stays as it is.
+            datamodule: what it was trained on.
+            snapshots: of the weights.
+            every: steps from one to the next.
+            rank: R, at most as many.
+            learning_rate: constant; the higher, the wider the posterior.
+            draws: K.
+            chunk: as of `forecaster`.
+            seed: of dropout, noise and draws.
+            accelerator: as of Lightning.
+
+        Raises:
+            TypeError: the head is not parametric.
+            ValueError: as of `of` and `forecaster`.
+            FloatingPointError: a loss is not finite.
+        """
+        require(draws >= 1, "draws", draws, "give the number of draws, such as 30")  # before the work, not after it
+        posterior = cls.of(
+            forecaster,
+            datamodule,
+            snapshots=snapshots,
+            every=every,
+            rank=rank,
+            learning_rate=learning_rate,
+            seed=seed,
+            accelerator=accelerator,
+        )
+        return posterior.forecaster(draws, seed, chunk)
+
+    @classmethod
+    def of(
+        cls,
+        forecaster: Forecaster,
+        datamodule: DataModule,
+        *,
+        snapshots: int = 40,
+        every: int = 50,
+        rank: int = 20,
+        learning_rate: float = 1e-3,
         seed: int = 0,
         accelerator: str = "auto",
     ) -> "Swag":

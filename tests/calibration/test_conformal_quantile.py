@@ -44,15 +44,15 @@ def test_weights_are_those_of_the_definition():
 
 def test_a_group_has_the_quantile_of_all_its_scores():
     forecast, returns = normal_forecast(60, 3), 3 * draws(60, 1, 3)
-    groups = torch.tensor([4, -1, 4])
+    groups = {"A0": "XNYS", "A1": None, "A2": "XNYS"}
     calibrator = ConformalisedQuantiles([0.9], 200, groups=groups)
     calibrator.update(forecast, returns)
     shift = calibrator.apply(forecast).shift[0, 0, 0]
     scores = -returns[:-1, 0] - forecast.value_at_risk(0.9)[:-1, 0]
     together = conformal_quantile(scores[:, [0, 2]].reshape(-1), 0.1)
     torch.testing.assert_close(shift, torch.stack([together, conformal_quantile(scores[:, 1], 0.1), together]))
-    with pytest.raises(ValueError, match="labels"):
-        ConformalisedQuantiles([0.9], groups=groups[:2]).update(forecast, returns)
+    with pytest.raises(ValueError, match="no label for A2"):
+        ConformalisedQuantiles([0.9], groups={"A0": "XNYS", "A1": None}).update(forecast, returns)
 
 
 def test_raw_values_at_risk_stay_until_scores_are_enough():
@@ -74,9 +74,30 @@ def test_intervals_cover_as_often_as_they_say():
     assert raw < 0.65
     with pytest.raises(ValueError, match="new ones start"):
         conformal_interval(law, y, new, 0.9)
-    one = conformal_interval(past, y[:n], new, 0.9, half_life=10.0, groups=torch.zeros(trials, dtype=torch.int64))
+    one = conformal_interval(past, y[:n], new, 0.9, half_life=10.0, groups=dict.fromkeys(law.assets, "all"))
     assert one[0].unique().numel() == 1
     assert one[1].item() if one[1].numel() == 1 else one[1].mean().item() == pytest.approx(2 * 1.645, rel=0.05)
+
+
+def test_a_session_counts_once_in_intervals_however_many_closed_rows_forecast_it():
+    D, n = 80, 70
+    observed = draws(D, 2, seed=2) > -0.7
+    observed[0] = observed[n] = True
+    forecast = normal_forecast(D, 2, observed=observed)
+    y = draws(D, 1, 2)
+    for t in range(D - 2, -1, -1):  # rows up to the next session have one outcome
+        y[t] = torch.where(observed[t + 1], y[t], y[t + 1])
+    past, new = forecast.select(slice(0, n)), forecast.select(slice(n, None))
+    assert past.state.ne(past.state[0]).any()
+    interval = conformal_interval(past, y[:n], new, 0.8)
+    once = torch.where(observed[:n, None], y[:n], torch.nan)
+    for end, expected in zip(interval, conformal_interval(past, once, new, 0.8), strict=True):
+        torch.testing.assert_close(end, expected, rtol=0, atol=0)
+    # Where the session's own row has no outcome, the first closed one's counts.
+    later = y[:n].clone()
+    later[:-1][(observed[: n - 1] & ~observed[1:n])[:, None]] = torch.nan
+    for end, expected in zip(conformal_interval(past, later, new, 0.8), interval, strict=True):
+        torch.testing.assert_close(end, expected, rtol=0, atol=0)
 
 
 def test_intervals_refuse_outcomes_of_later_and_of_the_training_set():

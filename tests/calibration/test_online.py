@@ -15,12 +15,12 @@ from qtorch.calibration import (
     backtest,
     recalibrate,
 )
-from qtorch.calibration.online import known_at
+from qtorch.calibration.sessions import known_at
 from qtorch.training import mixed
 from tests.calibration.markets import draws, normal_forecast
 
 LEVELS = (0.95, 0.99)
-LABELS = torch.tensor([0, 0, -1])
+GROUPS = {"A0": "XNYS", "A1": "XNYS", "A2": None}
 MADE = {
     "adaptive": lambda **k: AdaptiveConformal(LEVELS, **k),
     "relative": lambda **k: AdaptiveConformal(LEVELS, relative=True, **k),
@@ -28,7 +28,10 @@ MADE = {
     "pid": lambda **k: ConformalPID(LEVELS, **k),
     "scorecast": lambda **k: ConformalPID(LEVELS, scorecaster=mean_of_scores, memory=20, **k),
     "quantiles": lambda **k: ConformalisedQuantiles(LEVELS, 60, **k),
-    "grouped": lambda **k: ConformalisedQuantiles(LEVELS, 60, half_life=30.0, groups=LABELS, **k),
+    "grouped": lambda **k: ConformalisedQuantiles(LEVELS, 60, half_life=30.0, groups=GROUPS, **k),
+    "adaptive, grouped": lambda **k: AdaptiveConformal(LEVELS, groups=GROUPS, **k),
+    "aggregated, grouped": lambda **k: AggregatedAdaptiveConformal(LEVELS, groups=GROUPS, **k),
+    "scorecast, grouped": lambda **k: ConformalPID(LEVELS, scorecaster=mean_of_scores, memory=20, groups=GROUPS, **k),
 }
 every = pytest.mark.parametrize("name", MADE)
 
@@ -104,7 +107,7 @@ FASTER = {
     "relative": lambda: AdaptiveConformal(LEVELS, 1.0, relative=True),
     "aggregated": lambda: AggregatedAdaptiveConformal(LEVELS),
     "pid": lambda: ConformalPID(LEVELS, 0.3),
-    "grouped": lambda: ConformalisedQuantiles(LEVELS, 150, groups=torch.zeros(3, dtype=torch.int64)),
+    "grouped": lambda: ConformalisedQuantiles(LEVELS, 150, groups=dict.fromkeys(GROUPS, "all")),
 }
 
 
@@ -147,7 +150,7 @@ def test_what_is_masked_changes_nothing(name):
     torch.testing.assert_close(whole.shift, part.shift, rtol=0, atol=0)
     untouched = normal_forecast(D).value_at_risk(0.95)[0, 0, 0]
     alone = part.value_at_risk(0.95)[:, 0, 2]
-    if name != "scorecast":
+    if not name.startswith("scorecast"):
         torch.testing.assert_close(alone[mask[:, 2]], untouched.expand(int(mask[:, 2].sum())))
     assert alone[~mask[:, 2]].isnan().all()
     assert part.expected_shortfall(0.99)[mask[:, None]].isfinite().all()

@@ -187,6 +187,21 @@ def test_groups_share_a_map_and_recent_transforms_weigh_more():
     assert ((recent - fit_recalibration(pits[200:], prior=1.0).values).abs() < 0.12).all()
 
 
+def test_a_session_counts_once_however_many_closed_rows_forecast_it():
+    T = 60
+    observed = draws(T, 2, seed=3) > -0.6
+    state = normal_forecast(T, 2, observed=observed).state
+    pits = torch.rand(T, 2, 2, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    pits[20] = torch.nan
+    once = torch.where(observed[:, None], pits, torch.nan)
+    for n in range(2):  # where the session's own row has none, the first closed one's counts
+        if not observed[21, n]:
+            once[21, :, n] = pits[21, :, n]
+    fitted = fit_recalibration(pits, state=state)
+    torch.testing.assert_close(fitted.values, fit_recalibration(once).values, rtol=0, atol=0)
+    assert (fitted.values != fit_recalibration(pits).values).any()
+
+
 def test_what_does_not_fit_is_named():
     pits, dates = torch.rand(20, 1), pd.bdate_range("2020-01-01", periods=20)
     for arguments, message in (

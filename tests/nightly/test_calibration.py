@@ -24,6 +24,8 @@ from tests.calibration.markets import draws, normal_forecast
 from tests.nightly.conftest import quiet, read_all, small_config
 
 ADAPTIVE = {"class_path": "qtorch.calibration.AdaptiveConformal", "init_args": {"gamma": 0.02}}
+GROUPS = {"AAPL": "XNYS", "JPM": "XNYS", "EURJPY": "XECB", "EURUSD": None}
+GROUPED = {**ADAPTIVE, "init_args": {"gamma": 0.02, "groups": GROUPS}}
 PID = {"class_path": "qtorch.calibration.ConformalPID"}
 ASSETS = ["AAPL", "EURJPY", "EURUSD", "JPM"]
 NIGHTS = ["2021-11-24", "2021-11-25", "2021-12-01"]  # Thanksgiving among them
@@ -71,7 +73,7 @@ def risk_of(made) -> torch.Tensor:
     return torch.stack([made.tonight.value_at_risk(level) for level in (0.95, 0.975, 0.99)])
 
 
-@pytest.mark.parametrize("kind", [ADAPTIVE, PID], ids=["adaptive", "pid"])
+@pytest.mark.parametrize("kind", [ADAPTIVE, GROUPED, PID], ids=["adaptive", "grouped", "pid"])
 def test_nights_that_go_on_from_stored_state_are_one_walk_from_the_first_nights_backtest(histories, nights, kind):
     first, *later = (nights.night(date, kind=kind) for date in NIGHTS)
     assert (first.origin, first.note) == ("backtest", "no earlier night")
@@ -80,7 +82,7 @@ def test_nights_that_go_on_from_stored_state_are_one_walk_from_the_first_nights_
     begin = histories[NIGHTS[0]].rows[histories[NIGHTS[0]].backtest.start]
     seen = slice(int(np.flatnonzero(last.rows == begin)[0]), None)
     returns, known = last.outcomes
-    walked = make_calibrator(last.config)
+    walked = make_calibrator(last.config, last.forecast.assets)
     walked.update(last.forecast.select(seen), returns[seen], known[seen] - seen.start)
     expected = walked.apply(last.tonight)
     for level, got in zip((0.95, 0.975, 0.99), risk_of(later[-1]), strict=True):
@@ -94,7 +96,10 @@ def test_the_record_is_that_of_a_walk_and_knows_nothing_of_the_future(histories,
     returns, known = history.outcomes
     seen = slice(days.start, None)
     issued = backtest(
-        make_calibrator(history.config), history.forecast.select(seen), returns[seen], known[seen] - seen.start
+        make_calibrator(history.config, history.forecast.assets),
+        history.forecast.select(seen),
+        returns[seen],
+        known[seen] - seen.start,
     )
     raw = history.forecast.select(days).value_at_risk(0.95)[:, 0]
     assert torch.equal(made.record.value_at_risk[0.95], issued.value_at_risk(0.95)[:-1, 0])
@@ -166,13 +171,24 @@ def test_a_state_of_another_model_or_other_settings_is_not_gone_on_with(nights):
         assert "another model or other settings" in made.note
 
 
+def test_groups_may_gain_assets_but_not_change_them(nights):
+    nights.night(NIGHTS[0], kind=GROUPED)
+    for changed, goes_on in (({"NEW": "XNYS"}, True), ({"EURUSD": "XECB"}, False)):
+        kind = {**ADAPTIVE, "init_args": {"gamma": 0.02, "groups": GROUPS | changed}}
+        made = nights.night(NIGHTS[1], kind=kind)
+        assert (made.origin != "backtest") == goes_on
+        assert goes_on or "EURUSD in the group None, and this calibrator in 'XECB'" in made.note
+        first = made.tonight.assets.index("AAPL"), made.tonight.assets.index("JPM")
+        assert made.tonight.mass[..., first[0]].equal(made.tonight.mass[..., first[1]])
+
+
 def test_dates_that_the_model_has_seen_are_refused(nights):
     with pytest.raises(ValueError, match="through which the model was trained"):
         nights.night(NIGHTS[0], model=KNOWN | {"validated_through": "2021-11-10"})
 
 
 def test_the_portfolios_mass_moves_with_its_own_exceedances(histories, nights):
-    nights.night(NIGHTS[-1])
+    nights.night(NIGHTS[-1], kind=GROUPED)  # whose groups are of assets, and none of the portfolio
     history = histories[NIGHTS[-1]]
     held = history.portfolio(HELD)
     record, tonight = calibrate_portfolio(history, held, HELD, KNOWN)
@@ -188,11 +204,11 @@ def test_the_portfolios_mass_moves_with_its_own_exceedances(histories, nights):
 
 
 def test_a_calibrator_comes_from_yaml_as_it_stands(tmp_path):
-    text = {"data": {"path": "prices"}, "risk": {"calibration": ADAPTIVE}}
+    text = {"data": {"path": "prices"}, "risk": {"calibration": GROUPED}}
     (tmp_path / "night.yaml").write_text(yaml.safe_dump(text))
     parser = _nightly_parser()
     config = parser.instantiate(parser.parse_args(["--config", str(tmp_path / "night.yaml")]))
-    assert config.risk.calibration == ADAPTIVE
+    assert config.risk.calibration == GROUPED
 
 
 def test_assets_that_are_changed_much_are_named():
@@ -209,6 +225,7 @@ def test_assets_that_are_changed_much_are_named():
         ({"class_path": "qtorch.calibration.Adaptive"}, "does not exist"),
         ({**ADAPTIVE, "init_args": {"levels": [0.9]}}, "init_args give levels"),
         ({**ADAPTIVE, "init_args": {"step": 0.1}}, "It takes"),
+        ({**ADAPTIVE, "init_args": {"groups": {"AAPL": "XNYS"}}}, "no label for AMD"),
         ({"class_path": "builtins.dict"}, "outside"),
         ({}, "a class_path is needed"),
     ],

@@ -118,7 +118,11 @@ def test_a_fitted_forecaster_knows_how_sure_it_is(structure, layout, tmp_path):
     model = small_model(0, None, Across(len(SPEC.features)) if layout == "panel" else None)
     data = small_data(panel, layout, batch_size=64)
     before = {name: value.clone() for name, value in model.state_dict().items()}
-    sure = Laplace.fit(model, data, structure=structure, draws=8, by_date=structure == "full")
+    settings = {"structure": structure, "draws": 8, "by_date": structure == "full"}
+    sure, same, other = (Laplace.fit(model, data, seed=seed, **settings) for seed in (0, 0, 1))
+    offsets = [each.network.head.offsets for each in (sure, same, other)]
+    assert torch.equal(offsets[0], offsets[1])
+    assert not torch.equal(offsets[0], offsets[2])
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
     save(sure, tmp_path)
     again, _ = load(tmp_path, allow=("tests",))

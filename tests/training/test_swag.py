@@ -49,15 +49,14 @@ def test_a_forecaster_of_draws_is_repeatable_and_saved(layout, tmp_path, monkeyp
     )
     model = small_model(0, None, Across(len(SPEC.features)) if layout == "panel" else None)
     before = {name: value.clone() for name, value in model.state_dict().items()}
-    swag = Swag.fit(model, small_data(panel, layout), **SETTINGS)
+    swag = Swag.of(model, small_data(panel, layout), **SETTINGS)
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
     assert len(seen) == 5
     assert swag.deviations.shape == (len(swag.mean), 3)
     torch.testing.assert_close(swag.mean, torch.stack(seen).double().mean(0))
     torch.testing.assert_close(swag.variance, torch.stack(seen).double().var(0, correction=0), rtol=1e-6, atol=1e-12)
 
-    again = Swag.fit(model, small_data(panel, layout), **SETTINGS)
-    assert torch.equal(again.mean, swag.mean)
+    again = Swag.fit(model, small_data(panel, layout), draws=3, **SETTINGS)
     sure = swag.forecaster(draws=3)
     members = zip(*(part.parameters() for part in (model.network, nn.ModuleList(sure.network.children()))), strict=True)
     assert all(stacked.shape == (3, *one.shape) for one, stacked in members)
@@ -72,7 +71,7 @@ def test_a_forecaster_of_draws_is_repeatable_and_saved(layout, tmp_path, monkeyp
     one, other = (m.forecast(panel, panel.dates[-1:]) for m in (sure, loaded))
     assert torch.equal(one.value_at_risk(0.99).nan_to_num(), other.value_at_risk(0.99).nan_to_num())
     assert (one.decompose().epistemic > 0)[one.mask[:, None].expand(1, 2, 4)].all()
-    fresh = again.forecaster(draws=3).forecast(panel, panel.dates[-1:])
+    fresh = again.forecast(panel, panel.dates[-1:])
     assert torch.equal(one.value_at_risk(0.99).nan_to_num(), fresh.value_at_risk(0.99).nan_to_num())
 
 
@@ -95,3 +94,5 @@ def test_what_can_not_be_drawn_is_refused():
         Swag.fit(Forecaster(Across(len(SPEC.features)), joint, SPEC), data, **SETTINGS)
     with pytest.raises(ValueError, match="at most the snapshots, 2"):
         Swag.fit(small_model(encoder=Across(len(SPEC.features))), data, snapshots=2, rank=3)
+    with pytest.raises(ValueError, match="number of draws"):
+        Swag.fit(small_model(encoder=Across(len(SPEC.features))), data, draws=0)
