@@ -31,7 +31,9 @@ class Variational(nn.Module):
     Args:
         head: any parametric head.
         covariance: ``"full"`` among the weights of a horizon, `size * (D + 1)` of them, or ``"diagonal"``.
-        prior_scale: standard deviation of each weight; None has it learned (empirical Bayes).
+        prior_scale: standard deviation of each weight; None has it learned (empirical Bayes). The bound does not tell
+            scales of weights apart that the data leave at the prior: a learned scale then stays near a fresh
+            posterior's standard deviation, 0.1 / sqrt(D + 1).
         draws: `K` of forecasts, even.
 
     Raises:

@@ -49,6 +49,25 @@ class Snapshots:
         self.square = self.square + (value.square() - self.square) / self.count
         self.deviations = [*self.deviations, value - self.mean][-self.rank :]
 
+    def moments(self) -> tuple[Float64[Tensor, " P"], Float64[Tensor, " P"], Float64[Tensor, "P R"]]:
+        """The mean, each weight's variance, and the latest deviations: what `gaussian_draws` takes."""
+        variance = (self.square - self.mean.square()).clamp(min=0.0)  # rounding
+        return self.mean, variance, torch.stack(self.deviations, 1)
+
+
+def gaussian_draws(
+    mean: Float64[Tensor, " P"],
+    variance: Float64[Tensor, " P"],
+    deviations: Float64[Tensor, "P R"],
+    count: int,
+    seed: int = 0,
+) -> Float64[Tensor, "K P"]:
+    """Draws of N(mean, (diag(v) + D D' / (R - 1)) / 2), repeatable: `Swag`'s posterior of any vector of weights."""
+    P, R = deviations.shape
+    generator = torch.Generator().manual_seed(seed)
+    own, common = (torch.randn(count, n, generator=generator, dtype=torch.float64) for n in (P, R))
+    return mean + own * (0.5 * variance).sqrt() + common @ deviations.mT / math.sqrt(2 * (R - 1))
+
 
 @dataclass(frozen=True, eq=False)
 class Swag:
@@ -179,16 +198,11 @@ class Swag:
             )
             trainer.fit(model.train(), datamodule=datamodule)
         datamodule.trainer = None  # else it would keep the optimiser alive
-        variance = (kept.square - kept.mean.square()).clamp(min=0.0)  # rounding
-        return cls(forecaster, kept.mean, variance, torch.stack(kept.deviations, 1))
+        return cls(forecaster, *kept.moments())
 
     def draws(self, count: int, seed: int = 0) -> Float64[Tensor, "K P"]:
         """Vectors of weights from the posterior, in the order of the network's parameters; repeatable."""
-        P, R = self.deviations.shape
-        generator = torch.Generator().manual_seed(seed)
-        own, common = (torch.randn(count, n, generator=generator, dtype=torch.float64) for n in (P, R))
-        along = common @ self.deviations.mT / math.sqrt(2 * (R - 1))
-        return self.mean + own * (0.5 * self.variance).sqrt() + along
+        return gaussian_draws(self.mean, self.variance, self.deviations, count, seed)
 
     def forecaster(self, draws: int = 30, seed: int = 0, chunk: int | None = None) -> Forecaster:
         """The forecaster of the mixture over draws of all weights, in evaluation mode.

@@ -77,6 +77,13 @@ def test_a_learned_prior_is_the_best_one():
     torch.testing.assert_close(learned, min(around), rtol=1e-3, atol=0)
 
 
+@pytest.mark.parametrize("start", [0.01, 0.1, 1.0])
+def test_a_learned_prior_has_no_preference_among_scales_of_a_posterior_that_is_the_prior(start):
+    """So that data which say little leave it where it started."""
+    weights = GaussianWeights(2, 5, "full", None, start).double()
+    torch.testing.assert_close(weights.penalty(), torch.zeros((), dtype=torch.float64), rtol=0, atol=1e-6)
+
+
 @pytest.mark.parametrize("covariance", ["full", "diagonal"])
 def test_draws_have_the_posteriors_moments(covariance):
     weights = random_weights(covariance)

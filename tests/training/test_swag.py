@@ -24,6 +24,10 @@ def test_moments_are_those_of_the_snapshots():
     torch.testing.assert_close(kept.square - kept.mean**2, exact.var(0, correction=0), rtol=1e-8, atol=1e-8)
     expected = [exact[i] - exact[: i + 1].mean(0) for i in (4, 5, 6)]
     torch.testing.assert_close(torch.stack(kept.deviations), torch.stack(expected))
+    mean, variance, deviations = kept.moments()
+    torch.testing.assert_close(mean, exact.mean(0))
+    torch.testing.assert_close(variance, exact.var(0, correction=0), rtol=1e-8, atol=1e-8)
+    torch.testing.assert_close(deviations, torch.stack(expected, 1))
 
 
 def test_draws_have_the_mean_and_covariance_of_the_definition():
