@@ -32,7 +32,7 @@ import torch
 from benchmarks.regression.data import DATA, SERIES
 from benchmarks.regression.garch import garch
 from benchmarks.regression.heads import NormalRegression, StudentTRegression
-from benchmarks.regression.last_layer import distance_aware, langevin, laplace
+from benchmarks.regression.last_layer import distance_aware, langevin, laplace, laplace_members
 from benchmarks.regression.method import Method
 from benchmarks.regression.peers import laplace_torch, vbll_layer
 from benchmarks.regression.points import dropped, members, point
@@ -48,6 +48,7 @@ BY_LAW = {
     "variational, prior 1": lambda head: variational(head, 1.0),
     "five variational members": variational_members,
     "Laplace": laplace,
+    "five Laplace members": laplace_members,
     "SWAG": swag,
     "SGLD": langevin,
     "dropout": dropped,

@@ -1,7 +1,6 @@
 """Posteriors of the last layer of a trained network: Laplace's approximation, Langevin dynamics, and SNGP."""
 
 import time
-from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -11,8 +10,9 @@ from benchmarks.regression.data import Split
 from benchmarks.regression.heads import RegressionHead
 from benchmarks.regression.method import Fit, Fitted, marginal
 from benchmarks.regression.networks import Layers, Regression
-from benchmarks.regression.points import DRAWS, alone
+from benchmarks.regression.points import DRAWS, MEMBERS, alone, together
 from benchmarks.regression.training import fit
+from qtorch.distributions import take
 from qtorch.heads import DrawnWeights
 from qtorch.heads.gaussian_weights import antithetic
 from qtorch.models import DistanceAware
@@ -27,8 +27,26 @@ def laplace(head: type[RegressionHead]) -> Fit:
     def fitted(split: Split, seed: int) -> Fitted:
         network, epochs, seconds = alone(split, 1000 * seed, head)
         start = time.process_time()
-        predict = _around(network, split)
+        predict = marginal(around(network, split))
         return Fitted(predict, epochs, seconds + time.process_time() - start)
+
+    return fitted
+
+
+def laplace_members(head: type[RegressionHead]) -> Fit:
+    """A mixture of Laplace's approximations, each around a member of an ensemble."""
+
+    def fitted(split: Split, seed: int) -> Fitted:
+        start = time.process_time()
+        network, epochs = together(split, 1000 * seed, head)
+        each = [Regression(network.encoder.member(k), network.head.member(k)) for k in range(MEMBERS)]
+        posteriors = [around(member, split) for member in each]
+
+        def predict(x: Tensor) -> Distribution:
+            draws = zip(*(posterior.parameters_of(x) for posterior in posteriors), strict=True)
+            return take(posteriors[0].head.distribution(*(torch.cat(part, -1) for part in draws)), (slice(None), 0))
+
+        return Fitted(predict, epochs, time.process_time() - start)
 
     return fitted
 
@@ -43,7 +61,7 @@ def langevin(head: type[RegressionHead]) -> Fit:
         scale = Laplace.of(network.head, data, "diagonal").prior_scale
         settings = {"batch_size": 1024, "burn_in": 500, "thin": 25, "draws": DRAWS, "seed": seed}
         chain = sampled(network.head, data, SGLD(preconditioner="diagonal"), prior_scale=scale, **settings)
-        predict = _drawn(network, chain - affine_map(network.head))
+        predict = marginal(_drawn(network, chain - affine_map(network.head)))
         return Fitted(predict, epochs, seconds + time.process_time() - start)
 
     return fitted
@@ -58,7 +76,7 @@ def distance_aware(head: type[RegressionHead]) -> Fit:
         body = DistanceAware(Layers(split.train.x.shape[1]), seed=seed)
         network = Regression(body, head(body.out_features))
         epochs = fit(network, split, 1000 * seed)
-        return Fitted(_around(network, split), epochs, time.process_time() - start)
+        return Fitted(marginal(around(network, split)), epochs, time.process_time() - start)
 
     return fitted
 
@@ -69,13 +87,13 @@ def _seen(network: Regression, split: Split) -> LastLayer:
     return LastLayer(hidden, y, torch.ones_like(y))
 
 
-def _drawn(network: Regression, offsets: Tensor) -> Callable[[Tensor], Distribution]:
+def _drawn(network: Regression, offsets: Tensor) -> Regression:
     drawn = DrawnWeights(network.head, len(offsets))
     drawn.offsets.copy_(offsets)
-    return marginal(Regression(network.encoder, drawn))
+    return Regression(network.encoder, drawn)
 
 
-def _around(network: Regression, split: Split) -> Callable[[Tensor], Distribution]:
+def around(network: Regression, split: Split) -> Regression:
     """Draws of Laplace's approximation, with the prior scale of the highest evidence."""
     posterior = Laplace.of(network.head, _seen(network, split))
     generator = torch.Generator().manual_seed(0)

@@ -44,14 +44,19 @@ def point(head: type[RegressionHead]) -> Fit:
     return fitted
 
 
+def together(split: Split, seed: int, head: type[RegressionHead]) -> tuple[Regression, int]:
+    """A trained ensemble, and its epochs."""
+    one = fresh(split, seed, head)
+    network = Regression(EncoderEnsemble(one.encoder, MEMBERS), Ensemble(one.head, MEMBERS))
+    return network, fit(network, split, seed)
+
+
 def members(head: type[RegressionHead]) -> Fit:
     """A mixture of networks that differ in their first weights."""
 
     def fitted(split: Split, seed: int) -> Fitted:
-        one = fresh(split, 1000 * seed, head)
-        network = Regression(EncoderEnsemble(one.encoder, MEMBERS), Ensemble(one.head, MEMBERS))
         start = time.process_time()
-        epochs = fit(network, split, 1000 * seed)
+        network, epochs = together(split, 1000 * seed, head)
         return Fitted(marginal(network), epochs, time.process_time() - start)
 
     return fitted
