@@ -1,13 +1,18 @@
-"""Walk-forward runs of portfolio allocators, plain baselines, and how sure their figures are."""
+"""Signals and their accounting, walk-forward runs of allocators, plain baselines, and how sure their figures are."""
 
 from typing import TYPE_CHECKING, Any
 
+from qtorch.backtest.account import Account
 from qtorch.backtest.baselines import EqualWeight, InverseVolatility
 from qtorch.backtest.block_length import block_length
+from qtorch.backtest.currencies import Currencies
 from qtorch.backtest.deflated_sharpe import deflated_sharpe, expected_best_sharpe, probabilistic_sharpe
 from qtorch.backtest.intervals import Interval, sharpe_interval, volatility_interval
+from qtorch.backtest.ledger import Ledger
+from qtorch.backtest.orders import Orders
 from qtorch.backtest.scenario_allocator import ScenarioAllocator
 from qtorch.backtest.schedule import rebalance_rows
+from qtorch.backtest.signals import Signals
 from qtorch.backtest.skfolio_allocator import (
     SkfolioAllocator,
     equal_risk,
@@ -26,12 +31,17 @@ if TYPE_CHECKING:
     from qtorch.backtest.sklearn_allocator import SklearnAllocator
 
 __all__ = [
+    "Account",
     "Allocate",
+    "Currencies",
     "EqualWeight",
     "Interval",
     "InverseVolatility",
+    "Ledger",
+    "Orders",
     "Refits",
     "ScenarioAllocator",
+    "Signals",
     "SkfolioAllocator",
     "SklearnAllocator",
     "Track",

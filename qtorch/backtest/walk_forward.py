@@ -17,7 +17,7 @@ from qtorch.data import DataError, Panel
 from qtorch.data.errors import listing
 from qtorch.data.standing import known_gone
 from qtorch.distributions.checks import require
-from qtorch.portfolio import Constraints, Costs, Ledger, simulate
+from qtorch.portfolio import Constraints, Costs, Simulation, simulate
 
 Allocate = Callable[[Panel, int, Tensor], Tensor | pd.Series]
 """An allocator: a function, or an object that is called like one.
@@ -144,7 +144,7 @@ class WalkForward:
             allocate.refit(past, row - self.lag)
         return checked_weights(allocate(past, row - self.lag, held.clone()), past)
 
-    def _hold(self, target: Tensor, tradable: Tensor, held: Tensor, returns: Tensor, there: Tensor) -> Ledger:
+    def _hold(self, target: Tensor, tradable: Tensor, held: Tensor, returns: Tensor, there: Tensor) -> Simulation:
         """Trades before the first of the sessions and holds through the others."""
         begins = torch.arange(len(returns), device=returns.device) == 0
         every = (x.expand(returns.shape) for x in (target, tradable))
@@ -157,7 +157,7 @@ class WalkForward:
         panel: Panel,
         rows: np.ndarray,
         decisions: np.ndarray,
-        ledgers: list[Ledger],
+        ledgers: list[Simulation],
         trades: list[Tensor],
         before: list[Tensor],
         open_: list[Tensor],

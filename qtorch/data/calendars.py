@@ -31,12 +31,14 @@ class Sessions:
         days: session labels, tz-naive, ascending; they reach beyond `end` by up to a month.
         closes: the UTC instant of each session's close, daylight saving and early closes included.
         zone: the exchange's time zone.
+        opens: the UTC instant of each session's open, late opens included; None where the calendar knows none.
     """
 
     exchange: str
     days: pd.DatetimeIndex
     closes: pd.DatetimeIndex
     zone: str
+    opens: pd.DatetimeIndex | None = None
 
     def close_of(self, days: pd.DatetimeIndex) -> pd.DatetimeIndex:
         """The UTC close of any days: a session's own; on another day, the exchange's usual wall-clock close."""
@@ -59,10 +61,13 @@ class Calendar:
         early_closes: wall-clock "HH:MM" by date.
         first: the first date for which the calendar holds; None has no bound.
         last: the last date for which it holds; None has no bound.
+        open: wall-clock "HH:MM" at which a session opens; None where that is not known, or on the day before.
+        late_opens: wall-clock "HH:MM" by date.
 
     Raises:
         DataError: a time, zone, weekday or date cannot be read; a date has a time of day or a time zone; `first` is
-            after `last`; an early close between them is on a day without a session.
+            after `last`; an early close or late open between them is on a day without a session; a session opens after
+            its close, or late without a usual open.
 
     Example:
         >>> crypto = Calendar("COIN", close="24:00", weekdays="Mon Tue Wed Thu Fri Sat Sun")
@@ -78,11 +83,14 @@ class Calendar:
     early_closes: Mapping[str, str] = field(default_factory=dict)
     first: str | pd.Timestamp | None = None
     last: str | pd.Timestamp | None = None
+    open: str | None = None
+    late_opens: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Checks the settings."""
-        for text in (self.close, *self.early_closes.values()):
-            clock(text)
+        for text in (self.close, *self.early_closes.values(), self.open, *self.late_opens.values()):
+            if text is not None:
+                clock(text)
         unknown = set(self.weekdays.split()) - set(_WEEKDAYS)
         if unknown or not self.weekdays.split():
             raise DataError(
@@ -95,22 +103,43 @@ class Calendar:
         if not isinstance(self.holidays, AbstractHolidayCalendar):
             for day in self.holidays:
                 _date(day, f"{where}: holiday")
-        early = [_date(day, f"{where}: early close") for day in self.early_closes]
-        open_days = self._days(min(early), max(early)) if early else ()
-        for day in early:
-            if day not in open_days and (low is None or low <= day) and (high is None or day <= high):
-                raise DataError(
-                    f"{where}: early close {day:%Y-%m-%d} ({day:%A}) is no session. Leave it out, or correct the date, "
-                    "the weekdays or the holidays."
-                )
+        for kind, special in (("early close", self.early_closes), ("late open", self.late_opens)):
+            dates = [_date(day, f"{where}: {kind}") for day in special]
+            open_days = self._days(min(dates), max(dates)) if dates else ()
+            for day in dates:
+                if day not in open_days and (low is None or low <= day) and (high is None or day <= high):
+                    raise DataError(
+                        f"{where}: {kind} {day:%Y-%m-%d} ({day:%A}) is no session. Leave it out, or correct the date, "
+                        "the weekdays or the holidays."
+                    )
+        self._check_opens(where)
+
+    def _check_opens(self, where: str) -> None:
+        """Refuses opens at or after their closes."""
+        if self.open is None:
+            if self.late_opens:
+                raise DataError(f"{where}: it has late opens and no open. Give the usual one too, open='09:30'.")
+            return
+        days = pd.DatetimeIndex(sorted({pd.Timestamp(day) for day in (*self.early_closes, *self.late_opens)}))
+        opens = self._wall(days, self.open, self.late_opens)
+        bad = days[opens >= self._wall(days, self.close, self.early_closes)]
+        if len(bad) or clock(self.open) >= clock(self.close):
+            day = f"{bad[0]:%Y-%m-%d}" if len(bad) else "the usual session"
+            raise DataError(f"{where}: {day} opens at or after its close. A session opens before, on the same date.")
 
     def between(self, start: pd.Timestamp, end: pd.Timestamp) -> Sessions:
         """The sessions from `start` to `end`."""
         days = self._days(start, end)
-        wall = pd.Series(days + clock(self.close), index=days)
-        for day, text in self.early_closes.items():
+        closes = _localize(self._wall(days, self.close, self.early_closes), self.zone)
+        opens = None if self.open is None else _localize(self._wall(days, self.open, self.late_opens), self.zone)
+        return Sessions(self.code, days, closes, self.zone, opens)
+
+    def _wall(self, days: pd.DatetimeIndex, usual: str, special: Mapping[str, str]) -> pd.DatetimeIndex:
+        """Wall-clock times of days."""
+        wall = pd.Series(days + clock(usual), index=days)
+        for day, text in special.items():
             wall[days == pd.Timestamp(day)] = pd.Timestamp(day) + clock(text)
-        return Sessions(self.code, days, _localize(pd.DatetimeIndex(wall), self.zone), self.zone)
+        return pd.DatetimeIndex(wall)
 
     def _days(self, start: pd.Timestamp, end: pd.Timestamp) -> pd.DatetimeIndex:
         """The labels of the sessions from `start` to `end`."""
@@ -165,7 +194,8 @@ def sessions(exchange: AnyCalendar, start: pd.Timestamp, end: pd.Timestamp) -> S
     last = last if high is None else min(last, high)
     built = calendar.between(first, last) if isinstance(calendar, Calendar) else _of_package(calendar, first, last)
     inside = slice(built.days.searchsorted(start), None)
-    return Sessions(code, built.days[inside], built.closes[inside], built.zone)
+    opens = None if built.opens is None else built.opens[inside]
+    return Sessions(code, built.days[inside], built.closes[inside], built.zone, opens)
 
 
 def code_of(exchange: AnyCalendar) -> str:
@@ -256,7 +286,9 @@ def _of_package(calendar: Union[str, "ExchangeCalendar"], first: pd.Timestamp, l
 
     try:
         built = (
-            exchange_calendars.get_calendar(calendar, start=first, end=last) if isinstance(calendar, str) else calendar
+            exchange_calendars.get_calendar(calendar, *_whole_years(calendar, first, last))
+            if isinstance(calendar, str)
+            else calendar
         )
     except (NotImplementedError, ValueError) as error:
         raise DataError(
@@ -264,8 +296,15 @@ def _of_package(calendar: Union[str, "ExchangeCalendar"], first: pd.Timestamp, l
         ) from error
     _check_special_weeks(built)
     inside = slice(built.sessions.searchsorted(first), built.sessions.searchsorted(last, side="right"))
-    closes = pd.DatetimeIndex(built.closes.iloc[inside])
-    return Sessions(built.name, built.sessions[inside].as_unit("us"), closes.as_unit("us"), str(built.tz))
+    closes, opens = (pd.DatetimeIndex(times.iloc[inside]).as_unit("us") for times in (built.closes, built.opens))
+    return Sessions(built.name, built.sessions[inside].as_unit("us"), closes, str(built.tz), opens)
+
+
+def _whole_years(code: str, first: pd.Timestamp, last: pd.Timestamp) -> tuple[pd.Timestamp, pd.Timestamp]:
+    """The years around a span, within the calendar's bounds: the package keeps the last calendar that it built."""
+    (low, high), year = _bounds(code), pd.offsets.YearEnd()
+    first, last = pd.Timestamp(first.year, 1, 1), year.rollforward(last)
+    return first if low is None else max(first, low), last if high is None else min(last, high)
 
 
 _REMEDY = "Its versions to 4.13 do not work with pandas 3.1: install pandas below 3.1, or a later exchange_calendars."

@@ -7,7 +7,6 @@ from qtorch.portfolio.costs import Costs
 from qtorch.portfolio.differential_sharpe import differential_sharpe
 from qtorch.portfolio.drawdown import maximum_drawdown
 from qtorch.portfolio.groups import numbered
-from qtorch.portfolio.ledger import Ledger, simulate
 from qtorch.portfolio.market_neutral import MarketNeutral
 from qtorch.portfolio.minimum_variance import MinimumVariance
 from qtorch.portfolio.projected import Projected
@@ -18,6 +17,7 @@ from qtorch.portfolio.scenario_program import ScenarioProgram
 from qtorch.portfolio.scenario_returns import portfolio_returns, scenario_returns
 from qtorch.portfolio.scenario_utility import Growth, MeanVariance, ScenarioUtility, TailRisk
 from qtorch.portfolio.shortfall import RockafellarUryasev, cvar
+from qtorch.portfolio.simulation import Simulation, simulate
 from qtorch.portfolio.softmax import Softmax
 from qtorch.portfolio.utility import log_wealth, mean_variance
 
@@ -27,7 +27,6 @@ __all__ = [
     "Costs",
     "GroupCap",
     "Growth",
-    "Ledger",
     "MarketNeutral",
     "MeanVariance",
     "MinimumVariance",
@@ -35,6 +34,7 @@ __all__ = [
     "RockafellarUryasev",
     "ScenarioProgram",
     "ScenarioUtility",
+    "Simulation",
     "Softmax",
     "TailRisk",
     "cvar",

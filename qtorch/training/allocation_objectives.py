@@ -18,12 +18,12 @@ from qtorch.portfolio import (
     sortino,
     tracking_error,
 )
-from qtorch.portfolio.ledger import Ledger
+from qtorch.portfolio.simulation import Simulation
 
 YEAR = 252.0  # sessions
 
 
-AllocationObjective = Callable[[Ledger], Tensor]  # a number to minimise, of ledgers of net returns `[B T]`
+AllocationObjective = Callable[[Simulation], Tensor]  # a number to minimise, of simulations of net returns `[B T]`
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class LeastVariance:
 
     turnover: float = 0.0
 
-    def __call__(self, ledger: Ledger) -> Float[Tensor, ""]:
+    def __call__(self, ledger: Simulation) -> Float[Tensor, ""]:
         """The loss."""
         return ledger.returns.square().mean().log() + self.turnover * yearly_turnover(ledger)
 
@@ -53,7 +53,7 @@ class MostSharpe:
 
     turnover: float = 0.0
 
-    def __call__(self, ledger: Ledger) -> Float[Tensor, ""]:
+    def __call__(self, ledger: Simulation) -> Float[Tensor, ""]:
         """The loss."""
         ratio: Tensor = sharpe(ledger.returns) * YEAR**0.5
         return -ratio.mean() + self.turnover * yearly_turnover(ledger)
@@ -71,7 +71,7 @@ class MostSortino:
     target: float = 0.0
     turnover: float = 0.0
 
-    def __call__(self, ledger: Ledger) -> Float[Tensor, ""]:
+    def __call__(self, ledger: Simulation) -> Float[Tensor, ""]:
         """The loss."""
         ratio: Tensor = sortino(ledger.returns, target=self.target, periods=YEAR)
         return -ratio.mean() + self.turnover * yearly_turnover(ledger)
@@ -106,7 +106,7 @@ class MostDifferentialSharpe:
         require(0 < self.rate < 1, "rate", self.rate, "give a number inside (0, 1), such as 0.01")
         require(self.deviation > 0, "deviation", self.deviation, "give a positive number, such as 0.01")
 
-    def __call__(self, ledger: Ledger) -> Float[Tensor, ""]:
+    def __call__(self, ledger: Simulation) -> Float[Tensor, ""]:
         """The loss."""
         added: Tensor = differential_sharpe(ledger.returns, rate=self.rate, deviation=self.deviation)
         return -added.mean() * YEAR**0.5 + self.turnover * yearly_turnover(ledger)
@@ -132,7 +132,7 @@ class MeanVariance:
         """
         require(self.risk_aversion >= 0, "risk_aversion", self.risk_aversion, "give a number of at least 0")
 
-    def __call__(self, ledger: Ledger) -> Float[Tensor, ""]:
+    def __call__(self, ledger: Simulation) -> Float[Tensor, ""]:
         """The loss."""
         utility: Tensor = mean_variance(ledger.returns, risk_aversion=self.risk_aversion) * YEAR
         return -utility.mean() + self.turnover * yearly_turnover(ledger)
@@ -150,7 +150,7 @@ class LeastTrackingError:
 
     turnover: float = 0.0
 
-    def __call__(self, ledger: Ledger, benchmark: Ledger) -> Float[Tensor, ""]:
+    def __call__(self, ledger: Simulation, benchmark: Simulation) -> Float[Tensor, ""]:
         """The loss.
 
         Args:
@@ -179,7 +179,7 @@ class LeastShortfall:
         """
         require(0 < self.level < 1, "level", self.level, "give a level of confidence, such as 0.95")
 
-    def __call__(self, ledger: Ledger) -> Float[Tensor, ""]:
+    def __call__(self, ledger: Simulation) -> Float[Tensor, ""]:
         """The loss."""
         return 100 * cvar(ledger.returns.flatten(), level=self.level)
 
@@ -194,22 +194,22 @@ class MostWealth:
 
     drawdown: float = 0.0
 
-    def __call__(self, ledger: Ledger) -> Float[Tensor, ""]:
+    def __call__(self, ledger: Simulation) -> Float[Tensor, ""]:
         """The loss."""
         growth: Tensor = log_wealth(ledger.returns) * (YEAR / ledger.returns.shape[-1])
         loss = -growth.mean()
         return loss + self.drawdown * maximum_drawdown(ledger.returns).mean() if self.drawdown else loss
 
 
-def yearly_turnover(ledger: Ledger) -> Float[Tensor, ""]:
+def yearly_turnover(ledger: Simulation) -> Float[Tensor, ""]:
     """One-way turnover a year, without the first session's."""
     later = ledger.turnover[..., 1:]
     return later.sum() / max(later.numel(), 1) * (YEAR / 2)
 
 
-def joined(ledgers: list[Ledger]) -> Ledger:
+def joined(ledgers: list[Simulation]) -> Simulation:
     """Ledgers of consecutive stretches as one."""
     names = ("returns", "weights", "turnover", "costs")
-    return Ledger(
+    return Simulation(
         **{name: torch.cat([getattr(part, name) for part in ledgers], 1) for name in names}, final=ledgers[-1].final
     )

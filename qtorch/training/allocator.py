@@ -19,7 +19,7 @@ from qtorch.models.market_state import MarketState
 from qtorch.portfolio import Costs, simulate
 from qtorch.portfolio.feasibility import RowError
 from qtorch.portfolio.graphs import GraphBuilder
-from qtorch.portfolio.ledger import Ledger
+from qtorch.portfolio.simulation import Simulation
 from qtorch.training.allocation_objectives import (
     AllocationObjective,
     LeastTrackingError,
@@ -149,13 +149,13 @@ class Allocator(lightning.LightningModule):
         """
         return self._weights(self.views(decisions.market), decisions, slice(None), holdings)
 
-    def run(self, episodes: Episodes) -> Ledger:
+    def run(self, episodes: Episodes) -> Simulation:
         """The account of each episode, `[B, R S]` sessions; it starts at the first weights, without a cost."""
         decisions = episodes.decisions
         views = self.views(decisions.market)
         return account(episodes, self.costs, lambda at, held: self._weights(views[at], decisions, at, held))
 
-    def equal(self, episodes: Episodes) -> Ledger:
+    def equal(self, episodes: Episodes) -> Simulation:
         """The account of equal weights of each decision's universe, without costs: a benchmark."""
         universe = episodes.decisions.market.universe
         share = universe / universe.sum(-1, keepdim=True).clamp(min=1)
@@ -268,7 +268,7 @@ class Allocator(lightning.LightningModule):
 
 def account(
     episodes: Episodes, costs: Costs, decide: Callable[[Int64[Tensor, " B"], Tensor | None], Float[Tensor, "B N"]]
-) -> Ledger:
+) -> Simulation:
     """The account of each episode, `[B, R S]` sessions, which starts at the first weights, without a cost.
 
     Args:

@@ -11,7 +11,7 @@ from qtorch.portfolio.operators import operator
 
 
 @dataclass(frozen=True, eq=False)
-class Ledger:
+class Simulation:
     """A simulated portfolio; everything is differentiable.
 
     Attributes:
@@ -40,7 +40,7 @@ def simulate(
     start: Float[Tensor, "*#batch N"] | None = None,
     volatility: Float[Tensor, "*#batch T N"] | None = None,
     volume: Float[Tensor, "*#batch T N"] | None = None,
-) -> Ledger:
+) -> Simulation:
     """Trades to the targets before each session's returns, earns them, and lets the weights drift.
 
     With holdings h, targets w and returns r of a session, and positions p that are w where there is trading and h
@@ -98,7 +98,7 @@ def simulate(
         h = p * (1 + r[..., t, :]) / growth.unsqueeze(-1)
         columns.append((earned, p, turnover, paid))
     net, held, traded, spent = zip(*columns, strict=True)
-    return Ledger(torch.stack(net, -1), torch.stack(held, -2), torch.stack(traded, -1), torch.stack(spent, -1), h)
+    return Simulation(torch.stack(net, -1), torch.stack(held, -2), torch.stack(traded, -1), torch.stack(spent, -1), h)
 
 
 def _impact(
@@ -123,7 +123,7 @@ def _check_liquid(adv: Tensor, sigma: Tensor) -> Tensor:
 
 
 _liquid = operator(
-    "ledger_liquid", "(Tensor adv, Tensor sigma) -> Tensor", _check_liquid, lambda adv, sigma: adv.clone()
+    "simulation_liquid", "(Tensor adv, Tensor sigma) -> Tensor", _check_liquid, lambda adv, sigma: adv.clone()
 )
 
 
@@ -136,4 +136,4 @@ def _check(growth: Tensor, t: int) -> Tensor:
     return torch.zeros_like(growth)
 
 
-_solvent = operator("ledger_solvent", "(Tensor growth, int t) -> Tensor", _check, lambda growth, t: growth.clone())
+_solvent = operator("simulation_solvent", "(Tensor growth, int t) -> Tensor", _check, lambda growth, t: growth.clone())
