@@ -1,4 +1,4 @@
-"""Walk-forward runs of portfolio allocators, plain baselines, and how sure their figures are."""
+"""Walk-forward runs of portfolio allocators, plain baselines, how sure figures are, and the look-ahead detector."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -6,6 +6,7 @@ from qtorch.backtest.baselines import EqualWeight, InverseVolatility
 from qtorch.backtest.block_length import block_length
 from qtorch.backtest.deflated_sharpe import deflated_sharpe, expected_best_sharpe, probabilistic_sharpe
 from qtorch.backtest.intervals import Interval, sharpe_interval, volatility_interval
+from qtorch.backtest.lookahead import LookaheadError, LookaheadReport, PipelineError, check_lookahead
 from qtorch.backtest.scenario_allocator import ScenarioAllocator
 from qtorch.backtest.schedule import rebalance_rows
 from qtorch.backtest.skfolio_allocator import (
@@ -30,6 +31,9 @@ __all__ = [
     "EqualWeight",
     "Interval",
     "InverseVolatility",
+    "LookaheadError",
+    "LookaheadReport",
+    "PipelineError",
     "Refits",
     "ScenarioAllocator",
     "SkfolioAllocator",
@@ -39,6 +43,7 @@ __all__ = [
     "Walked",
     "around_closed",
     "block_length",
+    "check_lookahead",
     "deflated_sharpe",
     "equal_risk",
     "expected_best_sharpe",
