@@ -17,7 +17,8 @@ from qtorch.backtest.lookahead.runner import AskedAt, Pipeline, PipelineError, R
 from qtorch.data import DataError, Panel
 from qtorch.distributions.checks import require
 
-_LOCATED = 3  # findings of a test whose input is looked for, one a column
+_TESTS = ("changed prices", "changed cells", "truncated")
+_LOCATED = 3  # columns for whose first finding the input is looked for
 _FEWEST = 20  # rows after the history that a model needs, before the first cut
 
 
@@ -70,7 +71,7 @@ def check_lookahead(
 
     Example:
         >>> from qtorch.data import load_sample
-        >>> panel = Panel.from_frame(load_sample().query("asset in ['AAPL', 'KO'] and date > '2021'"))
+        >>> panel = Panel.from_frame(load_sample().query("asset in ['AAPL', 'KO'] and date > '2022-06'"))
         >>> def momentum(panel):
         ...     return panel.to_wide().pct_change(20)
         >>> check_lookahead(momentum, panel).ok
@@ -183,15 +184,14 @@ class _Check:
         return start_shift.moved(self.whole, outputs, date, self.scales, self.rtol)
 
     def findings(self) -> pd.DataFrame:
-        """All that was found, the earliest outputs of each test first; with inputs where they were looked for."""
-        found = sorted(self._found, key=lambda each: (each[0], each[2].date, each[1]))
-        located: dict[str, set[str]] = {}
+        """All that was found, the earliest outputs of each test first; with the input of the first of a column."""
+        found = sorted(self._found, key=lambda each: (_TESTS.index(each[0]), each[2].date, each[1]))
+        located: set[str] = set()
         lines = []
         for test, row, output in found:
-            seen = located.setdefault(test, set())
             source = None
-            if output.column not in seen and len(seen) < _LOCATED:
-                seen.add(output.column)
+            if output.column not in located and len(located) < _LOCATED:
+                located.add(output.column)
                 source = self._locate(test, row, output)
             lines.append(
                 {

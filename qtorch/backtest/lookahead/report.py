@@ -43,7 +43,7 @@ class LookaheadReport:
         findings: one row for each test, cut and column in which an output differs: the test (``truncated``,
             ``changed prices``, ``changed cells``); its kind (``changed``, ``missing``, ``extra``); the cut, the last
             date that was left as it is; the column, date and asset of the first output that differs, its value before
-            and after, and how many differ; of the first such row of each test and column also the first input that
+            and after, and how many differ; of the first row of each of three columns also the first input that
             reaches the output, its date, asset and field, and how many rows of the panel it lies ahead of it.
         starts: how far outputs move if the data begin later; see `qtorch.backtest.lookahead.starts.moved`.
         notes: what may make the check mean less than it seems to.
