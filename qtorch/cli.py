@@ -14,6 +14,11 @@ FIT_EXIT_CODES = (
     "data do not pass a check"
 )
 
+CHECK_EXIT_CODES = (
+    "exit codes: 0 no look-ahead found; 1 an output knows the future; 2 unusable arguments or data, a pipeline that "
+    "fails or whose answers to the same panel differ"
+)
+
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Runs a command and exits with its code."""
@@ -24,10 +29,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     nightly, fit = _nightly_parser(), _fit_parser()
     commands.add_subcommand("nightly", nightly, help="forecast tonight's risk from a YAML configuration")
     commands.add_subcommand("fit", fit, help="train a model from a YAML configuration and save it")
+    commands.add_subcommand("check", _check_parser(), help="look whether a pipeline or a saved model knows the future")
     arguments = sys.argv[1:] if arguments is None else list(arguments)
     parsed = parser.parse_args(arguments)
     if parsed.subcommand == "fit":
         sys.exit(_fit(fit, parsed.fit, arguments))
+    if parsed.subcommand == "check":
+        sys.exit(_check(parsed.check))
     sys.exit(_nightly(nightly, parsed.nightly, arguments))
 
 
@@ -57,6 +65,24 @@ def _fit_parser():  # type: ignore[no-untyped-def]
     parser.add_argument("--config", action="config", required=True, help="the YAML file; its paths are relative to it")
     parser.add_argument("--resume", action="store_true", help="go on from the checkpoints of a run that was broken off")
     parser.add_class_arguments(FitConfig, None)
+    return parser
+
+
+def _check_parser():  # type: ignore[no-untyped-def]
+    from jsonargparse import ArgumentParser
+
+    parser = ArgumentParser(
+        description="Cuts and changes later prices, and looks whether earlier outputs move.", epilog=CHECK_EXIT_CODES
+    )
+    parser.add_argument("target", type=str, help="package.module:function of a panel, or the folder of a saved model")
+    parser.add_argument("--data", type=str, required=True, help="a Parquet file of prices")
+    parser.add_argument("--exchange", type=str | None, default=None, help="of all assets; default: the data's column")
+    parser.add_argument("--lag", type=int, default=0, help="rows between what an output may know and its date")
+    parser.add_argument("--cuts", type=int, default=24, help="how often the panel is cut")
+    parser.add_argument("--first", type=str | None, default=None, help="YYYY-MM-DD, the earliest cut")
+    parser.add_argument("--starts", type=int, default=3, help="how many later starts of the data are tried")
+    parser.add_argument("--rtol", type=float, default=1e-5, help="differences that count as rounding")
+    parser.add_argument("--seed", type=int, default=0, help="of the cuts and the changes")
     return parser
 
 
@@ -100,6 +126,26 @@ def _fit(parser, parsed, arguments: Sequence[str]) -> int:  # type: ignore[no-un
         return 1
     print(f"model      {config.output}")
     return 0
+
+
+def _check(parsed) -> int:  # type: ignore[no-untyped-def]
+    """Checks; says what was found, or in one line what went wrong."""
+    from traceback import print_exception
+
+    from qtorch.backtest import PipelineError
+    from qtorch.checking import run
+
+    try:
+        report = run(**vars(parsed))
+    except ValueError as error:
+        print(f"qtorch check: unusable arguments or data: {error}", file=sys.stderr)
+        return 2
+    except PipelineError as error:
+        print_exception(error.__cause__, file=sys.stderr)
+        print(f"qtorch check: {error}", file=sys.stderr)
+        return 2
+    print(report)
+    return 0 if report.ok else 1
 
 
 def _nightly(parser, parsed, arguments: Sequence[str]) -> int:  # type: ignore[no-untyped-def]

@@ -1,4 +1,4 @@
-"""Signals and their accounting, walk-forward runs of allocators, plain baselines, and how sure their figures are."""
+"""Signals and their accounting, walk-forward runs, baselines, how sure figures are, and the look-ahead detector."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -9,6 +9,7 @@ from qtorch.backtest.currencies import Currencies
 from qtorch.backtest.deflated_sharpe import deflated_sharpe, expected_best_sharpe, probabilistic_sharpe
 from qtorch.backtest.intervals import Interval, sharpe_interval, volatility_interval
 from qtorch.backtest.ledger import Ledger
+from qtorch.backtest.lookahead import LookaheadError, LookaheadReport, PipelineError, check_lookahead
 from qtorch.backtest.orders import Orders
 from qtorch.backtest.scenario_allocator import ScenarioAllocator
 from qtorch.backtest.schedule import rebalance_rows
@@ -38,7 +39,10 @@ __all__ = [
     "Interval",
     "InverseVolatility",
     "Ledger",
+    "LookaheadError",
+    "LookaheadReport",
     "Orders",
+    "PipelineError",
     "Refits",
     "ScenarioAllocator",
     "Signals",
@@ -49,6 +53,7 @@ __all__ = [
     "Walked",
     "around_closed",
     "block_length",
+    "check_lookahead",
     "deflated_sharpe",
     "equal_risk",
     "expected_best_sharpe",
