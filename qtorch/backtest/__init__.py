@@ -1,4 +1,4 @@
-"""Walk-forward runs of portfolio allocators, plain baselines, and how sure their figures are."""
+"""Walks through time, runs of portfolio allocators, plain baselines, and how sure their figures are."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -6,6 +6,7 @@ from qtorch.backtest.baselines import EqualWeight, InverseVolatility
 from qtorch.backtest.block_length import block_length
 from qtorch.backtest.deflated_sharpe import deflated_sharpe, expected_best_sharpe, probabilistic_sharpe
 from qtorch.backtest.intervals import Interval, sharpe_interval, volatility_interval
+from qtorch.backtest.rebalancing import Allocate, Refits, WalkForward
 from qtorch.backtest.scenario_allocator import ScenarioAllocator
 from qtorch.backtest.schedule import rebalance_rows
 from qtorch.backtest.skfolio_allocator import (
@@ -19,7 +20,8 @@ from qtorch.backtest.summary import summary
 from qtorch.backtest.track import Track
 from qtorch.backtest.universe import around_closed, listed_assets
 from qtorch.backtest.violations import violations
-from qtorch.backtest.walk_forward import Allocate, Refits, WalkForward
+from qtorch.backtest.walk import RefitError, Walk, walk_forward
+from qtorch.backtest.walk.ray_executor import RayExecutor
 from qtorch.backtest.walked import Walked
 
 if TYPE_CHECKING:
@@ -30,11 +32,14 @@ __all__ = [
     "EqualWeight",
     "Interval",
     "InverseVolatility",
+    "RayExecutor",
+    "RefitError",
     "Refits",
     "ScenarioAllocator",
     "SkfolioAllocator",
     "SklearnAllocator",
     "Track",
+    "Walk",
     "WalkForward",
     "Walked",
     "around_closed",
@@ -52,6 +57,7 @@ __all__ = [
     "summary",
     "violations",
     "volatility_interval",
+    "walk_forward",
 ]
 
 
