@@ -11,6 +11,7 @@ from qtorch.backtest.intervals import Interval, sharpe_interval, volatility_inte
 from qtorch.backtest.ledger import Ledger
 from qtorch.backtest.lookahead import LookaheadError, LookaheadReport, PipelineError, check_lookahead
 from qtorch.backtest.orders import Orders
+from qtorch.backtest.rebalancing import Allocate, Refits, WalkForward
 from qtorch.backtest.scenario_allocator import ScenarioAllocator
 from qtorch.backtest.schedule import rebalance_rows
 from qtorch.backtest.signals import Signals
@@ -25,7 +26,8 @@ from qtorch.backtest.summary import summary
 from qtorch.backtest.track import Track
 from qtorch.backtest.universe import around_closed, listed_assets
 from qtorch.backtest.violations import violations
-from qtorch.backtest.walk_forward import Allocate, Refits, WalkForward
+from qtorch.backtest.walk import RefitError, Walk, walk_forward
+from qtorch.backtest.walk.ray_executor import RayExecutor
 from qtorch.backtest.walked import Walked
 
 if TYPE_CHECKING:
@@ -43,12 +45,15 @@ __all__ = [
     "LookaheadReport",
     "Orders",
     "PipelineError",
+    "RayExecutor",
+    "RefitError",
     "Refits",
     "ScenarioAllocator",
     "Signals",
     "SkfolioAllocator",
     "SklearnAllocator",
     "Track",
+    "Walk",
     "WalkForward",
     "Walked",
     "around_closed",
@@ -67,6 +72,7 @@ __all__ = [
     "summary",
     "violations",
     "volatility_interval",
+    "walk_forward",
 ]
 
 

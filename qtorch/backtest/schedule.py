@@ -1,4 +1,4 @@
-"""On which rows of a panel a portfolio is rebalanced."""
+"""On which rows of a panel a portfolio is rebalanced, or a model fit again."""
 
 from typing import Literal
 
@@ -8,7 +8,9 @@ from jaxtyping import Int64
 
 from qtorch.distributions.checks import require
 
-Rebalance = Literal["month", "week"] | int
+Rebalance = Literal["year", "quarter", "month", "week"] | int
+
+_PERIODS = {"year": "Y", "quarter": "Q", "month": "M", "week": "W-SUN"}
 
 
 def rebalance_rows(dates: pd.DatetimeIndex, rebalance: Rebalance, first: int, last: int) -> Int64[np.ndarray, " R"]:
@@ -16,7 +18,8 @@ def rebalance_rows(dates: pd.DatetimeIndex, rebalance: Rebalance, first: int, la
 
     Args:
         dates: of the panel.
-        rebalance: ``"month"`` or ``"week"``, at the last row of each (a week ends on Sunday); or every so many rows.
+        rebalance: ``"year"``, ``"quarter"``, ``"month"`` or ``"week"``, at the last row of each (a week ends on
+            Sunday); or every so many rows.
         first: the row of the first trades, whatever the schedule.
         last: the last row of the test, on which nothing is traded, since nothing is earned after it.
 
@@ -31,7 +34,8 @@ def rebalance_rows(dates: pd.DatetimeIndex, rebalance: Rebalance, first: int, la
     if isinstance(rebalance, int):
         require(rebalance >= 1, "rebalance", rebalance, "give a number of rows of at least 1")
         return np.arange(first, last, rebalance)
-    require(rebalance in ("month", "week"), "rebalance", rebalance, "give 'month', 'week' or a number of rows")
-    period = np.asarray(dates.to_period("M" if rebalance == "month" else "W-SUN").asi8)
+    words = ", ".join(map(repr, _PERIODS))
+    require(rebalance in _PERIODS, "rebalance", rebalance, f"give {words} or a number of rows")
+    period = np.asarray(dates.to_period(_PERIODS[rebalance]).asi8)
     rows = np.arange(first, last)
     return rows[(rows == first) | (period[rows] != period[rows + 1])]

@@ -9,7 +9,7 @@ import torch
 from skfolio.optimization import BaseOptimization
 from sklearn.utils.validation import validate_data
 
-from qtorch.backtest.walk_forward import Allocate, Refits, checked_weights
+from qtorch.backtest.rebalancing import Allocate, Refits, checked_weights
 from qtorch.data import DataError, Panel
 
 

@@ -1,6 +1,5 @@
 """Every asset's own sessions in one stream, which windows are cut from."""
 
-import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from torch import Tensor
 from qtorch.data.errors import DataError
 from qtorch.data.features import CrossSection, Features, OwnSessions, Volatility
 from qtorch.data.features.feature import BLOCK
+from qtorch.data.fingerprint import fingerprint
 from qtorch.data.panel import Panel
 from qtorch.data.progress import progress_bar
 from qtorch.data.store import TensorFolder, release
@@ -117,7 +117,7 @@ def session_table(
 
     folder = None
     if store is not None:
-        about["panel"] = _fingerprint(panel)
+        about["panel"] = fingerprint(panel)
         if (Path(store) / "store.json").exists():
             folder = TensorFolder(store)
             return table(_open(folder, about), folder)
@@ -233,18 +233,3 @@ def _plain(value: Any) -> Any:
     import json
 
     return json.loads(json.dumps(value))
-
-
-def _fingerprint(panel: Panel) -> str:
-    """Of all that features are made of."""
-    digest = hashlib.blake2b(repr((panel.assets, panel.fields, panel.exchanges)).encode(), digest_size=32)
-    digest.update(panel.dates.asi8.tobytes())
-    digest.update(panel.as_of.asi8.tobytes())
-    for tensor in (panel.exchange_is_session, panel.exchange_next_day, panel.exchange_close):
-        digest.update(tensor.cpu().numpy().tobytes())
-    for n in range(0, len(panel.assets), BLOCK):
-        block = slice(n, n + BLOCK)
-        for tensor in (panel.values[:, block], panel.state[:, block], panel.session_day[:, block]):
-            digest.update(tensor.nan_to_num().cpu().numpy().tobytes())
-        release()
-    return digest.hexdigest()

@@ -11,12 +11,12 @@ import lightning
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from torch import nn
 
 from qtorch.data.window import WindowSpec
 from qtorch.deploy.allocators import allocator_parts, built_allocator
 from qtorch.nn import build, describe
 from qtorch.training import Allocator, Forecaster
+from qtorch.training.refit import modules
 
 FORMAT = 1
 Model = TypeVar("Model", bound=Forecaster | Allocator)
@@ -38,14 +38,13 @@ def save(model: Forecaster | Allocator, path: str | Path, metadata: Mapping[str,
     Raises:
         TypeError: a part of the model cannot be described in plain values.
     """
-    parts = allocator_parts(model) if isinstance(model, Allocator) else _forecaster_parts(model)
+    parts = parts_of(model)
     folder = Path(path)
     folder.mkdir(parents=True, exist_ok=True)
-    state = {name: value.detach().cpu().contiguous() for name, value in _modules(model).state_dict().items()}
+    state = {name: value.detach().cpu().contiguous() for name, value in modules(model).state_dict().items()}
     save_file(state, folder / "weights.safetensors")
     description = parts | {
         "format": FORMAT,
-        "windows": model.spec.to_dict(),
         "weights_sha256": _sha256(folder / "weights.safetensors"),
         "metadata": dict(metadata or {}),
         "versions": versions(),
@@ -88,10 +87,7 @@ def load(
     found = description.get("kind", Forecaster.__name__)
     if found != kind.__name__:
         raise BundleError(f"{folder}: it holds a model of kind {found}, but {kind.__name__} is wanted: give its path.")
-    weights = folder / "weights.safetensors"
     try:
-        if _sha256(weights) != description["weights_sha256"]:
-            raise BundleError(f"{weights}: its SHA-256 is not the one in model.json. Train the model anew.")
         spec = WindowSpec.from_dict(description["windows"])
         model: Forecaster | Allocator
         if kind is Allocator:
@@ -100,12 +96,28 @@ def load(
             model = Forecaster(
                 build(description["encoder"], allow=allow), build(description["head"], allow=allow), spec
             )
-        _modules(model).load_state_dict(load_file(weights), strict=True)
+    except (OSError, KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise BundleError(f"{folder}: not a usable model ({error}). Train the model anew.") from error
+    load_weights(model, folder)
+    return model.eval(), description["metadata"]
+
+
+def load_weights(model: Forecaster | Allocator, path: str | Path) -> None:
+    """Puts the weights of a saved model into one that is made alike.
+
+    Raises:
+        BundleError: a file is missing, truncated, altered or of another format, or the weights do not fit.
+    """
+    folder = Path(path)
+    description, weights = inspect_bundle(folder), folder / "weights.safetensors"
+    try:
+        if _sha256(weights) != description["weights_sha256"]:
+            raise BundleError(f"{weights}: its SHA-256 is not the one in model.json. Train the model anew.")
+        modules(model).load_state_dict(load_file(weights), strict=True)
     except BundleError:
         raise
     except (OSError, KeyError, TypeError, ValueError, RuntimeError, SafetensorError) as error:
         raise BundleError(f"{folder}: not a usable model ({error}). Train the model anew.") from error
-    return model.eval(), description["metadata"]
 
 
 def inspect_bundle(path: str | Path) -> dict[str, Any]:
@@ -124,19 +136,21 @@ def inspect_bundle(path: str | Path) -> dict[str, Any]:
     return description
 
 
-def _forecaster_parts(model: Forecaster) -> dict[str, Any]:
-    return {
-        "kind": Forecaster.__name__,
-        "encoder": describe(model.network.encoder),
-        "head": describe(model.network.head),
-    }
+def parts_of(model: Forecaster | Allocator) -> dict[str, Any]:
+    """What a model is made of, but its weights, in plain values.
 
-
-def _modules(model: Forecaster | Allocator) -> nn.Module:
-    """What has the weights that are saved."""
+    Raises:
+        TypeError: a part cannot be described so.
+    """
     if isinstance(model, Allocator):
-        return nn.ModuleDict({"network": model.network, "allocation": model.allocation})
-    return model.network
+        parts = allocator_parts(model)
+    else:
+        parts = {
+            "kind": Forecaster.__name__,
+            "encoder": describe(model.network.encoder),
+            "head": describe(model.network.head),
+        }
+    return parts | {"windows": model.spec.to_dict()}
 
 
 def versions() -> dict[str, str]:

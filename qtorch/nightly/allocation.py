@@ -10,7 +10,7 @@ from jaxtyping import Bool, Float64, Int64
 from torch import Tensor
 
 from qtorch.backtest import Refits, around_closed, violations
-from qtorch.backtest.walk_forward import checked_weights
+from qtorch.backtest.rebalancing import checked_weights
 from qtorch.data import DataError, Panel, State
 from qtorch.data.errors import listing
 from qtorch.nightly.config import AllocationConfig

@@ -12,6 +12,7 @@ import torch
 
 from qtorch.configuration import plain
 from qtorch.data import WindowSource
+from qtorch.data.whole_folder import whole_folder
 from qtorch.deploy.bundle import versions
 from qtorch.nightly import gates, tables
 from qtorch.nightly.allocation import allocate, allocation_facts
@@ -31,7 +32,6 @@ from qtorch.nightly.models import model_for
 from qtorch.nightly.night import Night
 from qtorch.nightly.outcome import ExitCode
 from qtorch.nightly.report import write_report
-from qtorch.nightly.store import whole_folder
 from qtorch.nightly.uncertainty import past_shares, uncertainty_facts, uncertainty_table
 
 

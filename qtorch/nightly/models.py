@@ -11,9 +11,9 @@ import pandas as pd
 
 from qtorch.configuration import fit_options, make_forecaster, make_windows, plain
 from qtorch.data import DataError, WindowSource, WindowSpec
+from qtorch.data.whole_folder import whole_folder
 from qtorch.deploy import BundleError, inspect_bundle, load, save
 from qtorch.nightly.config import NightlyConfig
-from qtorch.nightly.store import whole_folder
 from qtorch.training import Forecaster, fit
 
 

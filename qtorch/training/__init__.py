@@ -1,4 +1,4 @@
-"""Training: one LightningModule for all forecasters, objectives, fits, walks through time and ensembles."""
+"""Training: one LightningModule for all forecasters, objectives, fits, refits and ensembles."""
 
 from qtorch.training.allocation_objectives import (
     LeastShortfall,
@@ -23,9 +23,9 @@ from qtorch.training.last_layer_sampling import SGHMC, SGLD, sample_last_layer
 from qtorch.training.network import Network
 from qtorch.training.objectives import CRPS, FZ0, LogScore, Mix, Objective, Pinball
 from qtorch.training.optimisation import Schedule
+from qtorch.training.refit import refit, refit_allocator
 from qtorch.training.shape_likelihood import ShapeLikelihood
 from qtorch.training.swag import Swag
-from qtorch.training.walk_forward import refit, walk_forward
 
 __all__ = [
     "CRPS",
@@ -63,6 +63,6 @@ __all__ = [
     "fit_allocator",
     "mixed",
     "refit",
+    "refit_allocator",
     "sample_last_layer",
-    "walk_forward",
 ]

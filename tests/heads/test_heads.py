@@ -12,12 +12,13 @@ import torch
 from scipy import stats
 
 from qtorch import Forecaster, heads, models
+from qtorch.backtest import walk_forward
 from qtorch.configuration import ModelConfig, TrainingConfig, make_forecaster
-from qtorch.data import PanelWindowSource, WindowSource
+from qtorch.data import PanelWindowSource
 from qtorch.deploy import load, save
 from qtorch.distributions import Posterior, QuantileSpline, StudentT, concatenate, tail_mean, take
 from qtorch.nn import build, describe
-from qtorch.training import FZ0, LogScore, fit, mixed, walk_forward
+from qtorch.training import FZ0, LogScore, fit, mixed
 from tests.training.runs import SPEC, Across, same_weights, small_data, small_model, small_panel
 
 HEADS = [
@@ -259,14 +260,14 @@ def test_forecasts_of_all_heads_are_mixed_and_walked():
         there = var.isfinite()
         assert ((var >= low - 1e-6) & (var <= high + 1e-6))[there].all()
     walked = walk_forward(
+        panel,
         partial(with_head, heads.FlowHead),
-        WindowSource(panel, SPEC),
         ["2019-09-02", "2019-10-01"],
         end="2019-10-04",
         max_epochs=1,
         warm_epochs=1,
         data={"batch_size": 8, "batches_per_epoch": 2},
-    )
+    ).forecast
     assert walked.value_at_risk(0.99).isfinite().any()
     assert PanelWindowSource(panel, SPEC).spec == SPEC
 

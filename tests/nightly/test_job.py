@@ -216,7 +216,7 @@ def test_a_harmed_model_is_said_and_replaced(job):
 
 KILL = """
 import os, sys
-import qtorch.nightly.tables as tables, qtorch.nightly.job as job, qtorch.nightly.store as store
+import qtorch.nightly.tables as tables, qtorch.nightly.job as job, qtorch.data.whole_folder as store
 from tests.nightly.conftest import small_config
 from pathlib import Path
 point, nth = sys.argv[2], int(sys.argv[3])

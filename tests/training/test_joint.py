@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import nn
 
+from qtorch.backtest import walk_forward
 from qtorch.data import DataModule, Panel, PanelWindowSource, State, WindowSpec
 from qtorch.data.features import Features, Label, Scaled
 from qtorch.data.synthetic import Absences, SyntheticMarket
@@ -22,7 +23,7 @@ from qtorch.distributions import (
 )
 from qtorch.heads import AttentionalCopulaHead, CopulaHead, CouplingFlowHead, JointHead, SkewedStudentT
 from qtorch.risk import value_at_risk
-from qtorch.training import FZ0, Forecaster, LogScore, Schedule, fit, mixed, walk_forward
+from qtorch.training import FZ0, Forecaster, LogScore, Schedule, fit, mixed
 from tests.training.runs import SPEC, Across, small_data, small_model, small_panel
 
 
@@ -185,8 +186,15 @@ def test_a_walk_of_refits_gives_laws_of_several_networks(panel, kind):
     source, dates = PanelWindowSource(panel, SPEC), panel.dates
     options = {"batches_per_epoch": 1, "batch_size": 4}
     walked = walk_forward(
-        lambda: make(kind), source, dates[[-9, -4]], seeds=(0, 1), max_epochs=1, warm_epochs=1, data=options
-    )
+        panel,
+        lambda: make(kind),
+        dates[[-9, -4]],
+        source=source,
+        seeds=(0, 1),
+        max_epochs=1,
+        warm_epochs=1,
+        data=options,
+    ).forecast
     assert walked.distribution.batch_shape == (9, 2)
     whole = walked.distribution.log_prob(torch.zeros(9, 2, 4))
     assert whole.isfinite().all()

@@ -52,7 +52,7 @@ class WalkForward:
     halted one does.
 
     Attributes:
-        rebalance: ``"month"``, ``"week"`` (at the last row of each) or every so many rows.
+        rebalance: ``"year"``, ``"quarter"``, ``"month"``, ``"week"`` (at the last row of each) or every so many rows.
         start: first date that may be earned, not before the second row; the first trades are at the row before it.
         end: last date; None is the panel's.
         costs: rates; square-root impact is not possible here.

@@ -1,0 +1,51 @@
+"""At which rows of a panel a walk fits its model again, and where it ends."""
+
+from collections.abc import Iterable
+from typing import cast
+
+import pandas as pd
+
+from qtorch.backtest.schedule import Rebalance, rebalance_rows
+from qtorch.data import Panel
+from qtorch.data.errors import DataError
+
+Date = str | pd.Timestamp
+
+
+def refit_rows(
+    panel: Panel, refits: Rebalance | Iterable[Date], start: Date | None, end: Date | None
+) -> tuple[list[int], int]:
+    """Rows of refits, and the row after the last one that is walked.
+
+    Args:
+        panel: the market.
+        refits: dates of the panel, ascending; or a schedule from the start on, as of `rebalance_rows`.
+        start: the first refit of a schedule: at the first row on or after it.
+        end: the last date; None is the panel's.
+
+    Raises:
+        DataError: a date of a refit is not among the panel's, or no row is on or after the start.
+        ValueError: the dates are not ascending up to the end, there is none, or the start is missing or too many.
+    """
+    dates = panel.dates
+    stop = len(dates) if end is None else int(dates.searchsorted(pd.Timestamp(end), side="right"))
+    if isinstance(refits, str | int):
+        if start is None:
+            raise ValueError(f"refits={refits!r} is a schedule, which needs a start: the date of its first refit.")
+        first = int(dates.searchsorted(pd.Timestamp(start)))
+        if first >= stop:
+            raise DataError(
+                f"no row of the panel is from start={start} to end={end}; it has {dates[0]:%Y-%m-%d} to "
+                f"{dates[-1]:%Y-%m-%d}."
+            )
+        later = rebalance_rows(dates, cast(Rebalance, refits), first, stop - 1).tolist()
+        return [first, *later[1:]], stop
+    if start is not None:
+        raise ValueError(f"refits at dates of their own begin at the first of them; leave start={start} out.")
+    rows = [panel.row(pd.Timestamp(date)) for date in refits]
+    if not rows or any(a >= b for a, b in zip(rows, [*rows[1:], stop], strict=True)):
+        raise ValueError(
+            f"a walk needs refits at ascending dates up to its end, {dates[stop - 1]:%Y-%m-%d}; they are at "
+            f"{[f'{dates[row]:%Y-%m-%d}' for row in rows]}."
+        )
+    return rows, stop

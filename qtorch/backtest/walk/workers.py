@@ -1,0 +1,39 @@
+"""Processes for the refits of a walk."""
+
+import sys
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
+from multiprocessing import get_context
+from typing import Any
+
+import torch
+
+from qtorch.distributions.checks import require
+
+
+def process_pool(workers: int, make_model: Callable[[], Any]) -> ProcessPoolExecutor:
+    """A pool of processes that are started afresh, with one thread of torch each.
+
+    Args:
+        workers: how many.
+        make_model: which they are to call.
+
+    Raises:
+        ValueError: there are fewer than one, or the function is of a notebook, which another process can't import.
+    """
+    require(workers >= 1, "workers", workers, "give a number of processes of at least 1")
+    function: Any = make_model
+    while isinstance(function, partial):
+        function = function.func
+    main = sys.modules["__main__"]
+    if getattr(function, "__module__", None) == "__main__" and not hasattr(main, "__file__"):
+        raise ValueError(
+            f"{getattr(function, '__qualname__', function)} is defined in this notebook, from where other processes "
+            "can't import it. Put it into a module, or give a functools.partial of a function of one."
+        )
+    return ProcessPoolExecutor(workers, get_context("spawn"), _one_thread)
+
+
+def _one_thread() -> None:
+    torch.set_num_threads(1)

@@ -1,0 +1,64 @@
+"""Bars, pools and executors of walks."""
+
+import sys
+import types
+from functools import partial
+
+import pytest
+
+from qtorch.backtest import RayExecutor, walk_forward
+from qtorch.backtest.walk.workers import process_pool
+from qtorch.models import RiskMetrics, default_forecaster
+from tests.backtest.walk.test_forward import Pickling
+from tests.training.runs import small_panel
+
+REFITS = ["2019-07-04", "2019-08-01"]
+
+
+@pytest.fixture(scope="module")
+def panel():
+    return small_panel("2019-08-30")
+
+
+@pytest.mark.parametrize("executor", [None, Pickling()])
+def test_a_bar_tells_the_refits(panel, capsys, executor):
+    walk = partial(walk_forward, panel, RiskMetrics, REFITS, executor=executor)
+    walk(progress=True)
+    shown = capsys.readouterr().err
+    assert "refits: 100%" in shown
+    assert "2/2" in shown
+    assert "2019-08-01" in shown
+    for progress in (False, "auto"):  # a test is no terminal
+        walk(progress=progress)
+        assert not capsys.readouterr().err
+
+
+def test_what_other_processes_can_not_import_is_named(panel, monkeypatch):
+    def make_model():
+        return RiskMetrics()
+
+    make_model.__module__ = "__main__"
+    monkeypatch.setitem(sys.modules, "__main__", types.ModuleType("__main__"))  # as in a notebook
+    with pytest.raises(ValueError, match="make_model is defined in this notebook"):
+        walk_forward(panel, partial(make_model), REFITS, workers=2)
+    process_pool(1, partial(default_forecaster, panel)).shutdown()
+    with pytest.raises(ValueError, match="workers=0"):
+        process_pool(0, RiskMetrics)
+    with pytest.raises(ValueError, match="give one"):
+        walk_forward(panel, RiskMetrics, REFITS, workers=2, executor=Pickling())
+
+
+def test_ray_runs_a_walk(panel):
+    ray = pytest.importorskip("ray")
+    ray.init(num_cpus=2, include_dashboard=False, runtime_env={"env_vars": {"OMP_NUM_THREADS": "1"}})
+    walk = partial(walk_forward, panel, RiskMetrics, REFITS)
+    try:
+        assert walk(executor=RayExecutor(num_cpus=1)).to_frame().equals(walk().to_frame())
+    finally:
+        ray.shutdown()
+
+
+def test_without_ray_it_is_said(monkeypatch):
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(ImportError, match=r"pip install 'qtorch-finance\[ray\]'"):
+        RayExecutor()
