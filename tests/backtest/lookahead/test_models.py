@@ -105,6 +105,8 @@ HEADS = {
     name: partial(headed, name)
     for name in (
         "FlowHead",
+        "GaussianProcessNormal",
+        "GaussianProcessStudentT",
         "HansenSkewedT",
         "JohnsonSU",
         "Mixture",
@@ -203,8 +205,7 @@ EVERY = [
     *(pytest.param(make, id=f"models.{name}") for name, make in MODELS.items()),
     *(pytest.param(make, id=f"heads.{name}") for name, make in HEADS.items()),
 ]
-FAST = {"models.RiskMetrics", "models.Transformer", "heads.CopulaHead"}
-FAST |= {"models.GraphCovariance"}
+FAST = {"models.RiskMetrics", "models.Transformer"}
 
 
 @pytest.mark.parametrize("make", [case for case in EVERY if case.id in FAST])
