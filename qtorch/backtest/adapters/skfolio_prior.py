@@ -41,8 +41,8 @@ class ForecastPrior(BasePrior):
         >>> from skfolio import RiskMeasure
         >>> from skfolio.datasets import load_sp500_dataset
         >>> from skfolio.optimization import MeanRisk
-        >>> returns = load_sp500_dataset().loc["2022", ["AAPL", "JPM", "KO", "XOM"]].pct_change().dropna()
-        >>> prior = ForecastPrior(RiskMetrics(), scenarios=256, lookback=100, factors=1)
+        >>> returns = load_sp500_dataset().loc["2022-06":, ["AAPL", "JPM", "KO", "XOM"]].pct_change().dropna()
+        >>> prior = ForecastPrior(RiskMetrics(), scenarios=256, lookback=60, factors=1)
         >>> model = MeanRisk(risk_measure=RiskMeasure.CVAR, prior_estimator=prior).fit(returns)
         >>> float(model.weights_.sum().round(6))
         1.0

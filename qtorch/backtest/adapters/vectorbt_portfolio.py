@@ -36,7 +36,7 @@ def to_vectorbt(orders: Orders, costs: Costs | None = None, *, cash: float = 1e6
 
     Example:
         >>> portfolio = to_vectorbt(signals.orders(panel), Costs(proportional=0.001))  # doctest: +SKIP
-        >>> portfolio.value(), portfolio.sharpe_ratio(freq="D")  # doctest: +SKIP
+        >>> portfolio.value(), portfolio.sharpe_ratio(freq="D", year_freq="252 days")  # doctest: +SKIP
     """
     costs = costs or Costs()
     account = checked(orders, costs, cash)
