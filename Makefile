@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: nightly test test-slow gpu lint format sample notebooks readme bench-loader bench-patch bench-flows bench-graph clean
+.PHONY: nightly test test-slow test-harness gpu lint format sample notebooks readme bench-loader bench-patch bench-flows bench-graph clean
 
 nightly: .venv/run
 	$(BIN)/qtorch nightly --config data/nightly.yaml
@@ -14,6 +14,16 @@ test: .venv/test
 
 test-slow: .venv/test
 	$(BIN)/python -m pytest -m slow
+
+# The same orders through our ledger and other libraries' backtests, in an environment of its own.
+test-harness: .venv-harness/done
+	.venv-harness/bin/python -m pytest -m harness tests
+
+.venv-harness/done: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv-harness
+	.venv-harness/bin/python -m pip install --quiet -c constraints.txt torch==2.13.0
+	.venv-harness/bin/python -m pip install --quiet -c constraints.txt -e '.[test,harness]'
+	touch $@
 
 # On a machine with a GPU and torch installed: make gpu GPU_PYTHON=python3 uses that interpreter as it is.
 GPU_PYTHON ?= $(if $(wildcard .venv/test),$(BIN)/python,python3)
@@ -90,4 +100,4 @@ bench-graph: .venv-bench/done
 	touch $@
 
 clean:
-	rm -rf .venv .venv-bench .venv-bench-gluonts out dist
+	rm -rf .venv .venv-harness .venv-bench .venv-bench-gluonts out dist
