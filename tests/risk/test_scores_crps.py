@@ -122,6 +122,7 @@ def test_crps_of_a_sample_is_the_double_sum():
     torch.testing.assert_close(crps(Empirical(holed), y), crps(Empirical(x), y))
 
 
+@pytest.mark.parametrize("along", [True, pytest.param(False, marks=pytest.mark.slow)])
 @pytest.mark.parametrize(
     "law",
     [
@@ -135,10 +136,11 @@ def test_crps_of_a_sample_is_the_double_sum():
         ),
     ],
 )
-def test_crps_is_a_differentiable_loss(law):
+def test_crps_is_a_differentiable_loss(law, along):
+    """Along random directions, or element by element."""
     y = double([-2.0, 0.3, 1.0])
     parameters = [double([0.0, 0.1, 0.5]).requires_grad_(), double([1.0, 0.5, 2.0]).requires_grad_()]
-    assert torch.autograd.gradcheck(lambda loc, scale: crps(law(loc, scale), y), parameters)
+    assert torch.autograd.gradcheck(lambda loc, scale: crps(law(loc, scale), y), parameters, fast_mode=along)
 
 
 def test_crps_of_weighted_scenarios_is_that_of_repeated_ones():
