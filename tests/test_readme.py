@@ -6,7 +6,7 @@ ROOT = Path(__file__).parents[1]
 
 def test_the_readmes_python_runs(tmp_path):
     blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), flags=re.DOTALL)
-    assert len(blocks) == 11
+    assert len(blocks) == 12
     names: dict = {}
     for block in blocks:
         block = block.replace("max_epochs=3", "max_epochs=1").replace("runs/", f"{tmp_path.as_posix()}/")

@@ -57,7 +57,7 @@ class Currencies:
                 raise DataError(f"{currency}: rates that are not above 0 on {listing(wrong)}. Correct or drop them.")
 
     def on(self, dates: pd.DatetimeIndex, assets: Sequence[str], first: int) -> Float64[np.ndarray, "T N"]:
-        """The rate of each asset's currency on each date; 1 before the row `first`, from which they are needed.
+        """The rate of each asset's currency on each date; NaN before the row `first`, but for the base currency's.
 
         Raises:
             DataError: an asset's currency is not known, or a rate is missing.
@@ -67,9 +67,11 @@ class Currencies:
             raise DataError(f"the currency of {listing(unknown)} is not known. Name it in `of`.")
         mine = [self.of[asset] for asset in assets]
         rates = {currency: self._of_currency(currency, dates[first:]) for currency in dict.fromkeys(mine)}
-        out = np.ones((len(dates), len(assets)))
+        out = np.full((len(dates), len(assets)), np.nan)
         for n, currency in enumerate(mine):
             out[first:, n] = rates[currency]
+            if currency == self.base:
+                out[:first, n] = 1.0
         return out
 
     def _of_currency(self, currency: str, dates: pd.DatetimeIndex) -> np.ndarray:

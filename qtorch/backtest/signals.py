@@ -46,7 +46,8 @@ class Signals:
         fill: ``"next_open"``, the first open of the asset's exchange after `known_at`; ``"next_close"``, the first
             close after it; ``"this_close"``, the close of the as-of session itself, by which the value must be known.
         sizing: ``"fill"``, a target is turned into units by the equity and the prices at the fill; ``"known"``, by the
-            last equity and closes before the date of the fill.
+            last equity and closes before the date of the fill. Fills of one date share its equity: over several
+            exchanges ``"fill"`` sizes a trade at Tokyo's open by New York's later one, and ``"known"`` does not.
 
     Raises:
         DataError: shapes that differ; dates out of order, twice, with a time of day or a time zone, or that are no

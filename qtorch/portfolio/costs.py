@@ -13,8 +13,9 @@ class Costs:
         proportional: of the traded value, one way: 0.001 is 10 basis points.
         impact: coefficient Y of the square-root law: a trade of q pays Y sigma sqrt(q / ADV) of its value, where sigma
             is the asset's volatility a session, and q and the average daily value traded are in units of the equity.
-        cash: interest a session on equity that is not in positions, 1 - costs - sum |w| where that is positive.
-        financing: interest a session on the gross exposure beyond it, where that is negative.
+        cash: interest a session, that is a row of the panel, on equity that is not in positions, 1 - costs - sum |w|
+            where that is positive.
+        financing: interest a session, as of cash, on the gross exposure beyond it, where that is negative.
 
     References:
         Almgren, Thum, Hauptmann and Li (2005), Direct estimation of equity market impact, Risk 18.
