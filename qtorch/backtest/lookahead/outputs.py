@@ -27,7 +27,8 @@ def outputs_of(answer: Any, panel: Panel) -> Outputs:
             whose columns that are no numbers are left out; a series by date, or by (date, asset); a tensor or an array
             with the panel's `T` dates in front, and its assets next if that axis has as many; a `Forecast`, of which
             three values at risk and, if joint, one of the equally weighted portfolio are taken; a `Track`; what has a
-            `to_frame()` that gives one of these frames, such as signals; or a dict of them.
+            `to_frame()` that gives one of these frames, such as signals; or a dict of them. Times with a time zone are
+            of the date that they have there: 20:00 in New York is of New York's date, not of the next one in UTC.
         panel: what the pipeline was given.
 
     Raises:
@@ -147,7 +148,7 @@ def _dated(frame: pd.DataFrame) -> pd.DataFrame:
             f"the pipeline gave rows of {index.dtype} ({list(index[:3])}), not of dates: index them by a DatetimeIndex."
         )
     if index.tz is not None:
-        frame = frame.set_axis(index.tz_convert(None), axis=0)
+        frame = frame.set_axis(index.tz_localize(None), axis=0)  # UTC may be on another date
     if not (frame.index.is_unique and frame.columns.is_unique):
         raise ValueError("the pipeline gave a date or an asset twice. Give one row a date and one column an asset.")
     return frame.sort_index()

@@ -326,6 +326,22 @@ def test_answers_may_have_many_forms(small):
             outputs_of(answer, small)
 
 
+@pytest.mark.parametrize(("zone", "hour"), [("America/New_York", 20), ("Asia/Tokyo", 0)])
+def test_a_time_is_of_the_date_in_its_own_zone(small, zone, hour):
+    """In UTC the first is on the next date, where a leak of a day is none; the second on the date before."""
+    honest = rolling_mean(small)
+    there = (honest.index + pd.Timedelta(hours=hour)).tz_localize(zone)
+    (frame,) = outputs_of(honest.set_axis(there), small).values()
+    assert (frame.index.normalize() == small.dates).all()
+
+    def at_that_time(pipeline):
+        return lambda panel: pipeline(panel).set_axis((panel.dates + pd.Timedelta(hours=hour)).tz_localize(zone))
+
+    options = {"cuts": 2, "starts": 0, "first": "2019-06-03"}
+    assert check_lookahead(at_that_time(rolling_mean), small, **options).ok
+    assert not check_lookahead(at_that_time(lambda panel: returns(panel).shift(-1)), small, **options).ok
+
+
 def test_other_futures_and_starts_are_markets(small):
     row = 60
     for kind in ("prices", "cells", "blank"):
