@@ -15,8 +15,8 @@ FIT_EXIT_CODES = (
 )
 
 CHECK_EXIT_CODES = (
-    "exit codes: 0 no look-ahead found; 1 an output knows the future; 2 unusable arguments or data, a pipeline that "
-    "fails or whose answers to the same panel differ"
+    "exit codes: 0 no look-ahead found; 1 an output knows the future; 2 nothing was found out: unusable arguments or "
+    "data, a module that fails when it is imported, a pipeline that fails or whose answers to the same panel differ"
 )
 
 
@@ -143,6 +143,10 @@ def _check(parsed) -> int:  # type: ignore[no-untyped-def]
     except PipelineError as error:
         print_exception(error.__cause__, file=sys.stderr)
         print(f"qtorch check: {error}", file=sys.stderr)
+        return 2
+    except (Exception, SystemExit) as error:  # noqa: BLE001  Python's own exit code would be that of a leak
+        print_exception(error, file=sys.stderr)
+        print(f"qtorch check: failed: {type(error).__name__}: {error}", file=sys.stderr)
         return 2
     print(report)
     return 0 if report.ok else 1
