@@ -231,6 +231,21 @@ def test_allocators_know_nothing_of_the_future(small, make):
     assert report.notes == ()
 
 
+def test_a_model_that_only_allocates_is_asked_for_weights(small):
+    class Inverse:
+        """Without a `min_history` of its own."""
+
+        def __init__(self, ahead: int) -> None:
+            self.ahead = ahead
+
+        def allocate(self, panel, dates):
+            weights = 1 / panel.to_wide("return", by="row").rolling(20, min_periods=5).std()
+            return weights.shift(-self.ahead).loc[dates]
+
+    assert check_lookahead(Inverse(0), small, cuts=2, starts=0).require().compared > 0
+    assert not check_lookahead(Inverse(1), small, cuts=2, starts=0).ok
+
+
 def test_a_forecaster_that_looks_ahead_is_found(small):
     """It is told of the scale of the whole panel."""
 
