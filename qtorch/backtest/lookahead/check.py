@@ -50,7 +50,11 @@ def check_lookahead(
         pipeline: a function of a panel, whose answer is dated: see `qtorch.backtest.lookahead.outputs.outputs_of`. Or
             a model with `forecast(panel, dates)` or `allocate(panel, dates)`, which is asked around the cuts; it must
             be trained on what came before the first. An allocator of walks is one through its walk:
-            ``lambda panel: WalkForward(...).run(panel, allocator)``.
+            ``lambda panel: WalkForward(...).run(panel, allocator)``; refits are made by
+            ``lambda panel: walk_forward(panel, RiskMetrics, "quarter", start=...)``, with `first` after the start. The
+            last row of a panel is no refit of a schedule: a model that learns says there what it learnt before, and on
+            a longer panel what it learns there. At the date of a refit that is found as knowing of one later row.
+            Refits at given dates, those up to the panel's last, say the same on both.
         panel: the market; some hundred rows will do.
         lag: rows between what an output may know and its date: 0 for what is known at the close of the date, 1 for
             weights that are traded at or before its open, which may know the closes of the row before alone.
