@@ -130,6 +130,7 @@ def _fit(parser, parsed, arguments: Sequence[str]) -> int:  # type: ignore[no-un
 
 def _check(parsed) -> int:  # type: ignore[no-untyped-def]
     """Checks; says what was found, or in one line what went wrong."""
+    from dataclasses import replace
     from traceback import print_exception
 
     from qtorch.backtest import PipelineError
@@ -148,7 +149,9 @@ def _check(parsed) -> int:  # type: ignore[no-untyped-def]
         print_exception(error, file=sys.stderr)
         print(f"qtorch check: failed: {type(error).__name__}: {error}", file=sys.stderr)
         return 2
-    print(report)
+    for note in report.notes:
+        print(f"qtorch check: {note}", file=sys.stderr)
+    print(replace(report, notes=()))
     return 0 if report.ok else 1
 
 

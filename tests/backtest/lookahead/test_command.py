@@ -66,6 +66,14 @@ def test_a_module_that_fails_is_no_leak(data, tmp_path, monkeypatch, capsys, lin
     assert error in text
 
 
+def test_doubts_are_told_on_standard_error(data, capsys):
+    assert call(f"{HERE}:constant", "--data", data, "--cuts", 1, "--starts", 0) == 0
+    said = capsys.readouterr()
+    assert "does the pipeline read the panel" in said.err
+    assert said.out.startswith("no look-ahead found")
+    assert said.out.count("\n") == 1
+
+
 @pytest.mark.parametrize("name", ["leaves", "unreadable"])
 def test_a_pipeline_that_fails_otherwise_is_no_leak(data, capsys, name):
     assert call(f"{HERE}:{name}", "--data", data) == 2
