@@ -35,7 +35,7 @@ def pipeline_of(target: str) -> Any:
             a model that `qtorch.deploy.save` wrote.
 
     Raises:
-        ValueError: there is none.
+        ValueError: there is none, or its module fails when it is imported.
     """
     if Path(target).is_dir():
         kind = Allocator if inspect_bundle(target).get("kind") == Allocator.__name__ else Forecaster
@@ -47,8 +47,11 @@ def pipeline_of(target: str) -> Any:
     if str(Path.cwd()) not in sys.path:
         sys.path.insert(0, str(Path.cwd()))  # as python -m does
     try:
-        return getattr(import_module(module), name)
-    except ImportError as error:
-        raise ValueError(f"{target}: cannot import {module} from {Path.cwd()} ({error}).") from error
-    except AttributeError as error:
-        raise ValueError(f"{target}: the module {module} has no {name!r}.") from error
+        there = import_module(module)
+    except (Exception, SystemExit) as error:  # a module runs whatever it likes
+        raise ValueError(
+            f"{target}: cannot import {module} from {Path.cwd()} ({type(error).__name__}: {error})."
+        ) from error
+    if not hasattr(there, name):
+        raise ValueError(f"{target}: the module {module} has no {name!r}.")
+    return getattr(there, name)

@@ -15,8 +15,8 @@ FIT_EXIT_CODES = (
 )
 
 CHECK_EXIT_CODES = (
-    "exit codes: 0 no look-ahead found; 1 an output knows the future; 2 unusable arguments or data, a pipeline that "
-    "fails or whose answers to the same panel differ"
+    "exit codes: 0 no look-ahead found; 1 an output knows the future; 2 nothing was found out: unusable arguments or "
+    "data, a module that fails when it is imported, a pipeline that fails or whose answers to the same panel differ"
 )
 
 
@@ -130,6 +130,7 @@ def _fit(parser, parsed, arguments: Sequence[str]) -> int:  # type: ignore[no-un
 
 def _check(parsed) -> int:  # type: ignore[no-untyped-def]
     """Checks; says what was found, or in one line what went wrong."""
+    from dataclasses import replace
     from traceback import print_exception
 
     from qtorch.backtest import PipelineError
@@ -144,7 +145,13 @@ def _check(parsed) -> int:  # type: ignore[no-untyped-def]
         print_exception(error.__cause__, file=sys.stderr)
         print(f"qtorch check: {error}", file=sys.stderr)
         return 2
-    print(report)
+    except (Exception, SystemExit) as error:  # noqa: BLE001  Python's own exit code would be that of a leak
+        print_exception(error, file=sys.stderr)
+        print(f"qtorch check: failed: {type(error).__name__}: {error}", file=sys.stderr)
+        return 2
+    for note in report.notes:
+        print(f"qtorch check: {note}", file=sys.stderr)
+    print(replace(report, notes=()))
     return 0 if report.ok else 1
 
 

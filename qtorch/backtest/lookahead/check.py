@@ -8,11 +8,11 @@ import pandas as pd
 
 from qtorch.backtest.lookahead import starts as start_shift
 from qtorch.backtest.lookahead.cuts import cut_rows, waiting_rows
-from qtorch.backtest.lookahead.differences import Difference, differences, scales_of
+from qtorch.backtest.lookahead.differences import Difference, beyond, differences, scales_of
 from qtorch.backtest.lookahead.locate import Locator, Source
 from qtorch.backtest.lookahead.markets import Kind, changed, since, with_cells
 from qtorch.backtest.lookahead.outputs import Outputs
-from qtorch.backtest.lookahead.report import COLUMNS, LookaheadReport
+from qtorch.backtest.lookahead.report import COLUMNS, UNMOVED, LookaheadReport
 from qtorch.backtest.lookahead.runner import AskedAt, Pipeline, PipelineError, Runner, history_of, is_model
 from qtorch.data import DataError, Panel
 from qtorch.distributions.checks import require
@@ -50,10 +50,15 @@ def check_lookahead(
         pipeline: a function of a panel, whose answer is dated: see `qtorch.backtest.lookahead.outputs.outputs_of`. Or
             a model with `forecast(panel, dates)` or `allocate(panel, dates)`, which is asked around the cuts; it must
             be trained on what came before the first. An allocator of walks is one through its walk:
-            ``lambda panel: WalkForward(...).run(panel, allocator)``.
+            ``lambda panel: WalkForward(...).run(panel, allocator)``; refits are made by
+            ``lambda panel: walk_forward(panel, RiskMetrics, "quarter", start=...)``, with `first` after the start. The
+            last row of a panel is no refit of a schedule: a model that learns says there what it learnt before, and on
+            a longer panel what it learns there. At the date of a refit that is found as knowing of one later row.
+            Refits at given dates, those up to the panel's last, say the same on both.
         panel: the market; some hundred rows will do.
         lag: rows between what an output may know and its date: 0 for what is known at the close of the date, 1 for
-            weights that are traded at or before its open, which may know the closes of the row before alone.
+            weights that are traded at or before its open, which may know the closes of the row before alone. An output
+            that is dated more rows than that after the end of the panel it was made of is a finding.
         cuts: how many, or the dates after which to cut.
         first: the earliest cut. Default: the row after a quarter of the panel; for a model, if that is later, the
             first with enough history.
@@ -100,22 +105,14 @@ def check_lookahead(
     if first is None and isinstance(cuts, int) and not model:  # where a cut panel would be too short for some
         for row in waiting_rows(panel, 1, rows[0] - 1, cuts // 6, seed):
             check.change(row, "prices")
-    if check.compared == 0:
+    if check.compared == 0 and not check.found:
         raise ValueError(
             f"there is nothing to compare: the pipeline has no output up to any of the cuts, "
             f"{panel.dates[rows[0]]:%Y-%m-%d} to {panel.dates[rows[-1]]:%Y-%m-%d}. Give cuts, or first=, within the "
             "dates of its outputs."
         )
-    if check.beyond:
-        check.notes.append(
-            f"a panel that ends on {check.beyond[0]:%Y-%m-%d} gave outputs of {check.beyond[1]:%Y-%m-%d}: does the "
-            "pipeline read other data than the panel it is given?"
-        )
     if not check.moved:
-        check.notes.append(
-            "no change of later prices changed any output, later ones included: does the pipeline read the panel that "
-            "it is given?"
-        )
+        check.notes.append(UNMOVED)
     room = max(1, rows[0] - history - _FEWEST) if model else len(panel.dates) // 2
     begins = sorted({int(row) for row in np.linspace(0, room, starts + 1)[1:].round()} - {0})
     table = [line for row in begins for line in check.begin(row)]
@@ -126,6 +123,7 @@ def check_lookahead(
         cuts=panel.dates[rows],
         compared=check.compared,
         runs=run.runs,
+        moved=check.moved,
         lag=lag,
         start_warning=start_warning,
     )
@@ -139,8 +137,7 @@ class _Check:
         self.scales = scales_of(whole)
         self.compared, self.moved = 0, False
         self.notes: list[str] = []
-        self.beyond: tuple[pd.Timestamp, pd.Timestamp] | None = None
-        self._found: list[tuple[str, int, Difference]] = []
+        self.found: list[tuple[str, int, Difference]] = []
 
     def refuse_chance(self) -> None:
         """Raises an error if a second run on the same panel differs."""
@@ -157,12 +154,10 @@ class _Check:
 
     def cut(self, row: int) -> None:
         """Runs on the panel as it stood at a row."""
-        date = self.panel.dates[row]
+        date, limit = self.panel.dates[row], self.panel.dates[row + self.lag]
         outputs = self.run(self.panel.until(date), f"the panel cut after {date:%Y-%m-%d}")
         self._note("truncated", row, outputs, date)
-        last = max((frame.index[-1] for frame in outputs.values() if len(frame)), default=date)
-        if self.beyond is None and last.normalize() > date:
-            self.beyond = date, last
+        self.found += [("truncated", row, each) for each in beyond(self.whole, outputs, limit)]
 
     def change(self, row: int, kind: Kind) -> None:
         """Runs on the panel with other prices after a row."""
@@ -185,12 +180,12 @@ class _Check:
 
     def findings(self) -> pd.DataFrame:
         """All that was found, the earliest outputs of each test first; with the input of the first of a column."""
-        found = sorted(self._found, key=lambda each: (_TESTS.index(each[0]), each[2].date, each[1]))
+        found = sorted(self.found, key=lambda each: (_TESTS.index(each[0]), each[2].date, each[1]))
         located: set[str] = set()
         lines = []
         for test, row, output in found:
             source = None
-            if output.column not in located and len(located) < _LOCATED:
+            if output.kind != "beyond" and output.column not in located and len(located) < _LOCATED:
                 located.add(output.column)
                 source = self._locate(test, row, output)
             lines.append(
@@ -209,7 +204,7 @@ class _Check:
     def _note(self, test: str, row: int, outputs: Outputs, limit: pd.Timestamp) -> None:
         found, compared = differences(self.whole, outputs, limit, self.scales, self.rtol)
         self.compared += compared
-        self._found += [(test, row, each) for each in found]
+        self.found += [(test, row, each) for each in found]
 
     def _locate(self, test: str, row: int, output: Difference) -> Source:
         scale = float(self.scales.get(output.column, pd.Series(dtype=float)).get(output.asset, 0.0))

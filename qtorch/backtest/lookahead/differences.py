@@ -6,9 +6,9 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 
-from qtorch.backtest.lookahead.outputs import Outputs
+from qtorch.backtest.lookahead.outputs import Outputs, value_of
 
-Kind = Literal["changed", "missing", "extra"]
+Kind = Literal["changed", "missing", "extra", "beyond"]
 
 
 @dataclass(frozen=True)
@@ -17,7 +17,7 @@ class Difference:
 
     Attributes:
         kind: ``"changed"`` to another value; ``"missing"`` where the whole panel gives one; ``"extra"`` where it
-            gives none.
+            gives none; ``"beyond"`` after the end of the panel that it was made of.
         column: the quantity.
         date: of the output.
         asset: of the output.
@@ -72,3 +72,16 @@ def differences(
         place = (dates[t], str(assets[n]), float(before[t, n]), float(after[t, n]))
         found.append(Difference(kind, column, *place, int(differs.sum())))
     return found, compared
+
+
+def beyond(whole: Outputs, other: Outputs, limit: pd.Timestamp) -> list[Difference]:
+    """The first output of each column after a date after which there ought to be none, and how many there are."""
+    found = []
+    for column, frame in other.items():
+        later = frame[pd.DatetimeIndex(frame.index).normalize() > limit]
+        there = np.argwhere(later.notna().to_numpy())
+        if len(there):
+            date, asset = later.index[there[0, 0]], str(later.columns[there[0, 1]])
+            before, after = (value_of(each, column, date, asset) for each in (whole, other))
+            found.append(Difference("beyond", column, date, asset, before, after, len(there)))
+    return found

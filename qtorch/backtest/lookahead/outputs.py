@@ -8,6 +8,7 @@ import pandas as pd
 from torch import Tensor
 
 from qtorch.backtest.track import Track
+from qtorch.backtest.walk.result import Walk
 from qtorch.data import Panel
 from qtorch.forecast import Forecast
 from qtorch.risk import value_at_risk
@@ -26,8 +27,10 @@ def outputs_of(answer: Any, panel: Panel) -> Outputs:
         answer: a frame of dates by assets, or by names; one indexed by (date, asset), or with columns of these names,
             whose columns that are no numbers are left out; a series by date, or by (date, asset); a tensor or an array
             with the panel's `T` dates in front, and its assets next if that axis has as many; a `Forecast`, of which
-            three values at risk and, if joint, one of the equally weighted portfolio are taken; a `Track`; what has a
-            `to_frame()` that gives one of these frames, such as signals; or a dict of them.
+            three values at risk and, if joint, one of the equally weighted portfolio are taken; a `Walk`, of which its
+            forecast or its weights; a `Track`; what has a `to_frame()` that gives one of these frames, such as signals;
+            or a dict of them. Times with a time zone are of the date that they have there: 20:00 in New York is of New
+            York's date, not of the next one in UTC.
         panel: what the pipeline was given.
 
     Raises:
@@ -42,6 +45,8 @@ def outputs_of(answer: Any, panel: Panel) -> Outputs:
         }
     if isinstance(answer, Forecast):
         return _forecast(answer)
+    if isinstance(answer, Walk):
+        return outputs_of(answer.answer, panel)
     if isinstance(answer, Track):
         return outputs_of({"": answer.to_frame(), "weights": answer.weights_frame()}, panel)
     if isinstance(answer, Tensor | np.ndarray):
@@ -56,7 +61,7 @@ def outputs_of(answer: Any, panel: Panel) -> Outputs:
         return outputs_of(answer.to_frame(), panel)
     raise TypeError(
         f"the pipeline gave a {type(answer).__name__}. Let it give a frame of dates by assets, a series by date, a "
-        f"tensor with the panel's {len(panel.dates)} dates in front, a Forecast, or a dict of these."
+        f"tensor with the panel's {len(panel.dates)} dates in front, a Forecast, a Walk, or a dict of these."
     )
 
 
@@ -147,7 +152,7 @@ def _dated(frame: pd.DataFrame) -> pd.DataFrame:
             f"the pipeline gave rows of {index.dtype} ({list(index[:3])}), not of dates: index them by a DatetimeIndex."
         )
     if index.tz is not None:
-        frame = frame.set_axis(index.tz_convert(None), axis=0)
+        frame = frame.set_axis(index.tz_localize(None), axis=0)  # UTC may be on another date
     if not (frame.index.is_unique and frame.columns.is_unique):
         raise ValueError("the pipeline gave a date or an asset twice. Give one row a date and one column an asset.")
     return frame.sort_index()

@@ -1,9 +1,12 @@
 """What the look-ahead detector found."""
 
 import html
+import warnings
 from dataclasses import dataclass
 
 import pandas as pd
+
+from qtorch.backtest.lookahead.starts import VERDICTS
 
 COLUMNS = (
     "test",
@@ -21,14 +24,20 @@ COLUMNS = (
     "rows_ahead",
 )
 _REMEDY = (
-    "Let it read rows up to the output's own date and none after: shift targets, centre no window, fill forward only, "
-    "and fit means, scalers and models on rows before those that they are used for."
+    "Let it read the panel that it is given alone, and of it rows up to the output's own date and none after: shift "
+    "targets, centre no window, fill forward only, and fit means, scalers and models on rows before those that they "
+    "are used for."
 )
 _ADVICE = {
     "missing": "is not there without later rows",
     "extra": "is there only without later rows",
     "changed": "is another with other later rows",
+    "beyond": "is there though its panel ends before: other data are read, or it is dated ahead, which lag= allows",
 }
+UNMOVED = (
+    "no change of later prices changed any output, later ones included: does the pipeline read the panel that it is "
+    "given?"
+)
 
 
 class LookaheadError(AssertionError):
@@ -41,15 +50,18 @@ class LookaheadReport:
 
     Attributes:
         findings: one row for each test, cut and column in which an output differs: the test (``truncated``,
-            ``changed prices``, ``changed cells``); its kind (``changed``, ``missing``, ``extra``); the cut, the last
-            date that was left as it is; the column, date and asset of the first output that differs, its value before
-            and after, and how many differ; of the first row of each of three columns also the first input that
-            reaches the output, its date, asset and field, and how many rows of the panel it lies ahead of it.
+            ``changed prices``, ``changed cells``); its kind (``changed``, ``missing``, ``extra``; or ``beyond``, dated
+            after the end of the panel that it was made of); the cut, the last date that was left as it is; the column,
+            date and asset of the first output that differs, its value before and after, and how many differ; of the
+            first row of each of three columns, but for what is beyond, also the first input that reaches the output,
+            its date, asset and field, and how many rows of the panel it lies ahead of it.
         starts: how far outputs move if the data begin later; see `qtorch.backtest.lookahead.starts.moved`.
         notes: what may make the check mean less than it seems to.
         cuts: the last date that each test left as it is.
         compared: outputs that were compared.
         runs: of the pipeline.
+        moved: whether any change of prices moved any output, be it a later one; if none did, the pipeline may not read
+            the panel at all, and the check means nothing.
         lag: rows between what an output may know and its date.
         start_warning: the late move, in units of an output's usual size, from which a start that is not forgotten is
             told of.
@@ -61,6 +73,7 @@ class LookaheadReport:
     cuts: pd.DatetimeIndex
     compared: int
     runs: int
+    moved: bool
     lag: int
     start_warning: float
 
@@ -78,16 +91,23 @@ class LookaheadReport:
     def require(self, *, starts: bool = False) -> "LookaheadReport":
         """Itself, if no output knows the future: ``check_lookahead(pipeline, panel).require()`` is a test.
 
+        It warns of a pipeline of which nothing moved.
+
         Args:
-            starts: refuse outputs that do not forget where the data begin, too.
+            starts: refuse outputs that do not forget where the data begin, too, and what no later start tells.
 
         Raises:
-            LookaheadError: one does; the message names the first of them, the input that it knows and what to do.
+            LookaheadError: one does; the message names the first of them, the input that it knows and what to do. Or,
+                with `starts`, one does not forget, or from no later start was there an output to compare.
         """
+        if not self.moved:
+            warnings.warn(UNMOVED, stacklevel=2)
         if not self.ok:
             raise LookaheadError("\n".join([*self._leaks(), _REMEDY]))
         if starts and not self.remembered.empty:
             raise LookaheadError(self._memory())
+        if starts and not self.starts["verdict"].isin(VERDICTS).any():
+            raise LookaheadError(self._untold())
         return self
 
     def __repr__(self) -> str:
@@ -123,6 +143,14 @@ class LookaheadReport:
             f"of its usual size at the end if they begin on {worst['start']:%Y-%m-%d}. A live run begins elsewhere "
             "than a backtest: use windows or decays, or say from which date all data are to be read."
         )
+
+    def _untold(self) -> str:
+        verdicts = ", ".join(self.starts["verdict"].drop_duplicates()) or "none was tried"
+        text = (
+            f"no output could be compared with one of a later start ({verdicts}), so that it is not known whether they "
+            "forget where the data begin. Give starts= of at least 1, and a panel with more rows."
+        )
+        return "\n".join([text, *self.notes])
 
 
 def _sentence(row: dict) -> str:

@@ -61,7 +61,7 @@ class AskedAt:
     """
 
     def __init__(self, model: Any, dates: pd.DatetimeIndex) -> None:
-        self.ask = model.forecast if hasattr(model, "forecast") else model.allocate
+        self.ask = _question(model)
         self.dates = dates
 
     def __call__(self, panel: Panel) -> Any:
@@ -73,10 +73,16 @@ def history_of(model: Any) -> int:
     """The returns that an asset needs before a model says something of it."""
     if hasattr(model, "min_history"):
         return int(model.min_history)
-    option = signature(model.forecast).parameters.get("min_history")
-    return _HISTORY if option is None else int(option.default)
+    option = signature(_question(model)).parameters.get("min_history")
+    return _HISTORY if option is None or option.default is option.empty else int(option.default)
 
 
 def is_model(pipeline: Any) -> bool:
     """Whether it is a model that is asked at dates, and no function of a panel."""
-    return any(callable(getattr(pipeline, name, None)) for name in ("forecast", "allocate"))
+    return _question(pipeline) is not None
+
+
+def _question(model: Any) -> Any:
+    """The method that a model is asked by; None if it has none."""
+    methods = (getattr(model, name, None) for name in ("forecast", "allocate"))
+    return next((method for method in methods if callable(method)), None)

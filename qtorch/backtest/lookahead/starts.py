@@ -7,6 +7,8 @@ from qtorch.backtest.lookahead.differences import unequal
 from qtorch.backtest.lookahead.outputs import Outputs
 
 COLUMNS = ("start", "column", "compared", "missing", "median", "largest", "early", "late", "verdict")
+VERDICTS = ("same", "forgets", "does not forget")
+"""Those that say something; others are that there was nothing to compare."""
 _FALLEN = 0.1  # of the early differences, at which the late ones count as forgotten
 
 

@@ -24,6 +24,28 @@ def broken(panel: Panel):
     raise KeyError("no such column")
 
 
+def constant(panel: Panel):
+    import torch
+
+    return torch.ones(panel.state.shape)
+
+
+def leaves(panel: Panel):
+    raise SystemExit(1)
+
+
+class Unreadable:
+    def forecast(self, panel: Panel, dates):
+        raise NotImplementedError
+
+    @property
+    def min_history(self) -> int:
+        raise RuntimeError("no history")
+
+
+unreadable = Unreadable()
+
+
 def random(panel: Panel):
     import torch
 

@@ -52,6 +52,36 @@ def test_arguments_that_cannot_be_used_are_named(data, capsys):
     assert "in broken" in text, "where it failed"
 
 
+@pytest.mark.parametrize(
+    ("line", "error"),
+    [("1 / 0", "ZeroDivisionError"), ("raise SystemExit(1)", "SystemExit"), ("None.absent", "AttributeError")],
+)
+def test_a_module_that_fails_is_no_leak(data, tmp_path, monkeypatch, capsys, line, error):
+    name = f"fails_by_{error}"
+    (tmp_path / f"{name}.py").write_text(line)
+    monkeypatch.syspath_prepend(tmp_path)
+    assert call(f"{name}:f", "--data", data) == 2
+    text = capsys.readouterr().err
+    assert f"cannot import {name}" in text
+    assert error in text
+
+
+def test_doubts_are_told_on_standard_error(data, capsys):
+    assert call(f"{HERE}:constant", "--data", data, "--cuts", 1, "--starts", 0) == 0
+    said = capsys.readouterr()
+    assert "does the pipeline read the panel" in said.err
+    assert said.out.startswith("no look-ahead found")
+    assert said.out.count("\n") == 1
+
+
+@pytest.mark.parametrize("name", ["leaves", "unreadable"])
+def test_a_pipeline_that_fails_otherwise_is_no_leak(data, capsys, name):
+    assert call(f"{HERE}:{name}", "--data", data) == 2
+    text = capsys.readouterr().err
+    assert "Traceback" in text
+    assert f"in {'leaves' if name == 'leaves' else 'min_history'}" in text, "where it failed"
+
+
 def test_a_saved_model_is_checked(data, tmp_path, capsys):
     torch.manual_seed(0)
     spec = WindowSpec(8, (1,))

@@ -221,6 +221,10 @@ def closing_weights(panel):
     return r / r.abs().sum(-1, keepdim=True).clamp(min=1e-9)
 
 
+def closing_weights_frame(panel):
+    return pd.DataFrame(closing_weights(panel).numpy(), panel.dates, list(panel.assets))
+
+
 def loaded_a_day_late(panel):
     return torch.cat([torch.zeros(1, panel.state.shape[1]), closing_weights(panel)[:-1]])
 
@@ -257,10 +261,12 @@ def test_chance_is_refused(small):
 
 
 def test_what_says_nothing_is_told(small):
-    kept = returns(small)
-    report = check_lookahead(lambda panel: kept, small, starts=0, cuts=3)
-    assert any("gave outputs of" in note for note in report.notes)
-    assert any("does the pipeline read the panel" in note for note in report.notes)
+    report = check_lookahead(lambda panel: torch.ones(panel.state.shape), small, starts=0, cuts=3)
+    assert report.ok
+    assert not report.moved
+    with pytest.warns(UserWarning, match="does the pipeline read the panel"):
+        assert report.require() is report
+    assert "does the pipeline read the panel" in repr(report)
     with pytest.raises(ValueError, match="nothing to compare"):
         check_lookahead(lambda panel: returns(panel).loc["2019-08-01":], small, starts=0, cuts=["2019-06-03"])
 
@@ -324,6 +330,65 @@ def test_answers_may_have_many_forms(small):
     ]:
         with pytest.raises(ValueError, match=words):
             outputs_of(answer, small)
+
+
+def test_what_is_dated_after_the_end_of_its_panel_is_from_elsewhere(small):
+    kept = returns(small)
+    cut = pd.Timestamp("2019-06-03")
+    for pipeline, first in [
+        (lambda panel: kept, small.dates[small.row(cut) + 1]),
+        (lambda panel: kept.loc["2019-08-01":], pd.Timestamp("2019-08-01")),  # with nothing to compare
+    ]:
+        report = check_lookahead(pipeline, small, starts=0, cuts=[cut])
+        (found,) = report.findings.to_dict("records")
+        assert (found["test"], found["kind"], found["cut"]) == ("truncated", "beyond", cut)
+        assert found["date"] == first
+        assert found["count"] == kept.loc[first:].notna().to_numpy().sum()
+        assert found["before"] == found["after"] == kept.loc[first, found["asset"]]
+        with (
+            pytest.warns(match="read the panel"),
+            pytest.raises(LookaheadError, match="its panel ends before"),
+        ):
+            report.require()
+
+    def tomorrows(panel):
+        """Dated by the next weekday, for whose open it is."""
+        return closing_weights_frame(panel).shift(1, freq="B")
+
+    assert set(check_lookahead(tomorrows, small, starts=0, cuts=2).findings["kind"]) == {"beyond"}
+    assert check_lookahead(tomorrows, small, starts=0, cuts=2, lag=1).ok
+    assert check_lookahead(lambda panel: kept.loc[: panel.dates[-1]].reindex(small.dates), small, starts=0, cuts=2).ok
+
+
+def test_memory_must_be_looked_at_to_be_refused(small):
+    def impatient(panel):
+        if panel.dates[0] > small.dates[0]:
+            raise KeyError("too short")
+        return rolling_mean(panel)
+
+    report = check_lookahead(impatient, small, cuts=1, starts=2)
+    assert set(report.starts["verdict"]) == {"failed"}
+    assert report.require() is report
+    with pytest.raises(LookaheadError, match=r"later start \(failed\).*\n.*KeyError"):
+        report.require(starts=True)
+    with pytest.raises(LookaheadError, match="none was tried"):
+        check_lookahead(rolling_mean, small, cuts=1, starts=0).require(starts=True)
+
+
+@pytest.mark.parametrize(("zone", "hour"), [("America/New_York", 20), ("Asia/Tokyo", 0)])
+def test_a_time_is_of_the_date_in_its_own_zone(small, zone, hour):
+    """In UTC the first is on the next date, where a leak of a day is none; the second on the date before."""
+    honest = rolling_mean(small)
+    there = (honest.index + pd.Timedelta(hours=hour)).tz_localize(zone)
+    (frame,) = outputs_of(honest.set_axis(there), small).values()
+    assert (frame.index.normalize() == small.dates).all()
+
+    def at_that_time(pipeline):
+        return lambda panel: pipeline(panel).set_axis((panel.dates + pd.Timedelta(hours=hour)).tz_localize(zone))
+
+    options = {"cuts": 2, "starts": 0, "first": "2019-06-03"}
+    assert check_lookahead(at_that_time(rolling_mean), small, **options).ok
+    assert not check_lookahead(at_that_time(lambda panel: returns(panel).shift(-1)), small, **options).ok
 
 
 def test_other_futures_and_starts_are_markets(small):

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from qtorch import backtest, heads, models
-from qtorch.backtest import WalkForward, check_lookahead
+from qtorch.backtest import WalkForward, check_lookahead, walk_forward
 from qtorch.data import WindowSpec
 from qtorch.nn.graph import GCN, GATv2, TreeLSTM
 from qtorch.portfolio import Constraints, MinimumVariance, Projected, ScenarioProgram, TailRisk
@@ -229,6 +229,39 @@ def test_allocators_know_nothing_of_the_future(small, make):
         pytest.importorskip("skfolio")
     report = check_lookahead(make(), small, cuts=12, starts=0, first="2019-06-03").require()
     assert report.notes == ()
+
+
+def test_a_walk_of_refits_is_left_in_peace(small):
+    make = partial(models.RiskMetrics, **HISTORY)
+    options = {"cuts": 2, "starts": 0, "first": "2019-06-03"}
+    report = check_lookahead(lambda panel: walk_forward(panel, make, "quarter", start="2019-05-15"), small, **options)
+    assert report.require().compared > 0
+    assert report.notes == ()
+
+
+def test_a_model_that_learns_at_given_dates_is_left_in_peace(small):
+    refits = small.dates[[small.row("2019-05-15"), small.row("2019-06-28")]]
+    make = partial(models.HAR, window=60, least=40, refit_every=1000, spec=WindowSpec(8, (1,)))
+
+    def learning(panel):
+        return walk_forward(panel, make, [date for date in refits if date <= panel.dates[-1]], end="2019-07-05")
+
+    check_lookahead(learning, small, cuts=refits[1:], starts=0).require()
+
+
+def test_a_model_that_only_allocates_is_asked_for_weights(small):
+    class Inverse:
+        """Without a `min_history` of its own."""
+
+        def __init__(self, ahead: int) -> None:
+            self.ahead = ahead
+
+        def allocate(self, panel, dates):
+            weights = 1 / panel.to_wide("return", by="row").rolling(20, min_periods=5).std()
+            return weights.shift(-self.ahead).loc[dates]
+
+    assert check_lookahead(Inverse(0), small, cuts=2, starts=0).require().compared > 0
+    assert not check_lookahead(Inverse(1), small, cuts=2, starts=0).ok
 
 
 def test_a_forecaster_that_looks_ahead_is_found(small):
