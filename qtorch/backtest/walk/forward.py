@@ -161,9 +161,9 @@ def walk_forward(
     chains = [(seed, one_after_another) for seed in seeds for one_after_another in of_one_seed]
     refitting = Refitting(make_model, fit, panel, source, forecasting, folder)
     with nullcontext(executor) if workers is None else process_pool(workers, make_model) as pool:
-        given_back = run(refitting, chains, pool, progress)
+        outcomes = run(refitting, chains, pool, progress)
     each = len(of_one_seed)
-    per_seed = [list(chain.from_iterable(given_back[k : k + each])) for k in range(0, len(given_back), each)]
+    per_seed = [list(chain.from_iterable(outcomes[k : k + each])) for k in range(0, len(outcomes), each)]
     answer: Answer
     if isinstance(model, Allocator):
         weights = [[given for given in of_one if not isinstance(given, Forecast)] for of_one in per_seed]
