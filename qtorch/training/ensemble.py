@@ -55,6 +55,9 @@ class Ensemble:
         self.models = tuple(models)
         self.weights = _weights(weights, len(models))
 
+    def __repr__(self) -> str:
+        return f"Ensemble({list(self.models)}, {list(self.weights)})"
+
     def forecast(
         self,
         panel: Panel,

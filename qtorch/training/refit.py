@@ -5,6 +5,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 import torch
+from lightning.pytorch.utilities.seed import isolate_rng
 from torch import Tensor, nn
 
 from qtorch.data.datamodule import DataModule
@@ -20,6 +21,7 @@ _NONE: Options = {}
 _Trained = TypeVar("_Trained", Forecaster, Allocator)
 
 
+@isolate_rng()
 def refit(
     make_model: Callable[[], Forecaster],
     source: Source,
@@ -34,6 +36,8 @@ def refit(
     training: Options = _NONE,
 ) -> Forecaster:
     """A model fit to what a row of the panel knows; the same arguments give the same model, in any process.
+
+    The caller's random generators are left as they were.
 
     Args:
         make_model: makes a fresh model, from torch's generator.
@@ -59,6 +63,7 @@ def refit(
     return model
 
 
+@isolate_rng()
 def refit_allocator(
     make_model: Callable[[], Allocator],
     panel: Panel,
@@ -71,6 +76,8 @@ def refit_allocator(
     training: Options = _NONE,
 ) -> Allocator:
     """An allocator fit to what a row of the panel knows; the same arguments give the same one, in any process.
+
+    The caller's random generators are left as they were.
 
     Args:
         make_model: makes a fresh allocator, from torch's generator.

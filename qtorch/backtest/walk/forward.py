@@ -1,5 +1,6 @@
 """Refits of a model through time, each of which is asked about the dates up to the next, without look-ahead."""
 
+import inspect
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Executor
 from contextlib import nullcontext
@@ -8,19 +9,22 @@ from itertools import chain
 from pathlib import Path
 from typing import Any, cast
 
+import numpy as np
 import torch
 
 from qtorch.backtest.schedule import Rebalance
+from qtorch.backtest.walk.deciding import decided
 from qtorch.backtest.walk.identity import claim, identity
 from qtorch.backtest.walk.refit_rows import Date, refit_rows
 from qtorch.backtest.walk.refitting import Refitting, Walkable
-from qtorch.backtest.walk.result import Walk, in_turn, together
+from qtorch.backtest.walk.result import Answer, Walk, in_turn
 from qtorch.backtest.walk.running import Progress, run
 from qtorch.backtest.walk.workers import process_pool
 from qtorch.data import Panel, PanelWindowSource, WindowSource
 from qtorch.data.sampling import Source
+from qtorch.forecast import Forecast
 from qtorch.models import default_forecaster
-from qtorch.training import Allocator, Ensemble, Forecaster, refit, refit_allocator
+from qtorch.training import Allocator, Ensemble, Forecaster, mixed, refit, refit_allocator
 from qtorch.training.refit import Options
 
 _NONE: Options = {}
@@ -29,7 +33,7 @@ _NONE: Options = {}
 def walk_forward(
     panel: Panel,
     make_model: Callable[[], Any] | None = None,
-    refits: Rebalance | Iterable[Date] = "year",
+    refits: Rebalance | np.integer | Iterable[Date] = "year",
     *,
     start: Date | None = None,
     end: Date | None = None,
@@ -55,7 +59,12 @@ def walk_forward(
     known afterwards are masked. The first answer is as of the first refit itself. An answer knows its row of the panel,
     at the UTC instant `known_at`, and nothing later.
 
-    With a folder, each refit is kept when it is done: its model as a bundle of `qtorch.deploy`, and its answers as
+    An allocator is asked once all refits are done, on each date in turn, around what is held by then: an account that
+    begins with nothing, trades to the weights of each date, pays the allocator's costs and drifts with the prices, as
+    `WalkForward` does it, through refits too. Inertia, reluctance, limits of the turnover and closed markets are so
+    those of a portfolio that is traded on each date; for another schedule, run `WalkForward` with a `Walked`.
+
+    With a folder, each refit is kept when it is done: its model as a bundle of `qtorch.deploy`, and its forecasts as
     ``walk.parquet``. The same call goes on from there after a kill, and comes out as if there had been none.
 
     Args:
@@ -69,7 +78,8 @@ def walk_forward(
         start: the first date to answer for, of such a schedule.
         end: the last date to answer for; the panel's last by default.
         source: the panel's windows, in the model's layout, if they have been made already.
-        seeds: of the models; with several, the forecast is the equal-weight mixture of theirs, weights are their mean.
+        seeds: of the models; with several, the forecast is the equal-weight mixture of theirs; weights are their mean,
+            and all decide around what an account that trades to the mean holds.
         warm_start: start each refit from the weights of the one before.
         max_epochs: of a forecaster's fit from fresh weights.
         warm_epochs: of a forecaster's fit from the weights of the one before.
@@ -87,8 +97,9 @@ def walk_forward(
 
     Raises:
         DataError: a date is not among the panel's, or there is nothing to walk.
-        ValueError: the dates are not ascending, there is no seed, an argument is not for such a model, or the folder
-            holds another walk.
+        TypeError: with a folder, an argument or a part of the model does not show its settings, and so what it is.
+        ValueError: the dates are not ascending, there is no seed, an argument is not for such a model, the folder holds
+            another walk, or no weights keep to an allocator's constraints at a date.
         RefitError: a refit failed; the message names its date.
 
     Example:
@@ -110,10 +121,13 @@ def walk_forward(
         raise ValueError("workers are processes of this walk's own, beside which there is no other executor: give one.")
     with torch.random.fork_rng(devices=[]):
         model = make_model()
-    of_networks = {"training": training}
-    of_forecasters = {"validation_sessions": validation_sessions, "data": data, "forecasting": forecasting}
+    epochs = {"max_epochs": max_epochs, "warm_epochs": warm_epochs}
+    batches = {"steps": steps, "warm_steps": warm_steps}
+    of_networks = {"training": training, "seeds": tuple(seeds), "warm_start": warm_start}
+    of_forecasters = epochs | {"validation_sessions": validation_sessions, "data": data, "forecasting": forecasting}
     fit: Any
     if isinstance(model, Forecaster):
+        _refuse(model, batches)
         source = _windows(model, panel) if source is None else source
         fit = partial(
             refit,
@@ -129,15 +143,16 @@ def walk_forward(
         _refuse(model, of_forecasters | {"source": source})
         fit = partial(refit_allocator, make_model, panel, steps=steps, warm_steps=warm_steps, training=training)
     else:
-        _refuse(model, of_forecasters | of_networks)
+        _refuse(model, of_forecasters | batches | of_networks)
         fit = partial(_untrained, make_model)
     if source is not None and source.panel is not panel:
         raise ValueError("the source holds the windows of another panel. Give one of this panel, or leave it out.")
     if folder is not None:
-        settings = of_networks | of_forecasters | {"seeds": tuple(seeds), "warm_start": warm_start}
-        settings |= {"max_epochs": max_epochs, "warm_epochs": warm_epochs, "steps": steps, "warm_steps": warm_steps}
+        settings = of_networks | of_forecasters | batches
         settings |= {"refits": [f"{panel.dates[row]:%Y-%m-%d}" for row in rows]}
         settings |= {"end": f"{panel.dates[stop - 1]:%Y-%m-%d}"}
+        if source is not None:
+            settings |= {"source": type(source).__qualname__, "source.windows": source.spec.to_dict()}
         folder = Path(folder).absolute()
         claim(folder, identity(panel, make_model, settings))
     spans = list(zip(rows, [*rows[1:], stop], strict=True))
@@ -146,10 +161,16 @@ def walk_forward(
     chains = [(seed, one_after_another) for seed in seeds for one_after_another in of_one_seed]
     refitting = Refitting(make_model, fit, panel, source, forecasting, folder)
     with nullcontext(executor) if workers is None else process_pool(workers, make_model) as pool:
-        answers = run(refitting, chains, pool, progress)
+        outcomes = run(refitting, chains, pool, progress)
     each = len(of_one_seed)
-    per_seed = [list(chain.from_iterable(answers[k : k + each])) for k in range(0, len(answers), each)]
-    return Walk.of(together([in_turn(of_one) for of_one in per_seed]), panel, rows, stop)
+    per_seed = [list(chain.from_iterable(outcomes[k : k + each])) for k in range(0, len(outcomes), each)]
+    answer: Answer
+    if isinstance(model, Allocator):
+        weights = [[given for given in of_one if not isinstance(given, Forecast)] for of_one in per_seed]
+        answer = decided(panel, make_model, spans, weights)
+    else:
+        answer = mixed([in_turn([given for given in of_one if isinstance(given, Forecast)]) for of_one in per_seed])
+    return Walk.of(answer, panel, rows, stop)
 
 
 def _windows(model: Forecaster, panel: Panel) -> Source:
@@ -163,12 +184,13 @@ def _untrained(make_model: Callable[[], Walkable], row: int, seed: int, weights:
 
 
 def _refuse(model: Walkable, given: dict[str, Any]) -> None:
-    """Refuses arguments that a model has no use for, and ensembles of what would have to be trained.
+    """Refuses arguments that a model has no use for, unless they are the defaults, and ensembles of what is trained.
 
     Raises:
         ValueError: there are such.
     """
-    useless = [name for name, value in given.items() if value]
+    defaults = inspect.signature(walk_forward).parameters
+    useless = [name for name, value in given.items() if value != defaults[name].default]
     if useless:
         raise ValueError(f"{', '.join(useless)}: not for a {type(model).__name__}. Leave it out.")
     if isinstance(model, Ensemble) and any(isinstance(member, Forecaster | Ensemble) for member in model.models):

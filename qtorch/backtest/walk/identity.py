@@ -31,7 +31,7 @@ def identity(panel: Panel, make_model: Callable[[], Walkable], settings: dict[st
         settings: arguments of the walk.
 
     Raises:
-        TypeError: a part of the model cannot be described in plain values, and so not be kept.
+        TypeError: a part of the model or an argument cannot be told from another by how it shows itself.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
@@ -41,11 +41,11 @@ def identity(panel: Panel, make_model: Callable[[], Walkable], settings: dict[st
         for name, part in parts_of(model).items():
             about[f"model.{name}"] = json.dumps(part, sort_keys=True)
         for name in ("objective", "augmentation", "schedule", "weight_decay", "observations"):
-            about[f"model.{name}"] = _said(getattr(model, name, None))
+            about[f"model.{name}"] = _said(f"model.{name}", getattr(model, name, None))
         about["model.fresh_weights"] = _hash(model)
     else:
-        about["model.settings"] = _said(model)
-    about |= {name: _said(value) for name, value in settings.items()}
+        about["model.settings"] = _said("model", model)
+    about |= {name: _said(name, value) for name, value in settings.items()}
     return about | {f"version of {name}": version for name, version in versions().items()} | {"format": str(FORMAT)}
 
 
@@ -81,9 +81,21 @@ def _apart(there: str | None, here: str | None) -> str:
     return f"{short[0]} there, {short[1]} here"
 
 
-def _said(value: Any) -> str:
-    """As it shows itself, without addresses in memory, which differ from run to run."""
-    return re.sub(r" at 0x[0-9a-fA-F]+", "", repr(value))
+def _said(name: str, value: Any) -> str:
+    """As it shows itself.
+
+    Raises:
+        TypeError: that is by an address in memory, which differs from run to run and says nothing of its settings.
+    """
+    said = repr(value)
+    address = re.search(r"\b0x[0-9a-fA-F]+", said)
+    if address:
+        shown = said[max(0, address.start() - _MOST) : address.end() + 1]
+        raise TypeError(
+            f"{name} shows itself by an address in memory, {shown!r}, so that a folder can't tell it from one of other "
+            "settings. Give its class a __repr__ that names them, as a dataclass has, or walk without folder=."
+        )
+    return said
 
 
 def _hash(model: Forecaster | Allocator) -> str:

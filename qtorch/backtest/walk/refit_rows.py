@@ -1,8 +1,10 @@
 """At which rows of a panel a walk fits its model again, and where it ends."""
 
+import operator
 from collections.abc import Iterable
 from typing import cast
 
+import numpy as np
 import pandas as pd
 
 from qtorch.backtest.schedule import Rebalance, rebalance_rows
@@ -13,7 +15,10 @@ Date = str | pd.Timestamp
 
 
 def refit_rows(
-    panel: Panel, refits: Rebalance | Iterable[Date], start: Date | None, end: Date | None
+    panel: Panel,
+    refits: Rebalance | np.integer | Iterable[Date],
+    start: Date | None,
+    end: Date | None,
 ) -> tuple[list[int], int]:
     """Rows of refits, and the row after the last one that is walked.
 
@@ -29,6 +34,8 @@ def refit_rows(
     """
     dates = panel.dates
     stop = len(dates) if end is None else int(dates.searchsorted(pd.Timestamp(end), side="right"))
+    if isinstance(refits, np.integer):
+        refits = operator.index(refits)
     if isinstance(refits, str | int):
         if start is None:
             raise ValueError(f"refits={refits!r} is a schedule, which needs a start: the date of its first refit.")

@@ -1,4 +1,4 @@
-"""One refit of a walk: a model fit at a row of a panel, and what it says of the dates up to the next."""
+"""One refit of a walk: a model fit at a row of a panel, and what it forecasts of the dates up to the next."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -6,13 +6,15 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import torch
 from torch import Tensor
 
-from qtorch.backtest.walk.result import Answer, Walk
+from qtorch.backtest.walk.result import Walk
 from qtorch.data import Panel
 from qtorch.data.sampling import Source
 from qtorch.data.whole_folder import whole_folder
 from qtorch.deploy import load_weights, save
+from qtorch.forecast import Forecast
 from qtorch.training import Allocator, Forecaster
 from qtorch.training.ensemble import Model
 from qtorch.training.refit import modules
@@ -27,7 +29,8 @@ Weights = Mapping[str, Tensor]
 class Refitting:
     """A pure function of a row, the row after its last date, a seed and the weights of the refit before.
 
-    A refit that a folder has already is taken from there. A baseline has no weights, and is estimated again.
+    A refit that a folder has already is taken from there. A baseline has no weights, and is estimated again. An
+    allocator gives its weights alone, since what it decides depends on what refits before it did.
 
     Attributes:
         make_model: makes a fresh model.
@@ -45,26 +48,31 @@ class Refitting:
     forecasting: Mapping[str, Any]
     folder: Path | None
 
-    def __call__(self, row: int, stop: int, seed: int, weights: Weights | None) -> tuple[Answer, Weights | None]:
-        """The model's answers for the rows up to `stop`, and its weights, if it has any."""
+    def __call__(
+        self, row: int, stop: int, seed: int, weights: Weights | None
+    ) -> tuple[Forecast | Weights, Weights | None]:
+        """Forecasts for the rows up to `stop`, or an allocator's weights, and weights for the refit after this."""
         home = None if self.folder is None else home_of(self.folder, self.panel.dates[row], seed)
         kept = home is not None and home.exists()
-        model = self.make_model() if kept else self.fit(row, seed, weights)
+        with torch.random.fork_rng(devices=[]):
+            model = self.make_model() if kept else self.fit(row, seed, weights)
         network = model if isinstance(model, Forecaster | Allocator) else None
         if home is not None and kept and network is not None:
             load_weights(network, home)
-        answer = self._ask(model, self.panel.dates[row:stop])
+        forecast = None
+        if not isinstance(model, Allocator):
+            forecast = model.forecast(self.panel, self.panel.dates[row:stop], source=self.source, **self.forecasting)
         if home is not None and not kept:
             with whole_folder(home) as part:
                 if network is not None:
                     save(network, part, {"refit": f"{self.panel.dates[row]:%Y-%m-%d}", "seed": seed})
-                Walk.of(answer, self.panel, [row], stop).to_parquet(part / "walk.parquet")
-        return answer, None if network is None else modules(network).state_dict()
-
-    def _ask(self, model: Walkable, dates: pd.DatetimeIndex) -> Answer:
-        if isinstance(model, Allocator):
-            return model.allocate(self.panel, dates)
-        return model.forecast(self.panel, dates, source=self.source, **self.forecasting)
+                if forecast is not None:
+                    Walk.of(forecast, self.panel, [row], stop).to_parquet(part / "walk.parquet")
+        if network is None:
+            assert forecast is not None
+            return forecast, None
+        state = modules(network).state_dict()
+        return state if forecast is None else forecast, state
 
 
 def home_of(folder: Path, date: pd.Timestamp, seed: int) -> Path:

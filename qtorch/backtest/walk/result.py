@@ -12,7 +12,6 @@ import torch
 from qtorch.data import Panel
 from qtorch.distributions import concatenate
 from qtorch.forecast import Forecast
-from qtorch.training import mixed
 
 Answer = Forecast | pd.DataFrame
 """Of a model at some dates: a forecast, or weights, one row a date and one column an asset."""
@@ -58,6 +57,8 @@ class Walk:
     @property
     def weights(self) -> pd.DataFrame:
         """The weights at all dates, one row a date and one column an asset.
+
+        Each date's are decided around what an account holds that has traded to those of each date before.
 
         Raises:
             ValueError: the walk is a forecaster's.
@@ -105,12 +106,9 @@ class Walk:
         )
 
 
-def in_turn(answers: Sequence[Answer]) -> Answer:
-    """Answers of one panel at different dates as one."""
-    first = answers[0]
-    if isinstance(first, pd.DataFrame):
-        return pd.concat([answer for answer in answers if isinstance(answer, pd.DataFrame)])
-    forecasts = [answer for answer in answers if isinstance(answer, Forecast)]
+def in_turn(forecasts: Sequence[Forecast]) -> Forecast:
+    """Forecasts of one panel at different dates as one."""
+    first = forecasts[0]
     return Forecast(
         concatenate([forecast.distribution for forecast in forecasts]),
         torch.cat([forecast.mask for forecast in forecasts]),
@@ -119,14 +117,3 @@ def in_turn(answers: Sequence[Answer]) -> Answer:
         first.assets,
         first.horizons,
     )
-
-
-def together(answers: Sequence[Answer]) -> Answer:
-    """Answers of models of several seeds as one: the mixture of forecasts, the mean of weights.
-
-    The mean keeps to constraints that each keeps to, as those of convex layers.
-    """
-    frames = [answer for answer in answers if isinstance(answer, pd.DataFrame)]
-    if frames:
-        return sum(frames[1:], frames[0]) / len(frames)
-    return mixed([answer for answer in answers if isinstance(answer, Forecast)])

@@ -11,8 +11,8 @@ from typing import Any, Literal
 import pandas as pd
 from tqdm.std import tqdm
 
-from qtorch.backtest.walk.refitting import Refitting
-from qtorch.backtest.walk.result import Answer
+from qtorch.backtest.walk.refitting import Refitting, Weights
+from qtorch.forecast import Forecast
 
 Progress = bool | Literal["auto"]
 
@@ -29,14 +29,18 @@ class RefitError(RuntimeError):
         super().__init__(message)
         self.date, self.seed = date, seed
 
+    def __reduce__(self) -> tuple[type["RefitError"], tuple[str, pd.Timestamp, int]]:
+        """What another process makes it of: an exception alone would be made of its message."""
+        return type(self), (str(self), self.date, self.seed)
+
 
 def run(
     refitting: Refitting,
     chains: Sequence[tuple[int, Sequence[tuple[int, int]]]],
     executor: Executor | None,
     progress: Progress,
-) -> list[list[Answer]]:
-    """The answers of the refits of some chains, each of which starts from the weights of the one before in its chain.
+) -> list[list[Forecast | Weights]]:
+    """What the refits of some chains give, each of which starts from the weights of the one before in its chain.
 
     Args:
         refitting: what a refit does.
@@ -47,14 +51,14 @@ def run(
     Raises:
         RefitError: a refit failed. Those that run beside it are waited for by the executor; none is begun after it.
     """
-    answers: list[list[Answer]] = [[] for _ in chains]
+    results: list[list[Forecast | Weights]] = [[] for _ in chains]
     weights: list[Any] = [None] * len(chains)
     ready, running = deque(range(len(chains))), dict[Future, int]()
 
     def place(c: int) -> tuple[int, int, int, Any]:
         """Of the next refit of a chain."""
         seed, spans = chains[c]
-        return *spans[len(answers[c])], seed, weights[c]
+        return *spans[len(results[c])], seed, weights[c]
 
     with _bar(sum(len(spans) for _, spans in chains), progress) as advance:
         while ready or running:
@@ -65,7 +69,8 @@ def run(
                 while ready:
                     c = ready.popleft()
                     running[executor.submit(_packed, refitting, *place(c))] = c
-                done = [(running.pop(future), future) for future in wait(running, return_when=FIRST_COMPLETED).done]
+                finished = wait(running, return_when=FIRST_COMPLETED).done  # a set, of no order
+                done = [(running.pop(future), future) for future in list(running) if future in finished]
             for c, future in done:
                 row, _, seed, _ = place(c)
                 date = refitting.panel.dates[row]
@@ -76,12 +81,12 @@ def run(
                     for other in running:
                         other.cancel()
                     raise RefitError(_said(refitting, date, seed, error), date, seed) from error
-                answer, weights[c] = given
-                answers[c].append(answer)
+                result, weights[c] = given
+                results[c].append(result)
                 advance(date)
-                if len(answers[c]) < len(chains[c][1]):
+                if len(results[c]) < len(chains[c][1]):
                     ready.append(c)
-    return answers
+    return results
 
 
 def _packed(refitting: Refitting, *place: Any) -> bytes:

@@ -9,9 +9,10 @@ import pytest
 import torch
 
 from qtorch.backtest import RefitError, walk_forward
-from qtorch.data import WindowSource
+from qtorch.data import WindowSource, WindowSpec
 from qtorch.deploy import BundleError, load
 from qtorch.models import RiskMetrics
+from qtorch.training import Ensemble
 from tests.backtest.walk.test_forward import REFITS, Pickling, make_model
 from tests.training.runs import SPEC, small_panel
 
@@ -79,8 +80,6 @@ def test_another_walk_is_refused_and_told_apart(source, tmp_path):
     refused = partial(pytest.raises, ValueError)
     with refused(match=r"holds another walk. end: '2019-09-20' there, '2019-09-23' here. Call with"):
         walk(end="2019-09-23")
-    with refused(match=r"another walk. seeds: \(0,\) there, \(1, 2\) here. Call"):
-        walk(seeds=(1, 2))
     with refused(match=r"another walk. model.settings: .*min_history=60.* there, .*min_history=61.* here. Call"):
         walk_forward(source.panel, partial(RiskMetrics, min_history=61), REFITS, end=END, folder=tmp_path)
     with refused(match=r"another walk. panel: .* there, .* here. Call"):
@@ -101,6 +100,12 @@ def test_a_changed_network_or_a_harmed_bundle_is_refused(source, tmp_path):
             next(model.parameters()).add_(1.0)
         return model
 
+    with pytest.raises(ValueError, match=r"another walk. seeds: \(0,\) there, \(1, 2\) here. Call"):
+        walk(make_model, REFITS[:1], seeds=(1, 2))
+    with pytest.raises(
+        ValueError, match=r"another walk. source.windows: \{'context': 8.* there, \{'context': 7.* here. Call"
+    ):
+        walk(make_model, REFITS[:1], source=WindowSource(source.panel, WindowSpec(context=7, horizons=SPEC.horizons)))
     with pytest.raises(ValueError, match=r"another walk. model.fresh_weights: .* here. Call"):
         walk(other, REFITS[:1])
     weights = tmp_path / "refit=2019-07-04" / "seed=0" / "weights.safetensors"
@@ -108,3 +113,27 @@ def test_a_changed_network_or_a_harmed_bundle_is_refused(source, tmp_path):
     with pytest.raises(RefitError, match="BundleError") as told:
         walk(make_model, REFITS[:1])
     assert isinstance(told.value.__cause__, BundleError)
+
+
+def test_models_that_do_not_show_their_settings_are_not_kept(source, tmp_path):
+    def ensemble(min_history):
+        return Ensemble([RiskMetrics(min_history=min_history), RiskMetrics()], weights=[1.0, 2.0])
+
+    class Silent:
+        def __init__(self, inner):
+            self.inner = inner
+
+        def forecast(self, *arguments, **options):
+            return self.inner.forecast(*arguments, **options)
+
+    walk = partial(walk_forward, source.panel, refits=REFITS[:1], end="2019-07-09")
+    walk(lambda: ensemble(60), folder=tmp_path)
+    walk(lambda: ensemble(60), folder=tmp_path)
+    with pytest.raises(ValueError, match=r"another walk. model.settings: .*min_history=60.* there, .*=200"):
+        walk(lambda: ensemble(200), folder=tmp_path)
+    for model in (Silent(RiskMetrics()), Ensemble([Silent(RiskMetrics())])):
+        with pytest.raises(TypeError, match=r"model shows itself by an address .*Silent object at 0x.* __repr__"):
+            walk(lambda model=model: model, folder=tmp_path / "other")
+        assert walk(lambda model=model: model).forecast.mask.any()
+    assert not (tmp_path / "other").exists()
+    assert repr(ensemble(60)) == f"Ensemble([{RiskMetrics(min_history=60)!r}, {RiskMetrics()!r}], [1.0, 2.0])"

@@ -6,7 +6,6 @@ import pandas as pd
 import pytest
 
 from qtorch.backtest import walk_forward
-from qtorch.backtest.walk.result import together
 from qtorch.data import Panel, WindowSpec
 from qtorch.models import RiskMetrics
 from tests.conftest import make_prices
@@ -71,8 +70,3 @@ def test_parquet_gives_the_frame_back(walk, tmp_path):
         walk.to_parquet(tmp_path / "walk.parquet", levels)
         pd.testing.assert_frame_equal(pd.read_parquet(tmp_path / "walk.parquet"), walk.to_frame(levels))
     assert [file.name for file in tmp_path.iterdir()] == ["walk.parquet"]
-
-
-def test_weights_of_several_seeds_are_their_mean():
-    frames = [pd.DataFrame(np.full((2, 3), x), columns=list("ABC")) for x in (0.1, 0.3)]
-    pd.testing.assert_frame_equal(together(frames), pd.DataFrame(np.full((2, 3), 0.2), columns=list("ABC")))

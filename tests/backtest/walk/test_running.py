@@ -1,12 +1,16 @@
 """Bars, pools and executors of walks."""
 
+import pickle
 import sys
 import types
 from functools import partial
 
+import numpy as np
+import pandas as pd
 import pytest
+import torch
 
-from qtorch.backtest import RayExecutor, walk_forward
+from qtorch.backtest import RayExecutor, RefitError, walk_forward
 from qtorch.backtest.walk.workers import process_pool
 from qtorch.models import RiskMetrics, default_forecaster
 from tests.backtest.walk.test_forward import Pickling
@@ -62,3 +66,26 @@ def test_without_ray_it_is_said(monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(ImportError, match=r"pip install 'qtorch-finance\[ray\]'"):
         RayExecutor()
+
+
+def test_a_failed_refit_can_be_sent_between_processes():
+    error = RefitError("it failed.", pd.Timestamp("2019-07-04"), 3)
+    again = pickle.loads(pickle.dumps(error))  # noqa: S301
+    assert isinstance(again, RefitError)
+    assert (str(again), again.date, again.seed) == ("it failed.", error.date, 3)
+
+
+def test_the_callers_generator_is_left_alone(panel):
+    def make_model():
+        torch.manual_seed(5)
+        return RiskMetrics()
+
+    before = torch.get_rng_state()
+    walk_forward(panel, make_model, REFITS)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_a_number_of_rows_can_be_numpys(panel):
+    walks = [walk_forward(panel, RiskMetrics, every, start="2019-07-04") for every in (20, np.int64(20))]
+    assert walks[0].refits.nunique() == 3
+    pd.testing.assert_frame_equal(walks[0].to_frame(), walks[1].to_frame())
