@@ -32,6 +32,7 @@ HEADS = [
     heads.SplicedTails,
     heads.StudentT,
 ]
+DEAR = {heads.SplicedTails, heads.Mixture, heads.NormalInverseGaussian}  # to train
 every_head = pytest.mark.parametrize("kind", HEADS)
 
 
@@ -205,7 +206,10 @@ def test_it_is_described_by_its_arguments(kind):
 
 @pytest.mark.parametrize(
     ("kind", "layout"),
-    [(heads.SkewedStudentT, "asset"), *((kind, "panel") for kind in HEADS)],
+    [
+        (heads.SkewedStudentT, "asset"),
+        *(pytest.param(kind, "panel", marks=pytest.mark.slow if kind in DEAR else ()) for kind in HEADS),
+    ],
 )
 def test_it_trains_forecasts_and_is_saved(kind, layout, tmp_path):
     panel = small_panel()

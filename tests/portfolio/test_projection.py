@@ -115,6 +115,7 @@ def test_closed_assets_stay_and_the_rest_adds_up(layer):
     assert (w.sum(-1) - budget).abs().max() < 1e-12
 
 
+@pytest.mark.slow
 def test_layers_and_the_ledger_compile_in_one_graph():
     # In a process of its own: annotations are checked at run time here, which can't be traced.
     command = [sys.executable, "-m", "tests.portfolio.compiled"]
