@@ -12,7 +12,7 @@ from tests.distributions.test_families import LAWS
 
 NAMES = (*LAWS, *MORE)
 # Tracing takes seconds a function; the others are of the same classes, or made of several of these.
-QUICK = ("student", "spline")
+QUICK = ("student",)
 
 
 def assert_compiled_is_eager(backend: str, *names: str) -> None:

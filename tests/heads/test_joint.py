@@ -17,7 +17,8 @@ def compiled(*arguments: str) -> None:
     assert done.returncode == 0, done.stderr[-4000:]
 
 
-@pytest.mark.parametrize("kind", ["SkewedStudentT", pytest.param("FlowHead", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["SkewedStudentT", "FlowHead"])
 def test_a_network_with_one_compiles_whole(kind):
     compiled(kind)
 

@@ -246,7 +246,7 @@ POINTS = [("table", 1), ("table", 3), ("report", 1), ("flush", 2), ("place", 1),
 @pytest.mark.parametrize(
     "points",
     [
-        pytest.param([POINTS[1], POINTS[-1]], id="amid tables and the exchange"),
+        pytest.param([POINTS[-1]], id="the exchange"),
         pytest.param(POINTS, id="all", marks=pytest.mark.slow),
     ],
 )
