@@ -15,20 +15,9 @@ from qtorch.data import DataError, PanelWindowSource, WindowSource
 from qtorch.distributions import Mixture
 from qtorch.training import refit
 from tests.training.runs import SPEC, Across, small_model, small_panel
+from tests.training.test_refit import OPTIONS, make_model
 
 REFITS = ["2019-07-04", "2019-08-01", "2019-09-03"]
-OPTIONS = {
-    "max_epochs": 2,
-    "warm_epochs": 1,
-    "validation_sessions": 60,
-    "data": {"batch_size": 8, "batches_per_epoch": 3},
-    "training": {"averaging": 0.5, "accelerator": "cpu"},
-}
-
-
-def make_model():
-    """From torch's generator, as a walk wants it."""
-    return small_model(seed=torch.initial_seed())
 
 
 def make_panel_model():
