@@ -25,11 +25,19 @@ class RayExecutor(Executor):
         if not ray.is_initialized():
             ray.init()
         self.options = options
+        self._put = ray.put
         self._remote = ray.remote(**options)(_call) if options else ray.remote(_call)
+        self._function: Callable | None = None
+        self._shared: Any = None
 
     def submit(self, fn: Callable, /, *args: Any, **kwargs: Any) -> Any:
-        """The call's future."""
-        return self._remote.remote(fn, args, kwargs).future()
+        """The call's future.
+
+        One function after another is sent to the cluster once, with all that it holds: a walk's holds the panel.
+        """
+        if fn is not self._function:
+            self._function, self._shared = fn, self._put(fn)
+        return self._remote.remote(self._shared, args, kwargs).future()
 
 
 def _call(fn: Callable, args: tuple, kwargs: dict[str, Any]) -> Any:

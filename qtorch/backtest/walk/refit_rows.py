@@ -24,7 +24,8 @@ def refit_rows(
 
     Args:
         panel: the market.
-        refits: dates of the panel, ascending; or a schedule from the start on, as of `rebalance_rows`.
+        refits: dates of the panel, ascending; or a schedule from the start on, as of `rebalance_rows`. The last row of
+            the panel is a refit if the next session is in the next period, as it would be in a longer panel.
         start: the first refit of a schedule: at the first row on or after it.
         end: the last date; None is the panel's.
 
@@ -45,8 +46,8 @@ def refit_rows(
                 f"no row of the panel is from start={start} to end={end}; it has {dates[0]:%Y-%m-%d} to "
                 f"{dates[-1]:%Y-%m-%d}."
             )
-        later = rebalance_rows(dates, cast(Rebalance, refits), first, stop - 1).tolist()
-        return [first, *later[1:]], stop
+        walked = pd.DatetimeIndex([*dates[:stop], _after(panel, stop)])
+        return rebalance_rows(walked, cast(Rebalance, refits), first, stop).tolist(), stop
     if start is not None:
         raise ValueError(f"refits at dates of their own begin at the first of them; leave start={start} out.")
     rows = [panel.row(pd.Timestamp(date)) for date in refits]
@@ -56,3 +57,15 @@ def refit_rows(
             f"{[f'{dates[row]:%Y-%m-%d}' for row in rows]}."
         )
     return rows, stop
+
+
+def _after(panel: Panel, row: int) -> pd.Timestamp:
+    """The date of a row of the panel; of the row after its last, the first session to come, which calendars tell.
+
+    A desk that asks before the last date's own closes has calendars that tell no later session: for it, a weekday.
+    """
+    if row < len(panel.dates):
+        return panel.dates[row]
+    last, coming = panel.dates[-1], panel.next_session_day[-1].numpy().astype("datetime64[D]")
+    later = coming[coming > last.to_datetime64()]
+    return pd.Timestamp(later.min()) if len(later) else last + pd.offsets.BDay()

@@ -6,6 +6,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, Literal
 
 import pandas as pd
@@ -51,6 +52,7 @@ def run(
     Raises:
         RefitError: a refit failed. Those that run beside it are waited for by the executor; none is begun after it.
     """
+    elsewhere = partial(_packed, refitting)
     results: list[list[Forecast | Weights]] = [[] for _ in chains]
     weights: list[Any] = [None] * len(chains)
     ready, running = deque(range(len(chains))), dict[Future, int]()
@@ -68,7 +70,7 @@ def run(
             else:
                 while ready:
                     c = ready.popleft()
-                    running[executor.submit(_packed, refitting, *place(c))] = c
+                    running[executor.submit(elsewhere, *place(c))] = c
                 finished = wait(running, return_when=FIRST_COMPLETED).done  # a set, of no order
                 done = [(running.pop(future), future) for future in list(running) if future in finished]
             for c, future in done:

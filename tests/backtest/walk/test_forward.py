@@ -11,9 +11,11 @@ import pytest
 import torch
 
 from qtorch.backtest import RefitError, walk_forward
-from qtorch.data import DataError, PanelWindowSource, WindowSource
+from qtorch.backtest.walk.refit_rows import refit_rows
+from qtorch.data import DataError, Panel, PanelWindowSource, WindowSource
 from qtorch.distributions import Mixture
 from qtorch.training import refit
+from tests.conftest import make_prices
 from tests.training.runs import SPEC, Across, small_model, small_panel
 from tests.training.test_refit import OPTIONS, make_model
 
@@ -144,3 +146,15 @@ def test_what_makes_no_walk_is_named(source):
 def test_the_last_date_of_a_panel_can_be_a_refit(source):
     last = source.panel.dates[-1]
     assert list(forecast(source, [last]).dates) == [last]
+
+
+@pytest.mark.parametrize("exchanges", [{"AAA": "XNYS"}, {"AAA": "XNYS", "EEE": "XECB"}])
+@pytest.mark.parametrize("as_of", [None, "16:30 Europe/London"])
+@pytest.mark.parametrize("last", ["2019-08-29", "2019-08-30"])
+def test_a_schedule_is_that_of_a_longer_panel(exchanges, as_of, last):
+    """30 August is the last session of a month, which a panel that ends there knows by its calendars."""
+    longer = Panel.from_frame(make_prices(exchanges, "2019-06-03", "2019-09-10"), as_of=as_of)
+    rows, stop = refit_rows(longer.until(last), "month", "2019-06-10", None)
+    assert (rows, stop) == refit_rows(longer, "month", "2019-06-10", last)
+    expected = ["2019-06-10", "2019-06-28", "2019-07-31", *(["2019-08-30"] if last == "2019-08-30" else [])]
+    assert list(longer.dates[rows].strftime("%Y-%m-%d")) == expected
