@@ -65,8 +65,8 @@ def simulate(
 
     Example:
         >>> half = torch.full((3, 2), 0.5)
-        >>> ledger = simulate(half, torch.tensor([[0.1, 0.0], [0.0, 0.0], [0.0, 0.1]]))
-        >>> ledger.turnover
+        >>> account = simulate(half, torch.tensor([[0.1, 0.0], [0.0, 0.0], [0.0, 0.1]]))
+        >>> account.turnover
         tensor([1.0000, 0.0476, 0.0000])
     """
     costs = costs or Costs()

@@ -38,9 +38,9 @@ class LeastVariance:
 
     turnover: float = 0.0
 
-    def __call__(self, ledger: Simulation) -> Float[Tensor, ""]:
+    def __call__(self, account: Simulation) -> Float[Tensor, ""]:
         """The loss."""
-        return ledger.returns.square().mean().log() + self.turnover * yearly_turnover(ledger)
+        return account.returns.square().mean().log() + self.turnover * yearly_turnover(account)
 
 
 @dataclass(frozen=True)
@@ -53,10 +53,10 @@ class MostSharpe:
 
     turnover: float = 0.0
 
-    def __call__(self, ledger: Simulation) -> Float[Tensor, ""]:
+    def __call__(self, account: Simulation) -> Float[Tensor, ""]:
         """The loss."""
-        ratio: Tensor = sharpe(ledger.returns) * YEAR**0.5
-        return -ratio.mean() + self.turnover * yearly_turnover(ledger)
+        ratio: Tensor = sharpe(account.returns) * YEAR**0.5
+        return -ratio.mean() + self.turnover * yearly_turnover(account)
 
 
 @dataclass(frozen=True)
@@ -71,10 +71,10 @@ class MostSortino:
     target: float = 0.0
     turnover: float = 0.0
 
-    def __call__(self, ledger: Simulation) -> Float[Tensor, ""]:
+    def __call__(self, account: Simulation) -> Float[Tensor, ""]:
         """The loss."""
-        ratio: Tensor = sortino(ledger.returns, target=self.target, periods=YEAR)
-        return -ratio.mean() + self.turnover * yearly_turnover(ledger)
+        ratio: Tensor = sortino(account.returns, target=self.target, periods=YEAR)
+        return -ratio.mean() + self.turnover * yearly_turnover(account)
 
 
 @dataclass(frozen=True)
@@ -106,10 +106,10 @@ class MostDifferentialSharpe:
         require(0 < self.rate < 1, "rate", self.rate, "give a number inside (0, 1), such as 0.01")
         require(self.deviation > 0, "deviation", self.deviation, "give a positive number, such as 0.01")
 
-    def __call__(self, ledger: Simulation) -> Float[Tensor, ""]:
+    def __call__(self, account: Simulation) -> Float[Tensor, ""]:
         """The loss."""
-        added: Tensor = differential_sharpe(ledger.returns, rate=self.rate, deviation=self.deviation)
-        return -added.mean() * YEAR**0.5 + self.turnover * yearly_turnover(ledger)
+        added: Tensor = differential_sharpe(account.returns, rate=self.rate, deviation=self.deviation)
+        return -added.mean() * YEAR**0.5 + self.turnover * yearly_turnover(account)
 
 
 @dataclass(frozen=True)
@@ -132,10 +132,10 @@ class MeanVariance:
         """
         require(self.risk_aversion >= 0, "risk_aversion", self.risk_aversion, "give a number of at least 0")
 
-    def __call__(self, ledger: Simulation) -> Float[Tensor, ""]:
+    def __call__(self, account: Simulation) -> Float[Tensor, ""]:
         """The loss."""
-        utility: Tensor = mean_variance(ledger.returns, risk_aversion=self.risk_aversion) * YEAR
-        return -utility.mean() + self.turnover * yearly_turnover(ledger)
+        utility: Tensor = mean_variance(account.returns, risk_aversion=self.risk_aversion) * YEAR
+        return -utility.mean() + self.turnover * yearly_turnover(account)
 
 
 @dataclass(frozen=True)
@@ -150,15 +150,15 @@ class LeastTrackingError:
 
     turnover: float = 0.0
 
-    def __call__(self, ledger: Simulation, benchmark: Simulation) -> Float[Tensor, ""]:
+    def __call__(self, account: Simulation, benchmark: Simulation) -> Float[Tensor, ""]:
         """The loss.
 
         Args:
-            ledger: of the portfolio.
+            account: of the portfolio.
             benchmark: of the equal weights, as of `Allocator.equal`.
         """
-        error: Tensor = tracking_error(ledger.returns, benchmark.returns, periods=YEAR)
-        return 100 * error.mean() + self.turnover * yearly_turnover(ledger)
+        error: Tensor = tracking_error(account.returns, benchmark.returns, periods=YEAR)
+        return 100 * error.mean() + self.turnover * yearly_turnover(account)
 
 
 @dataclass(frozen=True)
@@ -179,9 +179,9 @@ class LeastShortfall:
         """
         require(0 < self.level < 1, "level", self.level, "give a level of confidence, such as 0.95")
 
-    def __call__(self, ledger: Simulation) -> Float[Tensor, ""]:
+    def __call__(self, account: Simulation) -> Float[Tensor, ""]:
         """The loss."""
-        return 100 * cvar(ledger.returns.flatten(), level=self.level)
+        return 100 * cvar(account.returns.flatten(), level=self.level)
 
 
 @dataclass(frozen=True)
@@ -194,16 +194,16 @@ class MostWealth:
 
     drawdown: float = 0.0
 
-    def __call__(self, ledger: Simulation) -> Float[Tensor, ""]:
+    def __call__(self, account: Simulation) -> Float[Tensor, ""]:
         """The loss."""
-        growth: Tensor = log_wealth(ledger.returns) * (YEAR / ledger.returns.shape[-1])
+        growth: Tensor = log_wealth(account.returns) * (YEAR / account.returns.shape[-1])
         loss = -growth.mean()
-        return loss + self.drawdown * maximum_drawdown(ledger.returns).mean() if self.drawdown else loss
+        return loss + self.drawdown * maximum_drawdown(account.returns).mean() if self.drawdown else loss
 
 
-def yearly_turnover(ledger: Simulation) -> Float[Tensor, ""]:
+def yearly_turnover(account: Simulation) -> Float[Tensor, ""]:
     """One-way turnover a year, without the first session's."""
-    later = ledger.turnover[..., 1:]
+    later = account.turnover[..., 1:]
     return later.sum() / max(later.numel(), 1) * (YEAR / 2)
 
 

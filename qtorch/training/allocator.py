@@ -60,7 +60,7 @@ class Allocator(lightning.LightningModule):
     """Maps the state of a market to portfolio weights: a network, an allocation layer, and how to train them.
 
     Training runs through the portfolio's own account: at each decision of an episode the network looks at the market,
-    the layer makes weights that keep to the constraints around what is held and closed, and a ledger trades to them,
+    the layer makes weights that keep to the constraints around what is held and closed, and an account trades to them,
     pays costs, and lets the weights drift to the next decision. The objective is of what the account earned, and its
     gradient goes through all of it.
 
@@ -74,8 +74,8 @@ class Allocator(lightning.LightningModule):
         groups: the label of each asset by the name of a partition, for a layer with caps of groups.
         every: rows between decisions.
         length: decisions of an episode in training.
-        objective: what training minimises, of the ledger of the account; `LeastVariance` by default. `ShapeLikelihood`
-            is of a network's covariances and the returns that followed, and needs no account.
+        objective: what training minimises, of the account; `LeastVariance` by default. `ShapeLikelihood` is of a
+            network's covariances and the returns that followed, and needs no account.
         costs: of trading; 10 basis points of what is traded by default.
         min_history: returns that an asset needs to be given a weight.
         stale: sessions of its exchange without a price, after which it is given none.
@@ -168,10 +168,10 @@ class Allocator(lightning.LightningModule):
             return self.objective(
                 self.views(episodes.decisions.market), episodes.decisions.market.universe, returns, there
             )
-        ledger = self.run(episodes)
+        account = self.run(episodes)
         if isinstance(self.objective, LeastTrackingError):
-            return self.objective(ledger, self.equal(episodes))
-        return self.objective(ledger)
+            return self.objective(account, self.equal(episodes))
+        return self.objective(account)
 
     def training_step(self, episodes: Episodes, index: int) -> Tensor:
         """The objective.

@@ -1,4 +1,4 @@
-"""Compiles the layers and the ledger without graph breaks.
+"""Compiles the layers and the simulation without graph breaks.
 
 A process of its own, because compiled code can't contain the run-time check of annotations that the test suite switches
 on.

@@ -116,7 +116,7 @@ def test_closed_assets_stay_and_the_rest_adds_up(layer):
 
 
 @pytest.mark.slow
-def test_layers_and_the_ledger_compile_in_one_graph():
+def test_layers_and_the_simulation_compile_in_one_graph():
     # In a process of its own: annotations are checked at run time here, which can't be traced.
     command = [sys.executable, "-m", "tests.portfolio.compiled"]
     done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})

@@ -55,8 +55,8 @@ def by_hand(m, row):
 
 def test_simulation_is_the_book_of_positions():
     m = market()
-    ledger = simulate(**m, costs=COSTS)
-    got = ledger.returns, ledger.turnover, ledger.costs, ledger.final
+    account = simulate(**m, costs=COSTS)
+    got = account.returns, account.turnover, account.costs, account.final
     for row in range(2):
         for mine, theirs in zip(got, by_hand(m, row), strict=True):
             expected = torch.tensor(theirs, dtype=torch.float64)
@@ -69,8 +69,8 @@ def test_gradients_pass_through_drift_and_costs():
     cut = {name: value[..., :4, :] if value.ndim == 3 else value[:4] for name, value in m.items()}
 
     def wealth(targets, start):
-        ledger = simulate(targets=targets, start=start, costs=COSTS, **cut)
-        return torch.log1p(ledger.returns).sum(-1)
+        account = simulate(targets=targets, start=start, costs=COSTS, **cut)
+        return torch.log1p(account.returns).sum(-1)
 
     inputs = targets.clone().requires_grad_(), start.clone().requires_grad_()
     assert torch.autograd.gradcheck(wealth, inputs)
@@ -80,9 +80,9 @@ def test_not_trading_has_no_cost_and_a_finite_gradient():
     m = market(2)
     w = m["start"].unsqueeze(1).clone().requires_grad_()
     one = {"volatility": m["volatility"][:, :1], "volume": m["volume"][:, :1]}
-    ledger = simulate(w, m["returns"][:, :1], costs=COSTS, start=m["start"], **one)
-    assert (ledger.costs == 0).all()
-    (gradient,) = torch.autograd.grad(ledger.returns.sum(), w)
+    account = simulate(w, m["returns"][:, :1], costs=COSTS, start=m["start"], **one)
+    assert (account.costs == 0).all()
+    (gradient,) = torch.autograd.grad(account.returns.sum(), w)
     assert gradient.isfinite().all()
 
 

@@ -199,14 +199,14 @@ def test_a_few_steps_improve_every_objective(episodes, objective):
 def test_objectives_are_their_formulas(episodes):
     model = stirred(allocator("covariance"))
     with torch.no_grad():
-        ledger, equal = model.run(episodes), model.equal(episodes)
-    r, year = ledger.returns.double(), 252
+        account, equal = model.run(episodes), model.equal(episodes)
+    r, year = account.returns.double(), 252
     short = r.clamp(max=0).square().mean(-1).sqrt()
-    assert MostSortino()(ledger).item() == pytest.approx(-(year**0.5 * r.mean(-1) / short).mean().item(), rel=1e-4)
+    assert MostSortino()(account).item() == pytest.approx(-(year**0.5 * r.mean(-1) / short).mean().item(), rel=1e-4)
     utility = year * (r.mean(-1) - 2.5 * r.var(-1))
-    assert MeanVariance(5.0)(ledger).item() == pytest.approx(-utility.mean().item(), rel=1e-4)
+    assert MeanVariance(5.0)(account).item() == pytest.approx(-utility.mean().item(), rel=1e-4)
     gap = (r - equal.returns).std(-1)
-    assert LeastTrackingError()(ledger, equal).item() == pytest.approx(100 * (year**0.5 * gap).mean().item(), rel=1e-4)
+    assert LeastTrackingError()(account, equal).item() == pytest.approx(100 * (year**0.5 * gap).mean().item(), rel=1e-4)
     assert LeastTrackingError()(equal, equal).item() == pytest.approx(0.0, abs=1e-4)
     first = equal.weights[:, 0]
     torch.testing.assert_close(first, (first > 0) / (first > 0).sum(-1, keepdim=True))
@@ -217,7 +217,7 @@ def test_the_account_is_that_of_a_plain_loop(panel):
     model = allocator("scores")
     episodes = EpisodeSet(model, panel, batches=1, batch_size=1, seed=3)[0]
     with torch.no_grad():
-        ledger = model.run(episodes)
+        account = model.run(episodes)
     held: Tensor | None = None
     step, cost = 0, model.costs.proportional
     for r in range(model.length):
@@ -230,7 +230,7 @@ def test_the_account_is_that_of_a_plain_loop(panel):
         for s in range(model.every):
             r_t = episodes.returns[0, r, s]
             earned = (weights * r_t).sum().item() - (paid if s == 0 else 0.0)
-            assert ledger.returns[0, step].item() == pytest.approx(earned, abs=1e-7)
+            assert account.returns[0, step].item() == pytest.approx(earned, abs=1e-7)
             weights, step = weights * (1 + r_t) / (1 + earned), step + 1
         held = weights
 
