@@ -12,7 +12,7 @@ import torch
 from qtorch.backtest import RefitError, walk_forward
 from qtorch.data import Panel, WindowSource
 from qtorch.deploy import load
-from qtorch.models import HAR, AssetGraph, GraphCovariance, Recurrent, RiskMetrics, default_ensemble
+from qtorch.models import HAR, AssetGraph, Garch, GraphCovariance, Recurrent, RiskMetrics, default_ensemble
 from qtorch.portfolio import MinimumVariance
 from qtorch.training import Allocator, Ensemble, refit_allocator
 from qtorch.training.refit import modules
@@ -123,8 +123,8 @@ def test_an_allocators_walk_goes_on_where_it_stopped(panel, walk, tmp_path, monk
     assert load(tmp_path / "refit=2019-08-06" / "seed=0", Allocator)[1] == {"refit": "2019-08-06", "seed": 0}
 
 
-def test_a_baseline_is_estimated_at_each_refit(panel):
-    model = partial(HAR, window=60, least=30)
+@pytest.mark.parametrize("model", [partial(HAR, window=60, least=30), partial(Garch, window=120, least=60)])
+def test_a_baseline_is_estimated_at_each_refit(panel, model):
     walk = walk_forward(panel, model, REFITS, end="2019-08-09")
     spans = (("2019-08-01", "2019-08-05"), ("2019-08-06", "2019-08-09"))
     parts = [model().forecast(panel, panel.dates[panel.dates.slice_indexer(*span)]) for span in spans]
