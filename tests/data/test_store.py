@@ -41,8 +41,9 @@ def test_a_panel_survives_its_folder(frame, tmp_path):
     assert {path.suffix for path in (tmp_path / "store").iterdir()} == {".npy", ".parquet", ".json"}
 
 
-@pytest.mark.parametrize("partition", [None, "asset", "year"])
-@pytest.mark.parametrize("as_of", [None, "16:30 Europe/London"])
+@pytest.mark.parametrize(
+    ("partition", "as_of"), [(None, None), ("asset", "16:30 Europe/London"), ("year", "16:30 Europe/London")]
+)
 def test_parquet_in_any_pieces_gives_the_panel_of_the_frame(frame, tmp_path, monkeypatch, partition, as_of):
     monkeypatch.setattr("qtorch.data.rows.CHUNK", 37)
     data = frame.assign(year=frame["date"].dt.month)  # the order of the folders is not that of time: 10 before 2
