@@ -1,8 +1,14 @@
+import json
 import re
 from pathlib import Path
 
 import matplotlib.pyplot as plt
 import pytest
+import yaml
+from jsonargparse import ArgumentError, ArgumentParser
+
+from qtorch.fitting import FitConfig
+from qtorch.nightly import NightlyConfig
 
 DOCS = Path(__file__).parents[1] / "docs"
 SHOWN = {
@@ -41,6 +47,24 @@ def test_the_python_of_a_page_runs(page, tmp_path, monkeypatch):
         exec(compile(block, str(page), "exec"), names)
     plt.close("all")
     assert SHOWN.get(str(page.relative_to(DOCS)), lambda names: True)(names)
+
+
+@pytest.mark.parametrize(
+    ("page", "kind"), [("run-every-night.md", NightlyConfig), ("train-on-your-own-universe.md", FitConfig)]
+)
+def test_the_yaml_of_a_page_is_a_configuration(page, kind):
+    given: dict = {}
+    for block in re.findall(r"```yaml\n(.*?)```", (DOCS / "how-to" / page).read_text(), flags=re.DOTALL):
+        for section, content in yaml.safe_load(block).items():
+            given[section] = given.get(section, {}) | content if isinstance(content, dict) else content
+    given = json.loads(
+        json.dumps(given, default=str)
+    )  # the command line's reader of YAML leaves dates as they are written
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_class_arguments(kind, None)
+    assert parser.parse_object(given).data.path == "markets.parquet"
+    with pytest.raises(ArgumentError, match="unheard"):
+        parser.parse_object(given | {"unheard": 1})
 
 
 @pytest.mark.parametrize("page", sorted(DOCS.rglob("*.md")), ids=lambda page: str(page.relative_to(DOCS)))
