@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: nightly test test-slow test-harness gpu lint format sample notebooks readme bench-loader bench-patch bench-flows bench-graph clean
+.PHONY: nightly test test-slow test-harness gpu lint format sample notebooks docs docs-serve docs-test readme bench-loader bench-patch bench-flows bench-graph clean
 
 nightly: .venv/run
 	$(BIN)/qtorch nightly --config data/nightly.yaml
@@ -47,6 +47,17 @@ notebooks: .venv/test
 	  $(BIN)/jupytext --quiet --to ipynb $$source && $(BIN)/jupyter-execute --inplace $${source%.py}.ipynb || exit 1; \
 	done
 
+# The documentation site in out/site, without a warning; NO_MKDOCS_2_WARNING silences an advertisement.
+docs: .venv/docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
+docs-serve: .venv/docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs serve
+
+# Runs the Python of every page.
+docs-test: .venv/test
+	$(BIN)/python -m pytest -m 'slow or not slow' tests/test_docs.py tests/test_readme.py
+
 # The pictures and figures of the README.
 readme: .venv/test
 	QTORCH_FIGURE=docs/fan_chart.png MPLBACKEND=Agg $(BIN)/python notebooks/01_quick_start.py
@@ -64,7 +75,7 @@ readme: .venv/test
 	$(INSTALL) -e .
 	touch $@
 
-.venv/test .venv/lint .venv/sample: .venv/%: .venv/run
+.venv/test .venv/lint .venv/sample .venv/docs: .venv/%: .venv/run
 	$(INSTALL) -e '.[$*]'
 	touch $@
 
