@@ -1,89 +1,100 @@
-"""The command line; no logic."""
+"""The command line; no logic. Nothing heavy is imported before a command needs it."""
 
 import sys
 from collections.abc import Callable, Sequence
+from difflib import get_close_matches
 from pathlib import Path
 
-EXIT_CODES = (
-    "exit codes: 0 done; 1 error; 2 unusable arguments or configuration; 3 done, but some assets have no forecast "
-    "(forecasts.parquet names each and why); 4 refused: data or positions do not pass a check, nothing was written; "
-    "5 the as-of date is a session of no exchange in the data, nothing was written"
-)
-FIT_EXIT_CODES = (
-    "exit codes: 0 done; 1 error, or a loss that is not finite; 2 unusable arguments or configuration; 4 refused: the "
-    "data do not pass a check"
-)
+from qtorch import __version__
 
-CHECK_EXIT_CODES = (
-    "exit codes: 0 no look-ahead found; 1 an output knows the future; 2 nothing was found out: unusable arguments or "
-    "data, a module that fails when it is imported, a pipeline that fails or whose answers to the same panel differ"
-)
+HELP = """usage: qtorch COMMAND [OPTIONS]
+
+Risk forecasts of markets that close on different days: prices in, value at
+risk, expected shortfall and portfolio weights out.
+
+commands:
+  nightly     forecast tonight's risk of every asset and of a portfolio
+  fit         train a model and save it
+  check       look whether a pipeline or a saved model knows the future
+  completion  print what makes bash or zsh complete commands and options
+
+options:
+  -h, --help  show this text; with a command, its options
+  --version   show the version
+
+examples:
+  qtorch nightly --config data/nightly.yaml --as-of 2022-12-28
+  qtorch fit --config data/fit.yaml
+  qtorch check mydesk.signals:momentum --data prices.parquet --exchange XNYS
+  source <(qtorch completion bash)
+
+exit codes:
+  0  done
+  1  error, or what check looks for was found
+  2  unusable arguments or configuration
+  A command's help tells its others.
+
+documentation: README.md and notebooks/ beside the source
+"""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Runs a command and exits with its code."""
-    from jsonargparse import ArgumentParser
-
-    parser = ArgumentParser(prog="qtorch", description="Risk forecasts of markets that close on different days.")
-    commands = parser.add_subcommands(title="commands", required=True)
-    nightly, fit = _nightly_parser(), _fit_parser()
-    commands.add_subcommand("nightly", nightly, help="forecast tonight's risk from a YAML configuration")
-    commands.add_subcommand("fit", fit, help="train a model from a YAML configuration and save it")
-    commands.add_subcommand("check", _check_parser(), help="look whether a pipeline or a saved model knows the future")
-    arguments = sys.argv[1:] if arguments is None else list(arguments)
-    parsed = parser.parse_args(arguments)
-    if parsed.subcommand == "fit":
-        sys.exit(_fit(fit, parsed.fit, arguments))
-    if parsed.subcommand == "check":
-        sys.exit(_check(parsed.check))
-    sys.exit(_nightly(nightly, parsed.nightly, arguments))
-
-
-def _nightly_parser():  # type: ignore[no-untyped-def]
-    from jsonargparse import ArgumentParser
-
-    from qtorch.nightly import NightlyConfig
-
-    parser = ArgumentParser(
-        description="Forecasts the risk of every asset and of a portfolio; writes Parquet files and a report.",
-        epilog=EXIT_CODES,
-    )
-    parser.add_argument("--config", action="config", required=True, help="the YAML file; its paths are relative to it")
-    parser.add_argument("--as-of", type=str | None, default=None, help="YYYY-MM-DD; default: the last date of the data")
-    parser.add_class_arguments(NightlyConfig, None)
-    return parser
+    given = sys.argv[1:] if arguments is None else list(arguments)
+    if not given:
+        sys.stderr.write(HELP)
+        sys.exit(2)
+    command, rest = given[0], given[1:]
+    if command in ("-h", "--help"):
+        sys.stdout.write(HELP)
+        sys.exit(0)
+    if command == "--version":
+        print(f"qtorch {__version__}")
+        sys.exit(0)
+    if command not in COMMANDS:
+        near = get_close_matches(command, COMMANDS, n=1)
+        hint = f" Did you mean {near[0]!r}?" if near else ""
+        print(
+            f"qtorch: {command!r} is no command.{hint} They are {', '.join(COMMANDS)}; qtorch --help tells more.",
+            file=sys.stderr,
+        )
+        sys.exit(2)
+    sys.exit(COMMANDS[command](rest))
 
 
-def _fit_parser():  # type: ignore[no-untyped-def]
-    from jsonargparse import ArgumentParser
+def _nightly(arguments: list[str]) -> int:
+    from qtorch.command_parsers import nightly_parser
 
-    from qtorch.fitting import FitConfig
-
-    parser = ArgumentParser(
-        description="Trains a model and saves it; prints its validation scores.", epilog=FIT_EXIT_CODES
-    )
-    parser.add_argument("--config", action="config", required=True, help="the YAML file; its paths are relative to it")
-    parser.add_argument("--resume", action="store_true", help="go on from the checkpoints of a run that was broken off")
-    parser.add_class_arguments(FitConfig, None)
-    return parser
+    parser = nightly_parser()
+    return _run_nightly(parser, parser.parse_args(arguments), arguments)
 
 
-def _check_parser():  # type: ignore[no-untyped-def]
-    from jsonargparse import ArgumentParser
+def _fit(arguments: list[str]) -> int:
+    from qtorch.command_parsers import fit_parser
 
-    parser = ArgumentParser(
-        description="Cuts and changes later prices, and looks whether earlier outputs move.", epilog=CHECK_EXIT_CODES
-    )
-    parser.add_argument("target", type=str, help="package.module:function of a panel, or the folder of a saved model")
-    parser.add_argument("--data", type=str, required=True, help="a Parquet file of prices")
-    parser.add_argument("--exchange", type=str | None, default=None, help="of all assets; default: the data's column")
-    parser.add_argument("--lag", type=int, default=0, help="rows between what an output may know and its date")
-    parser.add_argument("--cuts", type=int, default=24, help="how often the panel is cut")
-    parser.add_argument("--first", type=str | None, default=None, help="YYYY-MM-DD, the earliest cut")
-    parser.add_argument("--starts", type=int, default=3, help="how many later starts of the data are tried")
-    parser.add_argument("--rtol", type=float, default=1e-5, help="differences that count as rounding")
-    parser.add_argument("--seed", type=int, default=0, help="of the cuts and the changes")
-    return parser
+    parser = fit_parser()
+    return _run_fit(parser, parser.parse_args(arguments), arguments)
+
+
+def _check(arguments: list[str]) -> int:
+    from qtorch.command_parsers import check_parser
+
+    return _run_check(check_parser().parse_args(arguments))
+
+
+def _completion(arguments: list[str]) -> int:
+    from qtorch.completion import parser, script
+
+    print(script(parser().parse_args(arguments).shell), end="")
+    return 0
+
+
+COMMANDS: dict[str, Callable[[list[str]], int]] = {
+    "nightly": _nightly,
+    "fit": _fit,
+    "check": _check,
+    "completion": _completion,
+}
 
 
 def _paths(parsed, arguments: Sequence[str]) -> Callable[[str, str], str]:  # type: ignore[no-untyped-def]
@@ -99,7 +110,7 @@ def _paths(parsed, arguments: Sequence[str]) -> Callable[[str, str], str]:  # ty
     return resolve
 
 
-def _fit(parser, parsed, arguments: Sequence[str]) -> int:  # type: ignore[no-untyped-def]
+def _run_fit(parser, parsed, arguments: Sequence[str]) -> int:  # type: ignore[no-untyped-def]
     """Fits; says in one line what went wrong."""
     from qtorch.data import DataError
     from qtorch.fitting import FitConfig, run
@@ -128,7 +139,7 @@ def _fit(parser, parsed, arguments: Sequence[str]) -> int:  # type: ignore[no-un
     return 0
 
 
-def _check(parsed) -> int:  # type: ignore[no-untyped-def]
+def _run_check(parsed) -> int:  # type: ignore[no-untyped-def]
     """Checks; says what was found, or in one line what went wrong."""
     from dataclasses import replace
     from traceback import print_exception
@@ -155,7 +166,7 @@ def _check(parsed) -> int:  # type: ignore[no-untyped-def]
     return 0 if report.ok else 1
 
 
-def _nightly(parser, parsed, arguments: Sequence[str]) -> int:  # type: ignore[no-untyped-def]
+def _run_nightly(parser, parsed, arguments: Sequence[str]) -> int:  # type: ignore[no-untyped-def]
     """Runs the job; says in one line what went wrong."""
     from qtorch.data import DataError
     from qtorch.nightly import ExitCode, NightlyConfig, NotASession, Refused, run

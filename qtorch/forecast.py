@@ -12,6 +12,7 @@ from jaxtyping import Bool, Float, Float64, UInt8
 from torch import Tensor
 from torch.distributions import Distribution
 
+from qtorch.data.errors import counted, span
 from qtorch.data.states import State
 from qtorch.distributions import (
     Decomposition,
@@ -202,7 +203,7 @@ class Forecast:
         self._joint("scenarios")
         day = pd.Timestamp(date)
         if day not in self.dates:
-            raise ValueError(f"there is no forecast of {day:%Y-%m-%d}; the dates are {_span(self.dates)}.")
+            raise ValueError(f"there is no forecast of {day:%Y-%m-%d}; the dates are {span(self.dates)}.")
         if horizon not in self.horizons:
             raise ValueError(f"there is no forecast over {horizon} sessions; the horizons are {self.horizons}.")
         d, h = int(self.dates.get_indexer(pd.DatetimeIndex([day]))[0]), self.horizons.index(horizon)
@@ -279,9 +280,15 @@ class Forecast:
     def __repr__(self) -> str:
         horizons = ", ".join(map(str, self.horizons))
         return (
-            f"Forecast({len(self.dates)} dates {_span(self.dates)}, "
-            f"{len(self.assets)} assets, horizons {horizons}; {int(self.mask.sum())} of {self.mask.numel()} forecast)"
+            f"Forecast({counted(len(self.dates), 'date')} {span(self.dates)}, "
+            f"{counted(len(self.assets), 'asset')}, horizons {horizons}; {int(self.mask.sum())} of "
+            f"{self.mask.numel()} forecast)"
         )
+
+    def _repr_html_(self) -> str:
+        from qtorch.forecast_card import forecast_card
+
+        return forecast_card(self)
 
     def _scenarios(self, d: int, h: int, count: int, seed: int) -> Float64[Tensor, "S N"]:
         """Of the joint law of a date and horizon, by their positions."""
@@ -310,10 +317,6 @@ class Forecast:
 
     def _masked(self, value: Tensor) -> Float64[Tensor, "D H N"]:
         return torch.where(self.mask[:, None, :], value.double(), torch.nan)
-
-
-def _span(dates: pd.DatetimeIndex) -> str:
-    return f"{dates[0]:%Y-%m-%d}..{dates[-1]:%Y-%m-%d}"
 
 
 def _numpy(tensor: Tensor) -> np.ndarray:

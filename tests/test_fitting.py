@@ -9,7 +9,8 @@ import torch
 import yaml
 
 from qtorch import models
-from qtorch.cli import _fit_parser, main
+from qtorch.cli import main
+from qtorch.command_parsers import fit_parser
 from qtorch.configuration import ModelConfig, TrainingConfig, make_forecaster
 from qtorch.data import DataModule, Panel, WindowSpec
 from qtorch.deploy import load
@@ -154,7 +155,7 @@ EXAMPLE = Path(__file__).parents[1] / "data" / "fit.yaml"
 
 
 def instantiated(path) -> FitConfig:
-    parser = _fit_parser()
+    parser = fit_parser()
     return parser.instantiate(parser.parse_args(["--config", str(path)]))
 
 

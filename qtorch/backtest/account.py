@@ -7,6 +7,7 @@ import pandas as pd
 from jaxtyping import Float64, Int
 
 from qtorch.backtest.orders import Orders
+from qtorch.data.errors import counted, span
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,7 +91,12 @@ class Account:
 
     def __repr__(self) -> str:
         return (
-            f"Account({len(self.dates)} dates {self.dates[0]:%Y-%m-%d}..{self.dates[-1]:%Y-%m-%d}, {len(self.assets)} "
-            f"assets; equity {self.initial:g} to {self.equity[-1]:.6g}, costs {self.costs.sum():.3g}, "
-            f"{len(self.trade_rows)} dates with orders)"
+            f"Account({counted(len(self.dates), 'date')} {span(self.dates)}, {counted(len(self.assets), 'asset')}; "
+            f"equity {self.initial:g} to {self.equity[-1]:.6g}, costs {self.costs.sum():.3g}, "
+            f"{counted(len(self.trade_rows), 'date')} with orders)"
         )
+
+    def _repr_html_(self) -> str:
+        from qtorch.backtest.cards import account_card
+
+        return account_card(self)

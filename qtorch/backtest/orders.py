@@ -12,7 +12,7 @@ from qtorch.backtest.currencies import Currencies
 from qtorch.backtest.signals import Signals, Sizing
 from qtorch.data import DataError, Panel, sessions
 from qtorch.data.calendars import AnyCalendar, Sessions, code_of, day_number
-from qtorch.data.errors import listing
+from qtorch.data.errors import counted, listing, span
 from qtorch.data.standing import known_gone
 
 _COLUMNS = 64  # assets at once, so that no whole panel of indices is made
@@ -76,10 +76,15 @@ class Orders:
 
     def __repr__(self) -> str:
         return (
-            f"Orders({int((~np.isnan(self.targets)).sum())} at the {self.phase} of {len(self.dates)} dates "
-            f"{self.dates[0]:%Y-%m-%d}..{self.dates[-1]:%Y-%m-%d}, {len(self.assets)} assets, sizing {self.sizing}; "
+            f"Orders({int((~np.isnan(self.targets)).sum())} at the {self.phase} of {counted(len(self.dates), 'date')} "
+            f"{span(self.dates)}, {counted(len(self.assets), 'asset')}, sizing {self.sizing}; "
             f"{len(self.pending)} pending)"
         )
+
+    def _repr_html_(self) -> str:
+        from qtorch.backtest.cards import orders_card
+
+        return orders_card(self)
 
 
 def place(signals: Signals, panel: Panel, currencies: Currencies | None = None) -> Orders:

@@ -15,7 +15,7 @@ from qtorch.backtest.instants import instants, session_labels
 from qtorch.backtest.signal_frames import exchange_codes, filled, long_values, own_exchanges
 from qtorch.data import DataError, Panel, sessions
 from qtorch.data.calendars import AnyCalendar, code_of
-from qtorch.data.errors import listing
+from qtorch.data.errors import counted, listing, span
 from qtorch.distributions.checks import require
 from qtorch.forecast import Forecast
 
@@ -294,10 +294,15 @@ class Signals:
     def __repr__(self) -> str:
         codes = len({code_of(each) for each in self.exchanges})
         return (
-            f"Signals({len(self.dates)} dates {self.dates[0]:%Y-%m-%d}..{self.dates[-1]:%Y-%m-%d}, "
-            f"{len(self.assets)} assets, {codes} exchange{'s' * (codes > 1)}; {int((~np.isnan(self.values)).sum())} "
-            f"values, fill {self.fill}, sizing {self.sizing})"
+            f"Signals({counted(len(self.dates), 'date')} {span(self.dates)}, {counted(len(self.assets), 'asset')}, "
+            f"{counted(codes, 'exchange')}; {counted(int((~np.isnan(self.values)).sum()), 'value')}, "
+            f"fill {self.fill}, sizing {self.sizing})"
         )
+
+    def _repr_html_(self) -> str:
+        from qtorch.backtest.cards import signals_card
+
+        return signals_card(self)
 
     def named(self, cells: Bool[np.ndarray, "D N"]) -> str:
         """Names cells for an error message."""

@@ -4,8 +4,10 @@ from collections.abc import Iterable
 
 import pandas as pd
 
+from qtorch.errors import BriefInNotebooks
 
-class DataError(ValueError):
+
+class DataError(BriefInNotebooks, ValueError):
     """Market data that cannot be used as it stands; the message says what, where and what to do."""
 
 
@@ -20,12 +22,23 @@ def name_rows(rows: pd.DataFrame, most: int = 5) -> str:
     return listing(named, total=len(rows))
 
 
-def listing(names: Iterable[object], most: int = 5, total: int | None = None) -> str:
+def listing(names: Iterable[object], most: int = 5, total: int | None = None, between: str = ", ") -> str:
     """Joins names for an error message, at the most `most` of them."""
     shown = [str(name) for name in names]
     total = len(shown) if total is None else total
     shown = shown[:most]
-    return ", ".join(shown) + (f" and {total - len(shown)} more" if total > len(shown) else "")
+    return between.join(shown) + (f" and {total - len(shown)} more" if total > len(shown) else "")
+
+
+def counted(number: int, what: str) -> str:
+    """A number and what is counted: ``1 date``, ``2 dates``."""
+    return f"{number} {what}{'s' * (number != 1)}"
+
+
+def span(dates: pd.DatetimeIndex) -> str:
+    """The first date and the last: ``2020-01-02..2020-12-31``; of one, itself."""
+    days = [f"{date:%Y-%m-%d}" for date in dates[[0, -1]]] if len(dates) else ["none"]
+    return "..".join(dict.fromkeys(days))
 
 
 def _day(date: object) -> str:

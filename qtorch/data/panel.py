@@ -13,7 +13,7 @@ from torch import Tensor
 
 from qtorch.data.build import build
 from qtorch.data.calendars import AnyCalendar
-from qtorch.data.errors import DataError, listing
+from qtorch.data.errors import DataError, counted, listing, span
 from qtorch.data.progress import progress_bar
 from qtorch.data.rows import FrameRows, ParquetRows, Rows, label
 from qtorch.data.rules import Rules
@@ -303,6 +303,18 @@ class Panel:
             )
         return row
 
+    def row_until(self, date: str | pd.Timestamp) -> int:
+        """The last row on or before a date, which need not be one of the panel's.
+
+        Raises:
+            DataError: the date is before the panel's first, cannot be read, or has a time zone.
+        """
+        date = label(date, "date")
+        row = int(self.dates.searchsorted(date, side="right")) - 1
+        if row < 0:
+            raise DataError(f"{date:%Y-%m-%d} is before the panel's first date, {self.dates[0]:%Y-%m-%d}.")
+        return row
+
     def quality(self, *, stale: int = 5, jump: float = 0.1, jump_scales: float = 10.0) -> "Quality":
         """What is wrong with the prices: counts per asset, where each fault is, and a picture.
 
@@ -415,12 +427,16 @@ class Panel:
         return replace(self, **{name: getattr(self, name).to(device) for name in _TENSORS})
 
     def __repr__(self) -> str:
-        codes = len(set(self.exchanges))
         return (
-            f"Panel({len(self.dates)} dates {self.dates[0]:%Y-%m-%d}..{self.dates[-1]:%Y-%m-%d}, "
-            f"{len(self.assets)} assets, {codes} exchange{'s' * (codes > 1)}, fields {' '.join(self.fields)}; "
+            f"Panel({counted(len(self.dates), 'date')} {span(self.dates)}, {counted(len(self.assets), 'asset')}, "
+            f"{counted(len(set(self.exchanges)), 'exchange')}, fields {listing(self.fields, most=10, between=' ')}; "
             f"{int(self.mask.sum())} observed)"
         )
+
+    def _repr_html_(self) -> str:
+        from qtorch.data.card import panel_card
+
+        return panel_card(self)
 
 
 def previous(x: Float64[Tensor, "T N"]) -> Float64[Tensor, "T N"]:

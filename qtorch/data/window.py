@@ -117,5 +117,16 @@ class Window:
         """Several batches as one."""
         return cls(*(torch.cat([getattr(window, field.name) for window in windows]) for field in fields(cls)))
 
+    def __repr__(self) -> str:
+        from qtorch.data.card import window_facts
+
+        facts = ", ".join(f"{name} {value}" for name, value in window_facts(self).items())
+        return f"Window({facts})"
+
+    def _repr_html_(self) -> str:
+        from qtorch.data.card import window_card
+
+        return window_card(self)
+
     def _map(self, function) -> "Window":  # type: ignore[no-untyped-def]
         return replace(self, **{field.name: function(getattr(self, field.name)) for field in fields(self)})

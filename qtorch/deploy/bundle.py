@@ -14,6 +14,7 @@ from safetensors.torch import load_file, save_file
 
 from qtorch.data.window import WindowSpec
 from qtorch.deploy.allocators import allocator_parts, built_allocator
+from qtorch.errors import BriefInNotebooks
 from qtorch.nn import build, describe
 from qtorch.training import Allocator, Forecaster
 from qtorch.training.refit import modules
@@ -22,7 +23,7 @@ FORMAT = 1
 Model = TypeVar("Model", bound=Forecaster | Allocator)
 
 
-class BundleError(ValueError):
+class BundleError(BriefInNotebooks, ValueError):
     """A saved model that cannot be trusted or used; the message says why."""
 
 

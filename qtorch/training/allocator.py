@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import lightning
 import pandas as pd
@@ -28,9 +28,9 @@ from qtorch.training.allocation_objectives import (
 )
 from qtorch.training.averaging import Averaging
 from qtorch.training.decisions import Decisions, DecisionSource, default_graphs
-from qtorch.training.fit import quiet
 from qtorch.training.optimisation import Schedule, adamw
 from qtorch.training.shape_likelihood import ShapeLikelihood
+from qtorch.training.trainer import quiet, trainer_of
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,6 +54,9 @@ class Episodes:
     def __len__(self) -> int:
         """The number of episodes B."""
         return len(self.returns)
+
+
+_Allocator = TypeVar("_Allocator", bound="Allocator")
 
 
 class Allocator(lightning.LightningModule):
@@ -237,6 +240,40 @@ class Allocator(lightning.LightningModule):
         weights = self.decide(self.source(panel).at(rows), held)
         return pd.DataFrame(weights.double().cpu().numpy(), index=panel.dates[rows], columns=list(panel.assets))
 
+    def fit(self: _Allocator, panel: Panel, *, until: str | pd.Timestamp | None = None, **training: Any) -> _Allocator:
+        """Trains the model on a panel's past: `qtorch.training.fit_allocator`, as the method that every model has.
+
+        Args:
+            panel: the market.
+            until: the last date of which anything is seen, which need not be a session; the panel's last by default.
+            **training: further arguments of `fit_allocator`, such as `since`, `steps`, `batch_size`, `seed` and
+                `accelerator`, and those of `lightning.Trainer`, such as `callbacks` and `logger`.
+
+        Returns:
+            Itself, in evaluation mode; the Trainer that was used is its `trainer`.
+
+        Raises:
+            DataError: the span is too short for an episode.
+            FloatingPointError: the objective is not finite.
+        """
+        fit_allocator(self, panel, until, **training)
+        return self
+
+    def predict(
+        self,
+        panel: Panel,
+        dates: Iterable[str | pd.Timestamp] | str | pd.Timestamp | None = None,
+        holdings: pd.Series | Mapping[str, float] | None = None,
+    ) -> pd.DataFrame:
+        """Weights at some dates of a panel: `allocate`, as the method that every model has.
+
+        Args:
+            panel: the market.
+            dates: as-of dates, one or many; the panel's last by default.
+            holdings: as of `allocate`, whose errors are raised too.
+        """
+        return self.allocate(panel, panel.dates[-1] if dates is None else dates, holdings)
+
     def _weights(
         self, views: Tensor, decisions: Decisions, at: Int64[Tensor, " Q"] | slice, holdings: Tensor | None
     ) -> Tensor:
@@ -334,10 +371,8 @@ class EpisodeSet(Dataset[Episodes]):
         seed: int = 0,
         min_assets: int | None = None,
     ) -> None:
-        known = len(panel.dates) if until is None else int(panel.dates.searchsorted(pd.Timestamp(until), side="right"))
-        if not known:
-            raise DataError(f"until={until} is before the panel's first date, {panel.dates[0]:%Y-%m-%d}.")
-        self.source = allocator.source(panel.until(panel.dates[known - 1]))
+        last_seen = -1 if until is None else panel.row_until(until)
+        self.source = allocator.source(panel.until(panel.dates[last_seen]))
         self.every, self.length = allocator.every, allocator.length
         self.batches, self.batch_size, self.seed = batches, batch_size, seed
         seen = self.source.panel
@@ -393,8 +428,11 @@ def fit_allocator(
     accelerator: str = "auto",
     precision: Any = "32-true",
     progress: bool = False,
+    **trainer: Any,
 ) -> None:
     """Trains an allocator in place on the past of a panel, and leaves it in evaluation mode.
+
+    The Trainer that was used is `allocator.trainer` afterwards.
 
     Args:
         allocator: the model.
@@ -409,6 +447,8 @@ def fit_allocator(
         accelerator: as of Lightning.
         precision: as of Lightning.
         progress: show a progress bar.
+        **trainer: further arguments of `lightning.Trainer`, such as `callbacks` and `logger`, as of
+            `qtorch.training.fit`.
 
     Raises:
         DataError: the span is too short for an episode.
@@ -418,20 +458,18 @@ def fit_allocator(
         allocator, panel, until, since, batches=steps, batch_size=batch_size, seed=seed, min_assets=min_assets
     )
     with quiet():
-        trainer = lightning.Trainer(
+        runner = trainer_of(
+            trainer,
+            [] if averaging is None else [Averaging(averaging)],
             accelerator=accelerator,
             devices=1,
             precision=precision,
             max_steps=steps,
             max_epochs=1,
-            gradient_clip_val=1.0,
-            callbacks=[] if averaging is None else [Averaging(averaging)],
-            logger=False,
             enable_checkpointing=False,
             enable_progress_bar=progress,
-            enable_model_summary=False,
         )
         lightning.seed_everything(seed, verbose=False)
         allocator.train()
-        trainer.fit(allocator, DataLoader(data, batch_size=None))
+        runner.fit(allocator, DataLoader(data, batch_size=None))
     allocator.eval()

@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from functools import reduce
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import pandas as pd
 import torch
@@ -14,6 +14,7 @@ from qtorch.data.panel import Panel
 from qtorch.data.sampling import Source
 from qtorch.distributions import JointMixture, Posterior, stack
 from qtorch.forecast import Forecast
+from qtorch.training.forecaster import Forecaster
 
 
 @runtime_checkable
@@ -29,6 +30,9 @@ class Model(Protocol):
     ) -> Forecast:
         """Forecasts every asset of a panel at some of its dates."""
         ...
+
+
+_Ensemble = TypeVar("_Ensemble", bound="Ensemble")
 
 
 class Ensemble:
@@ -77,6 +81,43 @@ class Ensemble:
         """
         dates = list(pd.DatetimeIndex([dates] if isinstance(dates, (str, pd.Timestamp)) else list(dates)))
         return mixed([model.forecast(panel, dates, source=source) for model in self.models], self.weights)
+
+    def fit(self: _Ensemble, panel: Panel, *, until: str | pd.Timestamp | None = None, **training: Any) -> _Ensemble:
+        """Trains each member that has something to train on a panel's past.
+
+        Members made one after the other begin with weights of their own and draw dropout and noise of their own; with
+        `seed` they would share the noise.
+
+        Args:
+            panel: the market.
+            until: the last date that may be known, which need not be a session; the panel's last by default.
+            **training: further arguments of `Forecaster.fit`, for the forecasters among the members.
+
+        Raises:
+            DataError: there are too few rows, or the dates are out of order.
+            ValueError: a member can't be trained so.
+            FloatingPointError: a loss is not finite.
+        """
+        for model in self.models:
+            if isinstance(model, Forecaster | Ensemble):
+                model.fit(panel, until=until, **training)
+        return self
+
+    def predict(
+        self,
+        panel: Panel,
+        dates: Iterable[str | pd.Timestamp] | str | pd.Timestamp | None = None,
+        *,
+        source: Source | None = None,
+    ) -> Forecast:
+        """Forecasts every asset of a panel: `forecast`, as the method that every model has.
+
+        Args:
+            panel: the market.
+            dates: as-of dates, one or many; the panel's last by default.
+            source: as of `forecast`, whose errors are raised too.
+        """
+        return self.forecast(panel, panel.dates[-1] if dates is None else dates, source=source)
 
 
 def mixed(forecasts: Sequence[Forecast], weights: Sequence[float] | None = None) -> Forecast:

@@ -1,13 +1,8 @@
 """Fits a forecaster: early stopping on validation windows, the best state kept."""
 
-import logging
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import lightning
 import torch
 from lightning import Trainer
 from lightning.pytorch.callbacks import Callback
@@ -17,6 +12,7 @@ from qtorch.training.averaging import Averaging
 from qtorch.training.best import KeepBest, Patience
 from qtorch.training.checkpoints import EpochSeeds, Plain, RunCheckpoints
 from qtorch.training.forecaster import Forecaster
+from qtorch.training.trainer import quiet, trainer_of
 
 
 def fit(
@@ -35,12 +31,14 @@ def fit(
     strategy: str = "auto",
     precision: Any = "32-true",
     progress: bool = False,
+    **trainer: Any,
 ) -> float:
     """Trains a model in place and leaves it in its best state, in evaluation mode.
 
     A short cut for a `lightning.Trainer` with gradient clipping at norm 1; with validation windows early stopping, and
     the best state kept; without, all epochs and the last state. For anything else, use a Trainer. The same seeds of
-    model, data and training give the same weights; torch's generator is left in a state that depends on the seed.
+    model, data and training give the same weights; torch's generator is left in a state that depends on the seed. The
+    Trainer that was used is `model.trainer` afterwards.
 
     Args:
         model: the model.
@@ -61,6 +59,8 @@ def fit(
         strategy: as of Lightning; ``"ddp"`` trains on several devices, each with batches of its own.
         precision: as of Lightning; ``"bf16-mixed"`` suits a GPU.
         progress: show a progress bar.
+        **trainer: further arguments of `lightning.Trainer`, such as `callbacks`, which are called after the fit's own,
+            `logger`, `gradient_clip_val` or `accumulate_grad_batches`.
 
     Returns:
         The best validation score, the last where patience is None, or NaN without validation windows.
@@ -93,25 +93,23 @@ def fit(
         saved = RunCheckpoints(Path(checkpoints).absolute(), about | _about(model, data))
         callbacks.append(saved)
     with quiet():
-        trainer = lightning.Trainer(
+        runner = trainer_of(
+            trainer,
+            callbacks,
             accelerator=accelerator,
             devices=devices,
             strategy=strategy,
             precision=precision,
             max_epochs=max_epochs,
-            gradient_clip_val=1.0,
-            callbacks=callbacks,
             enable_checkpointing=saved is not None,
-            logger=False,
             enable_progress_bar=progress,
-            enable_model_summary=False,
             num_sanity_val_steps=0,
         )
         model.train()  # Lightning keeps the mode that it finds; a model that has forecast is in evaluation mode
-        trainer.fit(model, datamodule=data, ckpt_path=None if saved is None else saved.last, weights_only=True)
+        runner.fit(model, datamodule=data, ckpt_path=None if saved is None else saved.last, weights_only=True)
     data.trainer = None  # else it would keep the optimiser alive, and travel with it to other processes
     model.eval()
-    return float(trainer.callback_metrics.get("best", trainer.callback_metrics.get(monitor, torch.nan)))
+    return float(runner.callback_metrics.get("best", runner.callback_metrics.get(monitor, torch.nan)))
 
 
 def _about(model: Forecaster, data: DataModule) -> dict[str, Plain]:
@@ -136,19 +134,3 @@ class _Compiled(Callback):
 
     def on_fit_start(self, trainer: Trainer, pl_module: Any) -> None:
         pl_module.network.compile()
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """Keeps Lightning's notices about devices and loaders off the terminal; errors and our progress bar remain."""
-    logger = logging.getLogger("lightning.pytorch")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message=".*does not have many workers.*")
-            warnings.filterwarnings("ignore", message=".*LeafSpec.*")
-            warnings.filterwarnings("ignore", message=".*across ranks is zero.*")  # no validation is asked for
-            yield
-    finally:
-        logger.setLevel(level)

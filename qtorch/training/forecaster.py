@@ -1,7 +1,7 @@
 """The one LightningModule of all forecasters."""
 
-from collections.abc import Callable, Iterable
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, TypeVar
 
 import lightning
 import pandas as pd
@@ -16,6 +16,7 @@ from qtorch.data.panel import Panel
 from qtorch.data.panel_windows import PanelWindowSource
 from qtorch.data.sampling import Source
 from qtorch.data.window import Window, WindowSpec
+from qtorch.data.windows import WindowSource
 from qtorch.distributions import Posterior
 from qtorch.distributions.joint import rescaled
 from qtorch.forecast import Forecast
@@ -26,6 +27,8 @@ from qtorch.training.forecasting import forecast
 from qtorch.training.network import Network
 from qtorch.training.objectives import LogScore, Objective
 from qtorch.training.optimisation import Schedule, adamw
+
+_Forecaster = TypeVar("_Forecaster", bound="Forecaster")
 
 
 class Forecaster(lightning.LightningModule):
@@ -261,6 +264,72 @@ class Forecaster(lightning.LightningModule):
             ValueError: the source is of another panel or other windows.
         """
         return forecast(self.network, self.spec, panel, dates, min_history, stale, batch_size=batch_size, source=source)
+
+    def fit(
+        self: _Forecaster,
+        panel: Panel,
+        *,
+        until: str | pd.Timestamp | None = None,
+        validation_start: str | pd.Timestamp | None = None,
+        data: Mapping[str, Any] | None = None,
+        **training: Any,
+    ) -> _Forecaster:
+        """Trains the model on a panel's past: a `DataModule` and `qtorch.training.fit` in one call.
+
+        Nothing after `until` is seen, neither as a target nor in any other way. A second fit goes on from the weights
+        of the first; make a fresh model to begin anew. A model that was never fit forecasts all the same, as its head
+        starts.
+
+        Args:
+            panel: the market.
+            until: the last date that may be known, which need not be a session; the panel's last by default.
+            validation_start: the first as-of date for validation, which decides when training stops; None has none, and
+                trains on all for all epochs.
+            data: further arguments of `DataModule`, such as ``{"batch_size": 128, "half_life": 500.0, "seed": 1}``.
+                Where the encoder is not causal, `every_position` is False unless it is given.
+            **training: further arguments of `qtorch.training.fit`, such as `max_epochs`, `seed`, `checkpoints`,
+                `accelerator`, `devices` and `precision`, and those of `lightning.Trainer`, such as `callbacks` and
+                `logger`.
+
+        Returns:
+            Itself, in its best state and in evaluation mode; the Trainer that was used is its `trainer`.
+
+        Raises:
+            DataError: there are too few rows, or the dates are out of order.
+            ValueError: the model can't be trained so.
+            FloatingPointError: a loss is not finite.
+
+        Example:
+            >>> from qtorch.data import load_sample
+            >>> from qtorch.models import default_forecaster
+            >>> panel = Panel.from_frame(load_sample().query("date > '2021'")).select(["AAPL", "EURUSD"])
+            >>> model = default_forecaster(panel, horizons=(1,))
+            >>> model.fit(panel, until="2022-06-30", max_epochs=1).predict(panel)
+            Forecast(1 date 2022-12-28, 2 assets, horizons 1; 2 of 2 forecast)
+        """
+        from qtorch.training.fit import fit
+
+        seen = panel if until is None else panel.until(panel.dates[panel.row_until(until)])
+        kind = PanelWindowSource if self.network.layout == "panel" else WindowSource
+        options = {"every_position": self.network.causal} | dict(data or {})
+        windows = DataModule(seen, source=kind(seen, self.spec), validation_start=validation_start, **options)
+        fit(self, windows, **training)
+        return self
+
+    def predict(
+        self,
+        panel: Panel,
+        dates: Iterable[str | pd.Timestamp] | str | pd.Timestamp | None = None,
+        **options: Any,
+    ) -> Forecast:
+        """Forecasts every asset of a panel: `forecast`, as the method that every model has.
+
+        Args:
+            panel: the market.
+            dates: as-of dates, one or many; the panel's last by default.
+            **options: as of `forecast`, whose errors are raised too.
+        """
+        return self.forecast(panel, panel.dates[-1] if dates is None else dates, **options)
 
     def _penalty(self) -> Tensor | float:
         """The network's penalties over the number of observed targets."""

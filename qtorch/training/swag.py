@@ -17,10 +17,10 @@ from qtorch.distributions.checks import require
 from qtorch.heads import Ensemble
 from qtorch.models.encoder_ensemble import EncoderEnsemble
 from qtorch.training.checkpoints import EpochSeeds
-from qtorch.training.fit import quiet
 from qtorch.training.forecaster import Forecaster
 from qtorch.training.last_layer import with_head
 from qtorch.training.optimisation import Schedule
+from qtorch.training.trainer import quiet
 
 
 @dataclass(eq=False)

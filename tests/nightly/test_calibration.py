@@ -11,7 +11,7 @@ import torch
 import yaml
 
 from qtorch.calibration import AdaptiveConformal, backtest
-from qtorch.cli import _nightly_parser
+from qtorch.command_parsers import nightly_parser
 from qtorch.configuration import make_forecaster
 from qtorch.data import WindowSource
 from qtorch.nightly import run
@@ -206,7 +206,7 @@ def test_the_portfolios_mass_moves_with_its_own_exceedances(histories, nights):
 def test_a_calibrator_comes_from_yaml_as_it_stands(tmp_path):
     text = {"data": {"path": "prices"}, "risk": {"calibration": GROUPED}}
     (tmp_path / "night.yaml").write_text(yaml.safe_dump(text))
-    parser = _nightly_parser()
+    parser = nightly_parser()
     config = parser.instantiate(parser.parse_args(["--config", str(tmp_path / "night.yaml")]))
     assert config.risk.calibration == GROUPED
 

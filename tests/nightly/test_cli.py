@@ -77,7 +77,7 @@ def test_each_end_has_its_code_and_says_why(config, capsys, tmp_path):
 def test_help_tells_the_exit_codes(capsys):
     assert call("--help") == 0
     text = " ".join(capsys.readouterr().out.split())
-    assert "exit codes: 0 done;" in text
+    assert "exit codes: 0 done 1 error 2 unusable arguments or configuration 3 done, but" in text
     assert "3 done, but some assets have no forecast" in text
 
 

@@ -179,11 +179,11 @@ def test_a_night_of_a_joint_model_with_a_closed_market(job):
 
 
 def test_a_joint_head_comes_from_yaml_as_it_stands(tmp_path):
-    from qtorch.cli import _nightly_parser
+    from qtorch.command_parsers import nightly_parser
 
     text = {"data": {"path": "prices"}, "model": {"encoder": PANEL, "head": JOINT}, "risk": {"dependence": "copula"}}
     (tmp_path / "night.yaml").write_text(yaml.safe_dump(text))
-    parser = _nightly_parser()
+    parser = nightly_parser()
     config = parser.instantiate(parser.parse_args(["--config", str(tmp_path / "night.yaml")]))
     assert (config.model.encoder, config.model.head) == (PANEL, JOINT)
     assert config.risk.dependence == "copula"

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import pandas as pd
 
 from qtorch.backtest.lookahead.starts import VERDICTS
+from qtorch.errors import BriefInNotebooks
 
 COLUMNS = (
     "test",
@@ -40,7 +41,7 @@ UNMOVED = (
 )
 
 
-class LookaheadError(AssertionError):
+class LookaheadError(BriefInNotebooks, AssertionError):
     """A pipeline that knows the future, or the start of its data; the message names what and where."""
 
 

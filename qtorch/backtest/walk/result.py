@@ -10,6 +10,7 @@ import pandas as pd
 import torch
 
 from qtorch.data import Panel
+from qtorch.data.errors import counted, span
 from qtorch.distributions import concatenate
 from qtorch.forecast import Forecast
 
@@ -101,9 +102,14 @@ class Walk:
     def __repr__(self) -> str:
         kind = "forecasts" if isinstance(self.answer, Forecast) else "weights"
         return (
-            f"Walk({kind} of {len(self.dates)} dates {self.dates[0]:%Y-%m-%d}..{self.dates[-1]:%Y-%m-%d}, "
-            f"{self.refits.nunique()} refits)"
+            f"Walk({kind} of {counted(len(self.dates), 'date')} {span(self.dates)}, "
+            f"{counted(self.refits.nunique(), 'refit')})"
         )
+
+    def _repr_html_(self) -> str:
+        from qtorch.backtest.cards import walk_card
+
+        return walk_card(self)
 
 
 def in_turn(forecasts: Sequence[Forecast]) -> Forecast:

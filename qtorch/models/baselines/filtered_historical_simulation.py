@@ -12,6 +12,7 @@ from qtorch.data.windows import WindowSource
 from qtorch.distributions import Empirical
 from qtorch.distributions.checks import require
 from qtorch.forecast import Forecast
+from qtorch.models.baselines.baseline import Baseline
 from qtorch.models.baselines.filters import Ewma, Filter, Filtered
 from qtorch.models.baselines.request import Dates, Request
 
@@ -19,7 +20,7 @@ _CELLS = 1 << 22  # of simulated paths at once
 
 
 @dataclass(frozen=True)
-class FilteredHistoricalSimulation:
+class FilteredHistoricalSimulation(Baseline):
     """The empirical law of the last standardised residuals of a volatility filter, times tonight's volatility.
 
     Over one session the law has the mass 1 / n on each of mu + sigma z_i, for the last n <= `window` residuals: its

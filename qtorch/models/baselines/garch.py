@@ -15,6 +15,7 @@ from qtorch.data.windows import WindowSource
 from qtorch.distributions import HansenSkewedT, StudentT
 from qtorch.distributions.checks import require
 from qtorch.forecast import Forecast
+from qtorch.models.baselines.baseline import Baseline
 from qtorch.models.baselines.filters import Filtered
 from qtorch.models.baselines.refits import Refit, refits
 from qtorch.models.baselines.request import Dates, Request
@@ -25,7 +26,7 @@ _CELLS = 1 << 23  # of the windows that are held at once: 64 MB, and some ten ti
 
 
 @dataclass(frozen=True)
-class Garch:
+class Garch(Baseline):
     """GARCH(1,1), or with `o=1` GJR-GARCH(1,1,1), with constant mean, by maximum likelihood for each asset.
 
     With e_t = r_t - mu = sigma_t z_t, sigma_{t+1}^2 = omega + (alpha + gamma 1{e_t < 0}) e_t^2 + beta sigma_t^2.
@@ -76,8 +77,8 @@ class Garch:
         """What is estimated."""
         return Specification(self.o, self.errors)
 
-    def fit(self, returns: Float64[Tensor, "T N"] | pd.DataFrame) -> GarchFit:
-        """Fits each series to all its returns.
+    def estimate(self, returns: Float64[Tensor, "T N"] | pd.DataFrame) -> GarchFit:
+        """The parameters of each series, of all its returns.
 
         Args:
             returns: in any unit (decimals or per cent: mu and omega follow it), NaN where a series has none; each is
@@ -87,7 +88,7 @@ class Garch:
             >>> import torch
             >>> _ = torch.manual_seed(0)
             >>> returns = 0.01 * torch.randn(1000, 3, dtype=torch.float64)
-            >>> Garch(errors="student_t").fit(returns).names
+            >>> Garch(errors="student_t").estimate(returns).names
             ('mu', 'omega', 'alpha', 'beta', 'nu')
         """
         values, names = as_tensor(returns)

@@ -14,6 +14,7 @@ from qtorch.data.windows import WindowSource
 from qtorch.distributions import Empirical
 from qtorch.distributions.checks import require
 from qtorch.forecast import Forecast
+from qtorch.models.baselines.baseline import Baseline
 from qtorch.models.baselines.refits import Refit, refits
 from qtorch.models.baselines.request import Dates, Request
 
@@ -26,7 +27,7 @@ _PROXIES = ("realised", "garman_klass", "parkinson", "squared_return")
 
 
 @dataclass(frozen=True)
-class HAR:
+class HAR(Baseline):
     """A log-HAR regression of variance with the empirical law of standardised returns.
 
     With x a session's variance proxy and x^(k) its mean over the last k own sessions, for each horizon h

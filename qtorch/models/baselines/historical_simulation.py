@@ -9,11 +9,12 @@ from qtorch.data.window import WindowSpec
 from qtorch.data.windows import WindowSource
 from qtorch.distributions import Empirical
 from qtorch.forecast import Forecast
+from qtorch.models.baselines.baseline import Baseline
 from qtorch.models.baselines.request import Dates, Request
 
 
 @dataclass(frozen=True)
-class HistoricalSimulation:
+class HistoricalSimulation(Baseline):
     """The empirical distribution of an asset's last returns; over h sessions, of its overlapping h-session returns.
 
     Attributes:

@@ -10,11 +10,12 @@ from qtorch.data.panel import Panel
 from qtorch.data.window import WindowSpec
 from qtorch.data.windows import WindowSource
 from qtorch.forecast import Forecast
+from qtorch.models.baselines.baseline import Baseline
 from qtorch.models.baselines.request import Dates, Request
 
 
 @dataclass(frozen=True)
-class RiskMetrics:
+class RiskMetrics(Baseline):
     """Normal returns with an EWMA volatility, scaled by the square root of the horizon.
 
     Attributes:

@@ -43,7 +43,7 @@ def test_paths_are_the_filters_recursion_a_path_after_the_other(stocks, filter_)
         z, tonight = (r.to_numpy()[1:] / np.sqrt(variance[:-1]))[::-1][:100], variance[-1]
         mu, omega, alpha, gamma, beta = 0.0, 0.0, 0.06, 0.0, 0.94
     else:
-        fit = filter_.fit(torch.tensor(own(stocks, 0)[-500:, None]))
+        fit = filter_.estimate(torch.tensor(own(stocks, 0)[-500:, None]))
         z, tonight = fit.residuals[:, 0].numpy()[::-1][:100], fit.variance_forecast(1).item()
         mu, omega, alpha, gamma, beta = fit.parameters[0].tolist()
     found = []

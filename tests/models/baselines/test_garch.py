@@ -47,7 +47,7 @@ def test_one_session_ahead_the_law_is_that_of_the_fit(recent_panel, errors):
     date = recent_panel.dates[-1]
     forecast = model.forecast(recent_panel, date)
     own = recent_panel.returns()[:, [0]]
-    fit = model.fit(own[own.isfinite().squeeze(-1)][-300:])
+    fit = model.estimate(own[own.isfinite().squeeze(-1)][-300:])
     assert forecast.volatility[0, 0, 0].item() == pytest.approx(fit.variance_forecast(1).sqrt().item(), rel=1e-4)
     assert forecast.distribution.mean[0, 0, 0].item() == pytest.approx(fit.theta.mu.item(), abs=1e-6)
     assert forecast.distribution.variance[0, 1, 0].item() == pytest.approx(

@@ -36,7 +36,7 @@ def test_estimates_are_those_of_arch(stocks, o, errors):
     """arch 8.0.0 with tol 1e-13, the best of its fits from its own start, its first result and near ours."""
     reference = pd.read_csv(Path(__file__).with_name("arch_8.csv")).query("o == @o and errors == @errors")
     reference = reference.set_index("asset").loc[list(stocks)]
-    fit = Garch(o=o, errors=errors).fit(stocks)
+    fit = Garch(o=o, errors=errors).estimate(stocks)
     assert bool(fit.converged.all())
     np.testing.assert_allclose(fit.log_likelihood, reference["log_likelihood"], rtol=0, atol=2e-5)
     # What arch finds by its default tolerance is never better, and once a lower one of two maxima.
@@ -48,7 +48,7 @@ def test_estimates_are_those_of_arch(stocks, o, errors):
 @pytest.mark.parametrize("errors", LAWS)
 def test_estimates_and_variances_are_those_of_an_installed_arch(stocks, errors):
     arch = pytest.importorskip("arch")
-    fit = Garch(o=1, errors=errors).fit(stocks)
+    fit = Garch(o=1, errors=errors).estimate(stocks)
     dist = {"normal": "normal", "student_t": "t", "skewed_t": "skewt"}[errors]
     for n, asset in enumerate(stocks):
         y = stocks[asset].to_numpy()
@@ -64,7 +64,7 @@ def test_estimates_and_variances_are_those_of_an_installed_arch(stocks, errors):
 
 def test_the_unit_of_the_returns_does_not_matter(stocks):
     few = stocks.iloc[-1000:, :4]
-    per_cent, decimals = GJR.fit(few), GJR.fit(few / 100)
+    per_cent, decimals = GJR.estimate(few), GJR.estimate(few / 100)
     unit = torch.tensor([100.0, 100.0**2, 1, 1, 1, 1, 1], dtype=torch.float64)
     torch.testing.assert_close(per_cent.parameters, decimals.parameters * unit, rtol=2e-4, atol=1e-5)
     shift = 1000 * np.log(100)
@@ -73,14 +73,14 @@ def test_the_unit_of_the_returns_does_not_matter(stocks):
 
 def test_holes_lengths_order_and_company_do_not_matter(stocks):
     values = torch.tensor(stocks.iloc[-600:, :4].to_numpy())
-    alone = [GJR.fit(values[start:, n : n + 1]) for n, start in enumerate((0, 100, 200, 250))]
+    alone = [GJR.estimate(values[start:, n : n + 1]) for n, start in enumerate((0, 100, 200, 250))]
     holes = torch.full((700, 4), torch.nan, dtype=torch.float64)
     for n, start in enumerate((0, 100, 200, 250)):
         place = torch.randperm(700)[: 600 - start].sort().values
         holes[place, n] = values[start:, n]
-    together = GJR.fit(holes)
+    together = GJR.estimate(holes)
     order = torch.tensor([2, 0, 3, 1])
-    turned = GJR.fit(holes[:, order])
+    turned = GJR.estimate(holes[:, order])
     for n, fit in enumerate(alone):
         assert together.log_likelihood[n].item() == pytest.approx(fit.log_likelihood.item(), abs=1e-6)
         torch.testing.assert_close(together.parameters[n], fit.parameters[0], rtol=1e-5, atol=1e-6)
@@ -88,7 +88,7 @@ def test_holes_lengths_order_and_company_do_not_matter(stocks):
 
 
 def test_simulated_parameters_are_recovered():
-    fit = Garch(o=1).fit(simulated(4000, 40))
+    fit = Garch(o=1).estimate(simulated(4000, 40))
     mean, spread = fit.parameters.mean(0), fit.parameters.std(0) / 40**0.5
     truth = torch.tensor([0.05, 0.03, 0.05, 0.08, 0.88], dtype=torch.float64)
     assert ((mean - truth).abs() < 4 * spread + 0.02 * truth).all()
@@ -97,7 +97,7 @@ def test_simulated_parameters_are_recovered():
 def test_the_gradient_vanishes_at_the_estimates_within_the_bounds(stocks):
     from qtorch.models.garch.likelihood import Sample, scores
 
-    fit = Garch(errors="student_t").fit(stocks)
+    fit = Garch(errors="student_t").estimate(stocks)
     sample = Sample.of(fit.returns, fit.count)
     by_session = scores(sample, fit.theta, "student_t")[[0, 1, 2, 4, 5]].flatten(1, 2)
     information = torch.einsum("ptn,qtn->npq", by_session, by_session)
@@ -113,7 +113,7 @@ def test_short_and_still_series_take_the_medians_of_the_others_and_their_own_var
     values[:-100, 3] = torch.nan
     values[:, 4] = 0.0
     values[:, 5] = torch.nan
-    fit = GJR.fit(values)
+    fit = GJR.estimate(values)
     assert fit.pooled.tolist() == [False] * 3 + [True] * 3
     assert fit.count.tolist() == [500] * 3 + [100, 500, 0]
     assert fit.variance_forecast(3).isfinite().all()
@@ -124,13 +124,13 @@ def test_short_and_still_series_take_the_medians_of_the_others_and_their_own_var
     assert (fit.theta.omega / (1 - persistence))[3].item() == pytest.approx(own, rel=1e-6)
     assert torch.isfinite(fit.parameters).all()
     assert torch.isfinite(fit.log_likelihood[:4]).all()
-    alone = GJR.fit(values[:, 3:4])
+    alone = GJR.estimate(values[:, 3:4])
     assert bool(alone.pooled.all())
     assert alone.theta.persistence.item() == pytest.approx(0.985, abs=1e-6)
 
 
 def test_variance_forecasts_are_the_iterated_expectation(stocks):
-    fit = GJR.fit(stocks.iloc[-500:, :3])
+    fit = GJR.estimate(stocks.iloc[-500:, :3])
     variance, found = fit.variance[-1], []
     for _ in range(12):
         found.append(variance)
@@ -143,7 +143,7 @@ def test_variance_forecasts_are_the_iterated_expectation(stocks):
 
 def test_volatilities_know_nothing_of_their_own_return(stocks):
     values = torch.tensor(stocks.iloc[-400:, :2].to_numpy())
-    fit = Garch(least=50, window=400).fit(values)
+    fit = Garch(least=50, window=400).estimate(values)
     sigma = fit.variance.sqrt()
     e = fit.returns - fit.theta.mu
     expected = fit.theta.omega + fit.theta.alpha * e[-1] ** 2 + fit.theta.beta * sigma[-2] ** 2
@@ -152,7 +152,7 @@ def test_volatilities_know_nothing_of_their_own_return(stocks):
 
 
 def test_to_frame_names_what_it_holds(stocks):
-    frame = Garch(errors="student_t").fit(stocks.iloc[-300:, :3]).to_frame()
+    frame = Garch(errors="student_t").estimate(stocks.iloc[-300:, :3]).to_frame()
     assert list(frame.columns[:5]) == ["mu", "omega", "alpha", "beta", "nu"]
     assert list(frame.index) == list(stocks.columns[:3])
     assert (frame["returns"] == 300).all()
@@ -162,6 +162,6 @@ def test_to_frame_names_what_it_holds(stocks):
 @pytest.mark.gpu
 def test_estimates_on_a_gpu_are_those_of_the_cpu():
     values = simulated(1000, 64)
-    here, there = GJR.fit(values), GJR.fit(values.cuda())
+    here, there = GJR.estimate(values), GJR.estimate(values.cuda())
     assert there.parameters.is_cuda
     torch.testing.assert_close(there.log_likelihood.cpu(), here.log_likelihood, rtol=0, atol=1e-5)

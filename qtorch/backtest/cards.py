@@ -1,0 +1,94 @@
+"""Signals, orders, accounts and walks as a notebook shows them."""
+
+import numpy as np
+import pandas as pd
+
+from qtorch.backtest.account import Account
+from qtorch.backtest.orders import Orders
+from qtorch.backtest.signals import Signals
+from qtorch.backtest.walk.result import Walk
+from qtorch.data.calendars import code_of
+from qtorch.data.errors import counted, listing
+from qtorch.forecast import Forecast
+from qtorch.forecast_card import forecast_card
+from qtorch.html import card, sparkline, table
+
+_ROWS = 5
+
+
+def signals_card(signals: Signals) -> str:
+    """When the values were known and what they do with it, what they add up to, and the largest of the last date."""
+    there = ~np.isnan(signals.values)
+    stamps = signals.known_at[there]
+    gross, net = np.nansum(np.abs(signals.values), 1), np.nansum(signals.values, 1)
+    facts = {
+        "dates": _dates(signals.dates),
+        "assets": f"{len(signals.assets):,}: {listing(signals.assets)}",
+        "exchanges": listing(dict.fromkeys(map(code_of, signals.exchanges))),
+        "values": f"{int(there.sum()):,}; {int((~there).sum()):,} without an order",
+        "known at": f"{_instant(stamps.min())} to {_instant(stamps.max())} UTC" if len(stamps) else "none",
+        "fill, sizing": f"{signals.fill}, {signals.sizing}",
+        "gross, net": f"{gross[-1]:.4g}, {net[-1]:.4g} on the last date; gross {gross.min():.4g} to {gross.max():.4g}",
+    }
+    last = signals.values[-1]
+    order = np.argsort(-np.abs(np.nan_to_num(last)), kind="stable")[:_ROWS]
+    rows = [
+        [signals.assets[n], f"{last[n]:.4g}", _instant(signals.known_at[-1, n])] for n in order if not np.isnan(last[n])
+    ]
+    largest = table(["asset", "value", "known at (UTC)"], rows, f"largest of {signals.dates[-1]:%Y-%m-%d}")
+    return card("Signals", facts, sparkline(gross, "gross, by date"), largest if rows else "")
+
+
+def orders_card(orders: Orders) -> str:
+    """Where orders fill, and what is pending."""
+    facts = {
+        "dates": _dates(orders.dates),
+        "assets": f"{len(orders.assets):,}: {listing(orders.assets)}",
+        "orders": f"{int((~np.isnan(orders.targets)).sum()):,} at the {orders.phase}, sizing {orders.sizing}",
+        "pending": f"{len(orders.pending):,}",
+    }
+    rows = [
+        [asset, f"{date:%Y-%m-%d}", f"{value:.4g}", reason]
+        for asset, date, value, reason in orders.pending[["asset", "date", "value", "reason"]].head(_ROWS).to_numpy()
+    ]
+    return card("Orders", facts, table(["asset", "date", "value", "reason"], rows, "pending") if rows else "")
+
+
+def account_card(account: Account) -> str:
+    """What an account came to."""
+    gain = account.equity[-1] / account.initial - 1
+    facts = {
+        "dates": _dates(account.dates),
+        "assets": f"{len(account.assets):,}: {listing(account.assets)}",
+        "equity": f"{account.initial:,.2f} to {account.equity[-1]:,.2f} ({gain:+.2%})",
+        "costs": f"{account.costs.sum():,.2f}",
+        "financing": f"{account.financing.sum():+,.2f}",
+        "turnover": f"{account.turnover.sum():.4g} times the equity, two-way",
+        "orders": f"on {counted(len(account.trade_rows), 'date')}",
+    }
+    return card("Account", facts, sparkline(account.equity, "equity, by date"))
+
+
+def walk_card(walk: Walk) -> str:
+    """The refits of a walk, and its forecasts or the largest weights of its last date."""
+    facts = {
+        "dates": _dates(walk.dates),
+        "known at": f"{walk.known_at[0]:%Y-%m-%d %H:%M} to {walk.known_at[-1]:%Y-%m-%d %H:%M} UTC",
+        "refits": listing([f"{date:%Y-%m-%d}" for date in walk.refits.unique()]),
+    }
+    if isinstance(walk.answer, Forecast):
+        return card("Walk of a forecaster", facts, forecast_card(walk.answer))
+    last = walk.answer.iloc[-1]
+    largest = last[last.abs().sort_values(ascending=False, kind="stable").index[:_ROWS]]
+    rows = [[asset, f"{weight:.2%}"] for asset, weight in largest.items()]
+    return card(
+        "Walk of an allocator", facts, table(["asset", "weight"], rows, f"largest on {walk.dates[-1]:%Y-%m-%d}")
+    )
+
+
+def _dates(dates: pd.DatetimeIndex) -> str:
+    return f"{len(dates):,}, {dates[0]:%Y-%m-%d} to {dates[-1]:%Y-%m-%d}"
+
+
+def _instant(stamp: np.datetime64) -> str:
+    return f"{pd.Timestamp(stamp):%Y-%m-%d %H:%M}"
