@@ -42,10 +42,9 @@ format: .venv/lint
 sample: .venv/sample
 	$(BIN)/python data/build_sample.py
 
+# Executes the notebooks' sources and writes them, with outputs, beside them.
 notebooks: .venv/test
-	for source in notebooks/*.py; do \
-	  $(BIN)/jupytext --quiet --to ipynb $$source && $(BIN)/jupyter-execute --inplace $${source%.py}.ipynb || exit 1; \
-	done
+	$(BIN)/python notebooks/execute.py
 
 # The documentation site in out/site, without a warning; NO_MKDOCS_2_WARNING silences an advertisement.
 docs: .venv/docs
@@ -61,10 +60,10 @@ docs-test: .venv/test
 # The pictures and figures of the README.
 readme: .venv/test
 	QTORCH_FIGURE=docs/fan_chart.png MPLBACKEND=Agg $(BIN)/python notebooks/01_quick_start.py
-	QTORCH_FIGURE=docs/states.png MPLBACKEND=Agg $(BIN)/python notebooks/02_the_data_room.py
-	QTORCH_FIGURE=docs/backtests.png MPLBACKEND=Agg $(BIN)/python notebooks/03_tails_and_tests.py
-	QTORCH_FIGURE=docs/portfolio.png MPLBACKEND=Agg $(BIN)/python notebooks/04_graph_portfolios.py
-	QTORCH_FIGURE=docs/uncertainty.png MPLBACKEND=Agg $(BIN)/python notebooks/05_bayesian_uncertainty.py
+	QTORCH_FIGURE=docs/states.png MPLBACKEND=Agg $(BIN)/python notebooks/02_misaligned_markets.py
+	QTORCH_FIGURE=docs/backtests.png MPLBACKEND=Agg $(BIN)/python notebooks/03_risk_forecast_and_backtest.py
+	QTORCH_FIGURE=docs/portfolio.png MPLBACKEND=Agg $(BIN)/python notebooks/05_graph_portfolios.py
+	QTORCH_FIGURE=docs/uncertainty.png MPLBACKEND=Agg $(BIN)/python notebooks/06_bayesian_uncertainty.py
 	$(BIN)/python benchmarks/risk_accuracy.py
 	$(BIN)/python benchmarks/import_time.py
 
