@@ -1,6 +1,7 @@
 """What `qtorch check` runs: the look-ahead detector on a function or a saved model."""
 
 import sys
+from collections.abc import Iterable
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -11,35 +12,39 @@ from qtorch.deploy import inspect_bundle, load
 from qtorch.training import Allocator, Forecaster
 
 
-def run(target: str, data: str, *, exchange: str | None = None, **options: Any) -> LookaheadReport:
+def run(
+    target: str, data: str, *, exchange: str | None = None, allow: Iterable[str] = (), **options: Any
+) -> LookaheadReport:
     """Checks a pipeline on a file of prices.
 
     Args:
         target: as of `pipeline_of`.
         data: a Parquet file or dataset, as of `Panel.from_parquet`.
         exchange: the exchange code of all assets, where the data have no column for it.
+        allow: as of `pipeline_of`.
         **options: as of `qtorch.backtest.check_lookahead`.
 
     Raises:
         ValueError: the target or the data cannot be used, or an option is out of bounds.
         PipelineError: the pipeline failed.
     """
-    return check_lookahead(pipeline_of(target), Panel.from_parquet(data, exchange=exchange), **options)
+    return check_lookahead(pipeline_of(target, allow), Panel.from_parquet(data, exchange=exchange), **options)
 
 
-def pipeline_of(target: str) -> Any:
+def pipeline_of(target: str, allow: Iterable[str] = ()) -> Any:
     """A pipeline by name.
 
     Args:
         target: ``package.module:name`` of a function of a panel, or of a model, importable from here; or the folder of
             a model that `qtorch.deploy.save` wrote.
+        allow: packages beside qtorch whose classes and functions a saved model may name.
 
     Raises:
         ValueError: there is none, or its module fails when it is imported.
     """
     if Path(target).is_dir():
         kind = Allocator if inspect_bundle(target).get("kind") == Allocator.__name__ else Forecaster
-        model, _ = load(target, kind)
+        model, _ = load(target, kind, allow=allow)
         return model
     module, _, name = target.partition(":")
     if not (module and name):

@@ -34,7 +34,7 @@ exit codes:
   2  unusable arguments or configuration
   A command's help tells its others.
 
-documentation: README.md and notebooks/ beside the source
+documentation: docs/index.md and notebooks/ beside the source; make docs
 """
 
 

@@ -86,6 +86,8 @@ def check_parser() -> ArgumentParser:
     parser.add_argument("--data", type=str, required=True, metavar="FILE", help="a Parquet file of prices")
     exchange = "code (MIC) of all assets' exchange, such as XNYS; null takes the data's column"
     parser.add_argument("--exchange", type=str | None, default=None, help=exchange)
+    allow = "a package beside qtorch whose classes a saved model may name; give it once for each"
+    parser.add_argument("--allow", action="append", default=[], metavar="PACKAGE", help=allow)
     parser.add_argument("--lag", type=int, default=0, help="rows between what an output may know and its date")
     parser.add_argument("--cuts", type=int, default=24, help="how often the panel is cut")
     parser.add_argument("--first", type=str | None, default=None, metavar="DATE", help="YYYY-MM-DD, the earliest cut")

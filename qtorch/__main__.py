@@ -1,0 +1,5 @@
+"""``python -m qtorch`` is the command line."""
+
+from qtorch.cli import main
+
+main()
