@@ -15,14 +15,22 @@ test: .venv/test
 test-slow: .venv/test
 	$(BIN)/python -m pytest -m slow
 
-# The same orders through our ledger and other libraries' backtests, in an environment of its own.
-test-harness: .venv-harness/done
-	.venv-harness/bin/python -m pytest -m harness tests
+# The same orders through our ledger and other libraries' backtests, in environments of their own; zipline needs pandas 2.
+test-harness: .venv-harness/done .venv-harness-zipline/done
+	.venv-harness/bin/python -m pytest -m harness tests --ignore=tests/harness/test_zipline.py
+	.venv-harness-zipline/bin/python -m pytest -m harness tests/harness/test_zipline.py
 
 .venv-harness/done: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv-harness
 	.venv-harness/bin/python -m pip install --quiet -c constraints.txt torch==2.13.0
 	.venv-harness/bin/python -m pip install --quiet -c constraints.txt -e '.[test,harness]'
+	touch $@
+
+.venv-harness-zipline/done: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv-harness-zipline
+	grep -v '^pandas==' constraints.txt > .venv-harness-zipline/constraints.txt
+	.venv-harness-zipline/bin/python -m pip install --quiet -c .venv-harness-zipline/constraints.txt torch==2.13.0
+	.venv-harness-zipline/bin/python -m pip install --quiet -c .venv-harness-zipline/constraints.txt -e '.[test,harness-zipline]'
 	touch $@
 
 # On a machine with a GPU and torch installed: make gpu GPU_PYTHON=python3 uses that interpreter as it is.
@@ -110,4 +118,4 @@ bench-graph: .venv-bench/done
 	touch $@
 
 clean:
-	rm -rf .venv .venv-harness .venv-bench .venv-bench-gluonts out dist
+	rm -rf .venv .venv-harness .venv-harness-zipline .venv-bench .venv-bench-gluonts out dist

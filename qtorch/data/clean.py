@@ -111,6 +111,8 @@ def _dates(raw: pd.DataFrame) -> pd.Series:
         dates = pd.to_datetime(raw["date"], errors="coerce")
     except ValueError as error:  # texts of several time zones, which pandas does not make missing
         raise DataError(f"dates cannot be read: {error} Pass session labels without a time zone.") from error
+    if not pd.api.types.is_datetime64_any_dtype(dates):  # what pandas 2 makes of such texts
+        raise DataError("dates cannot be read: Mixed timezones. Pass session labels without a time zone.")
     if dates.dt.tz is not None:
         raise DataError(
             f"dates carry the time zone {dates.dt.tz}. Pass tz-naive session labels: "
@@ -123,7 +125,7 @@ def _dates(raw: pd.DataFrame) -> pd.Series:
 
 
 def _instants(raw: pd.DataFrame) -> pd.Series:
-    known = raw["known_at"]
+    known = raw["known_at"].infer_objects()  # pandas 2 makes objects of instants of two units
     if not isinstance(known.dtype, pd.DatetimeTZDtype):
         raise DataError(
             f"known_at is {known.dtype}, not instants with a time zone. Pass for example "

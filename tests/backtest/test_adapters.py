@@ -7,13 +7,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from qtorch.backtest import Orders
-from qtorch.backtest.adapters import to_bt, to_vectorbt
+from qtorch.backtest import Orders, adapters
+from qtorch.backtest.adapters import to_bt, to_vectorbt, to_zipline
 from qtorch.data import DataError
 from qtorch.portfolio import Costs
 
 NAN = np.nan
-BOTH = pytest.mark.parametrize("adapter", [to_vectorbt, to_bt])
+ALL = pytest.mark.parametrize("adapter", [to_vectorbt, to_bt, to_zipline])
 
 
 def orders(weights: Any, closes: Any, dates: pd.DatetimeIndex | None = None) -> Orders:
@@ -22,14 +22,14 @@ def orders(weights: Any, closes: Any, dates: pd.DatetimeIndex | None = None) -> 
     return Orders(targets, values, values, "close", "fill", dates, ("A",), pd.DataFrame())
 
 
-@BOTH
+@ALL
 @pytest.mark.parametrize("costs", [Costs(cash=1e-4), Costs(financing=1e-4), Costs(impact=1.0)])
 def test_costs_that_no_harness_charges_are_refused(adapter, costs):
     with pytest.raises(ValueError, match=r"costs.*Costs|costs\.impact"):
         adapter(orders([0.5, NAN], [1.0, 1.0]), costs)
 
 
-@BOTH
+@ALL
 def test_dates_that_a_harness_would_not_find_are_refused(adapter):
     dates = pd.bdate_range("2024-01-01", periods=2)
     with pytest.raises(DataError, match="time zone UTC"):
@@ -40,13 +40,13 @@ def test_dates_that_a_harness_would_not_find_are_refused(adapter):
         adapter(orders([0.5, NAN], [1.0, 1.0], dates[[0, 0]]))
 
 
-@BOTH
+@ALL
 def test_an_account_that_is_lost_is_refused(adapter):
     with pytest.raises(DataError, match=r"2024-01-03.*all is lost"):
         adapter(orders([-1.0, NAN, NAN], [1.0, 1.0, 3.0]))
 
 
-@BOTH
+@ALL
 def test_a_position_without_a_close_is_refused(adapter):
     at_open = orders([0.5, NAN], [1.0, 1.0])
     unvalued = Orders(
@@ -70,8 +70,20 @@ def test_vectorbt_is_not_asked_to_borrow():
         to_vectorbt(orders([1.0, NAN], [1.0, 1.0]), Costs(proportional=0.001))
 
 
-@pytest.mark.parametrize(("adapter", "name"), [(to_vectorbt, "vectorbt"), (to_bt, "bt")])
+@pytest.mark.parametrize(("adapter", "name"), [(to_vectorbt, "vectorbt"), (to_bt, "bt"), (to_zipline, "zipline")])
 def test_a_library_that_is_not_there_is_named(adapter, name, monkeypatch):
     monkeypatch.setitem(sys.modules, name, None)
     with pytest.raises(ImportError, match=rf"pip install 'qtorch-finance\[{name}\]'"):
         adapter(orders([0.5, NAN], [1.0, 1.0]))
+
+
+def test_the_class_of_a_library_that_is_not_there_names_it(monkeypatch):
+    monkeypatch.setitem(sys.modules, "zipline", None)
+    monkeypatch.delitem(sys.modules, "qtorch.backtest.adapters.zipline_loader", raising=False)
+    with pytest.raises(ImportError, match=r"pip install 'qtorch-finance\[zipline\]'"):
+        adapters.ZiplineLoader  # noqa: B018
+
+
+def test_zipline_is_given_shares():
+    with pytest.raises(ValueError, match="shares_per_unit"):
+        to_zipline(orders([0.5, NAN], [1.0, 1.0]), shares_per_unit=0.0)

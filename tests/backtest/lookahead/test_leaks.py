@@ -303,7 +303,7 @@ def test_a_pipeline_that_fails_is_said_to_have_failed(small):
 
 def test_answers_may_have_many_forms(small):
     r = returns(small)
-    long = r.stack().rename("value")
+    long = r.stack(future_stack=True).rename("value")
     as_one = [
         r,
         panel_tensor := torch.tensor(r.to_numpy()),
