@@ -23,7 +23,14 @@ from qtorch.backtest.skfolio_allocator import (
     minimum_variance,
 )
 from qtorch.backtest.summary import summary
-from qtorch.backtest.tear_sheets import daily_returns, entry_prices, factor, position_values, transactions
+from qtorch.backtest.tear_sheets import (
+    daily_returns,
+    entry_prices,
+    factor,
+    position_values,
+    pyfolio_frames,
+    transactions,
+)
 from qtorch.backtest.track import Track
 from qtorch.backtest.universe import around_closed, listed_assets
 from qtorch.backtest.violations import violations
@@ -72,6 +79,7 @@ __all__ = [
     "minimum_variance",
     "position_values",
     "probabilistic_sharpe",
+    "pyfolio_frames",
     "rebalance_rows",
     "sharpe_interval",
     "summary",

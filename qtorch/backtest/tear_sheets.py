@@ -3,7 +3,7 @@
 | package | takes |
 |---|---|
 | quantstats | `daily_returns(account)`, and of a benchmark |
-| pyfolio-reloaded | `daily_returns(account)`, `position_values(account)`, `transactions(account)` |
+| pyfolio-reloaded | `pyfolio_frames(account)` |
 | alphalens-reloaded | `factor(signals)`, `entry_prices(signals, panel)` |
 """
 
@@ -64,6 +64,22 @@ def transactions(account: Account) -> pd.DataFrame:
     return trades.rename(columns={"asset": "symbol", "units": "amount"})[["symbol", "amount", "price"]]
 
 
+def pyfolio_frames(account: Account) -> tuple[pd.Series, pd.DataFrame, pd.DataFrame]:
+    """Returns, positions and transactions, in the order in which pyfolio takes them; it wants dates in UTC.
+
+    Args:
+        account: of a ledger.
+
+    Raises:
+        DataError: an asset has the name ``"cash"``.
+
+    Example:
+        >>> pyfolio.create_simple_tear_sheet(*pyfolio_frames(account))  # doctest: +SKIP
+    """
+    returns, positions, trades = daily_returns(account), position_values(account), transactions(account)
+    return returns.tz_localize("UTC"), positions.tz_localize("UTC"), trades.tz_localize("UTC")
+
+
 def factor(signals: Signals) -> pd.Series:
     """The values, indexed by (date, asset).
 
@@ -74,11 +90,12 @@ def factor(signals: Signals) -> pd.Series:
 
 
 def entry_prices(signals: Signals, panel: Panel) -> pd.DataFrame:
-    """On each date, the price at which what is known on it first trades; NaN where it does not within the panel.
+    """On each date, the price at which what is known on it first trades, up to the last date on which something does.
 
     alphalens takes a date's forward return from the date's price: from closes, of which a signal was made, it would be
     one that nobody can have. From these it is that from the signal's first fill, at the open or close that `fill` says,
-    to the fill of a signal some rows later. What is known to be delisted stays at its last close.
+    to the fill of a signal some rows later. What is known to be delisted stays at its last close; else it is NaN where
+    nothing trades any more within the panel, and alphalens then takes the date's before.
 
     Args:
         signals: that say when their values are known; what has none on a date is taken to be known at the row's
@@ -120,6 +137,9 @@ def entry_prices(signals: Signals, panel: Panel) -> pd.DataFrame:
         prices[inside, n] = orders.prices[row[inside], n]
     for t in range(1, T):
         np.copyto(prices[t], prices[t - 1], where=~trading[t])
-    proceeds = known_gone(panel).cpu().numpy()
-    prices[proceeds] = orders.closes[proceeds]
-    return pd.DataFrame(prices, panel.dates, list(panel.assets))
+    gone = known_gone(panel)[-1].cpu().numpy()
+    never = np.isnan(prices) & gone
+    prices[never] = orders.closes[never]
+    known = ~np.isnan(prices[:, ~gone]).all(1)
+    stop = T - int(known[::-1].argmax()) if known.any() else T
+    return pd.DataFrame(prices[:stop], panel.dates[:stop], list(panel.assets))
