@@ -23,6 +23,14 @@ from qtorch.backtest.skfolio_allocator import (
     minimum_variance,
 )
 from qtorch.backtest.summary import summary
+from qtorch.backtest.tear_sheets import (
+    daily_returns,
+    entry_prices,
+    factor,
+    position_values,
+    pyfolio_frames,
+    transactions,
+)
 from qtorch.backtest.track import Track
 from qtorch.backtest.universe import around_closed, listed_assets
 from qtorch.backtest.violations import violations
@@ -59,17 +67,23 @@ __all__ = [
     "around_closed",
     "block_length",
     "check_lookahead",
+    "daily_returns",
     "deflated_sharpe",
+    "entry_prices",
     "equal_risk",
     "expected_best_sharpe",
+    "factor",
     "hierarchical_risk_parity",
     "listed_assets",
     "maximum_diversification",
     "minimum_variance",
+    "position_values",
     "probabilistic_sharpe",
+    "pyfolio_frames",
     "rebalance_rows",
     "sharpe_interval",
     "summary",
+    "transactions",
     "violations",
     "volatility_interval",
     "walk_forward",

@@ -10,7 +10,9 @@ from skfolio.optimization import BaseOptimization
 from sklearn.utils.validation import validate_data
 
 from qtorch.backtest.rebalancing import Allocate, Refits, checked_weights
+from qtorch.backtest.walked import Walked
 from qtorch.data import DataError, Panel
+from qtorch.training import Allocator
 
 
 class SklearnAllocator(BaseOptimization):
@@ -20,7 +22,8 @@ class SklearnAllocator(BaseOptimization):
     `allocate_`; one that refits is fit at each call.
 
     Args:
-        allocate: called with a panel, its last row and holdings, as by `WalkForward`.
+        allocate: called with a panel, its last row and holdings, as by `WalkForward`; or an `Allocator`, which is taken
+            as it is: train it on what came before.
         exchange: on whose sessions the returns are.
         previous_weights: holdings, by asset or in the order of the columns; none by default. Model selection passes
             them from one fold to the next.
@@ -38,7 +41,7 @@ class SklearnAllocator(BaseOptimization):
 
     def __init__(
         self,
-        allocate: Allocate,
+        allocate: Allocate | Allocator,
         exchange: str = "XNYS",
         previous_weights: Any = None,
         portfolio_params: dict[str, Any] | None = None,
@@ -71,7 +74,8 @@ class SklearnAllocator(BaseOptimization):
         held = np.zeros(X.shape[1])
         if self.previous_weights is not None:
             held = self._clean_previous_weights(X.shape[1], apply_investable_mask=False)
-        weights = self.allocate_(panel, row, torch.as_tensor(held, dtype=torch.float64))
+        decide = Walked(self.allocate_, panel) if isinstance(self.allocate_, Allocator) else self.allocate_
+        weights = decide(panel, row, torch.as_tensor(held, dtype=torch.float64))
         self.weights_ = checked_weights(weights, panel).cpu().numpy()
         return self
 

@@ -6,10 +6,13 @@ import pytest
 import torch
 
 from qtorch.backtest import EqualWeight, SkfolioAllocator
-from qtorch.data import DataError
+from qtorch.data import DataError, WindowSpec
+from qtorch.models import AssetGraph, GraphCovariance, Recurrent
+from qtorch.portfolio import MinimumVariance
+from qtorch.training import Allocator
 
 pytest.importorskip("skfolio")
-from skfolio.model_selection import WalkForward, cross_val_predict
+from skfolio.model_selection import CombinatorialPurgedCV, WalkForward, cross_val_predict
 from skfolio.optimization import EqualWeighted, MeanRisk
 from sklearn.base import clone
 from sklearn.model_selection import GridSearchCV
@@ -55,6 +58,26 @@ def test_holdings_reach_the_allocator(returns):
     assert all(portfolio.weights[0] == pytest.approx(1.0) for portfolio in path.portfolios)
     given = SklearnAllocator(Lazy(), previous_weights={returns.columns[1]: 0.5}).fit(returns)
     assert given.weights_.tolist() == [0.0, 0.5, 0.0, 0.0, 0.0]
+
+
+@pytest.mark.harness
+def test_an_allocator_goes_through_both_kinds_of_folds(stocks):
+    returns = stocks.to_wide("return").loc["2018-01-02":"2018-12-28"].iloc[:, :4].rename_axis(columns=None)
+    torch.manual_seed(0)
+    spec = WindowSpec(16)
+    states = AssetGraph(Recurrent(len(spec.features), width=4), estimates=2, width=8)
+    model = Allocator(GraphCovariance(states), MinimumVariance(upper=0.5), spec, min_history=60)
+    estimator = SklearnAllocator(model)
+    path = cross_val_predict(estimator, returns, cv=WalkForward(train_size=100, test_size=75))
+    paths = cross_val_predict(estimator, returns, cv=CombinatorialPurgedCV(n_folds=3, n_test_folds=2, purged_size=2))
+    first = model.allocate(returns_panel(returns.iloc[:100], "XNYS"), returns.index[99])
+    np.testing.assert_allclose(path.portfolios[0].weights, first.iloc[0], atol=1e-6)
+    for portfolio in (*path.portfolios, *(each for one in paths for each in one.portfolios)):
+        assert portfolio.weights.sum() == pytest.approx(1.0, abs=1e-5)
+        assert -1e-6 <= portfolio.weights.min() < portfolio.weights.max() <= 0.5 + 1e-5
+    np.testing.assert_allclose(path.portfolios[1].returns, returns.iloc[175:250] @ path.portfolios[1].weights)
+    assert path.summary().notna().any()
+    assert len(paths.summary().columns) == 2
 
 
 def test_a_refit_leaves_the_parameter_alone(returns):

@@ -1,31 +1,33 @@
 """Orders and forecasts in other libraries: each adapter is an extra, and imports its library when it is called for."""
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from qtorch.backtest.adapters.bt_backtest import to_bt
+from qtorch.backtest.adapters.qlib_backtest import to_qlib
 from qtorch.backtest.adapters.vectorbt_portfolio import to_vectorbt
 from qtorch.backtest.adapters.zipline_algorithm import to_zipline
 
 if TYPE_CHECKING:
+    from qtorch.backtest.adapters.qlib_forecaster import QlibForecaster
     from qtorch.backtest.adapters.skfolio_prior import ForecastPrior
     from qtorch.backtest.adapters.zipline_loader import ZiplineLoader
 
-__all__ = ["ForecastPrior", "ZiplineLoader", "to_bt", "to_vectorbt", "to_zipline"]
+__all__ = ["ForecastPrior", "QlibForecaster", "ZiplineLoader", "to_bt", "to_qlib", "to_vectorbt", "to_zipline"]
+
+_CLASSES = {  # of other libraries' classes, with the module, the library and the extra
+    "ForecastPrior": ("skfolio_prior", "skfolio", "portfolio"),
+    "QlibForecaster": ("qlib_forecaster", "qlib", "qlib"),
+    "ZiplineLoader": ("zipline_loader", "zipline-reloaded", "zipline"),
+}
 
 
 def __getattr__(name: str) -> Any:
-    """`ForecastPrior` and `ZiplineLoader` are classes of skfolio's and zipline's, which are imported only for them."""
-    if name == "ForecastPrior":
-        try:
-            from qtorch.backtest.adapters.skfolio_prior import ForecastPrior
-        except ImportError as error:
-            raise ImportError("ForecastPrior needs skfolio: pip install 'qtorch-finance[portfolio]'.") from error
-        return ForecastPrior
-    if name == "ZiplineLoader":
-        try:
-            from qtorch.backtest.adapters.zipline_loader import ZiplineLoader
-        except ImportError as error:
-            message = "ZiplineLoader needs zipline-reloaded: pip install 'qtorch-finance[zipline]'."
-            raise ImportError(message) from error
-        return ZiplineLoader
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    """Subclasses of other libraries' classes, which are imported only for them."""
+    if name not in _CLASSES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    module, library, extra = _CLASSES[name]
+    try:
+        return getattr(import_module(f"{__name__}.{module}"), name)
+    except ImportError as error:
+        raise ImportError(f"{name} needs {library}: pip install 'qtorch-finance[{extra}]'.") from error

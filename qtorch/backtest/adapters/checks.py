@@ -1,4 +1,4 @@
-"""What no harness here can do, refused before it does something else in silence."""
+"""What harnesses can't do, refused before they do something else in silence."""
 
 import numpy as np
 
@@ -10,6 +10,8 @@ from qtorch.data import DataError
 from qtorch.data.errors import listing
 from qtorch.distributions.checks import require
 from qtorch.portfolio import Costs
+
+_ROUNDING = 1e-12  # of the equity
 
 
 def checked(orders: Orders, costs: Costs, cash: float) -> Account:
@@ -35,3 +37,23 @@ def checked(orders: Orders, costs: Costs, cash: float) -> Account:
         cells = [f"{orders.assets[j]} {orders.dates[i]:%Y-%m-%d}" for i, j in zip(t[:5], n[:5], strict=True)]
         raise DataError(f"positions before a first close: {listing(cells, total=len(t))}. Begin after it.")
     return Ledger(costs, cash).run(orders)
+
+
+def funded(account: Account, library: str) -> None:
+    """Refuses an account that borrows.
+
+    Args:
+        account: of the ledger.
+        library: that borrows nothing, for the message.
+
+    Raises:
+        DataError: cash falls below 0 by more than rounding; the message names the first date.
+    """
+    short = account.cash < -_ROUNDING * account.equity
+    if short.any():
+        t, missing = int(short.argmax()), (-account.cash / account.equity)[short]
+        raise DataError(
+            f"{account.dates[t]:%Y-%m-%d}: the weights and their costs need {missing[0]:.3g} of the equity more than "
+            f"there is cash ({len(missing)} dates in all), and {library} borrows nothing. Scale them down to leave "
+            "room for the costs, or use Ledger."
+        )

@@ -5,16 +5,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from qtorch.backtest.adapters.checks import checked
+from qtorch.backtest.adapters.checks import checked, funded
 from qtorch.backtest.adapters.valuation import sizing_values
 from qtorch.backtest.orders import Orders
-from qtorch.data import DataError
 from qtorch.portfolio import Costs
 
 if TYPE_CHECKING:
     from vectorbt import Portfolio
-
-_ROUNDING = 1e-12  # of the equity: vectorbt takes less for nothing
 
 
 def to_vectorbt(orders: Orders, costs: Costs | None = None, *, cash: float = 1e6) -> "Portfolio":
@@ -39,15 +36,7 @@ def to_vectorbt(orders: Orders, costs: Costs | None = None, *, cash: float = 1e6
         >>> portfolio.value(), portfolio.sharpe_ratio(freq="D", year_freq="252 days")  # doctest: +SKIP
     """
     costs = costs or Costs()
-    account = checked(orders, costs, cash)
-    short = account.cash < -_ROUNDING * account.equity
-    if short.any():
-        t, missing = int(short.argmax()), (-account.cash / account.equity)[short]
-        raise DataError(
-            f"{orders.dates[t]:%Y-%m-%d}: the weights and their costs need {missing[0]:.3g} of the equity more than "
-            f"there is cash ({len(missing)} dates in all), and vectorbt borrows nothing. Scale them down to leave room "
-            "for the costs, or use Ledger."
-        )
+    funded(checked(orders, costs, cash), "vectorbt")
     try:
         from vectorbt import Portfolio
     except ImportError as error:
