@@ -25,7 +25,7 @@ import matplotlib.pyplot as plt
 import torch
 
 import qtorch
-from qtorch.data import DataModule, Panel, load_sample
+from qtorch.data import Panel, load_sample
 from qtorch.risk.plots import fan_chart, legend_above
 
 epochs = int(os.environ.get("QTORCH_NOTEBOOK_EPOCHS", "15"))  # 1 in the tests, on fewer years
@@ -39,8 +39,7 @@ panel
 # %%
 torch.manual_seed(0)
 model = qtorch.models.default_forecaster(panel, horizons=(1, 10))
-data = DataModule(panel, model.spec, validation_start=None, test_start="2022-01-03")
-qtorch.training.fit(model, data, max_epochs=epochs)
+model.fit(panel, until="2021-12-31", max_epochs=epochs)
 print(f"{sum(each.numel() for each in model.parameters()):,} parameters")
 
 # %% [markdown]
@@ -48,7 +47,7 @@ print(f"{sum(each.numel() for each in model.parameters()):,} parameters")
 # evening of 2022, and what came:
 
 # %%
-forecast = model.forecast(panel, panel.dates[-251:-1], source=data.source)
+forecast = model.predict(panel, panel.dates[-251:-1])
 probabilities = (0.01, 0.05, 0.25, 0.75, 0.95, 0.99)
 apple = panel.assets.index("AAPL")
 quantiles = torch.stack([forecast.distribution.icdf(torch.tensor(p))[:, 0, apple] for p in probabilities], -1)
@@ -78,6 +77,6 @@ print(f"{share:.2%} of {int(there.sum()):,} returns were beyond their 99 % value
 # The answer, in per cent of what is held, over one session and ten:
 
 # %%
-tonight = model.forecast(panel, panel.dates[-1:], source=data.source).to_frame([0.99])
+tonight = model.predict(panel).to_frame([0.99])
 table = tonight.pivot(index="asset", columns="horizon", values="value_at_risk").sort_values(1)
 (100 * table.iloc[[0, 1, 2, -3, -2, -1]]).round(2).rename_axis(columns="99 % VaR over sessions")
