@@ -41,6 +41,6 @@ def _riskiest(last: Forecast) -> str:
     horizons = range(min(len(last.horizons), 3))
     columns = ["asset"]
     for h in horizons:
-        columns += [f"VaR {var:.1%}, {last.horizons[h]} d", f"ES {es:.1%}, {last.horizons[h]} d"]
+        columns += [f"VaR {100 * var:g}%, {last.horizons[h]} d", f"ES {100 * es:g}%, {last.horizons[h]} d"]
     rows = [[last.assets[n], *(f"{float(x[h, n]):.2%}" for h in horizons for x in (at_risk, shortfall))] for n in shown]
     return table(columns, rows, f"most at risk on {last.dates[0]:%Y-%m-%d}, losses positive")
