@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from qtorch.configuration import ModelConfig
-from qtorch.nightly import NightlyConfig, run
+from qtorch.nightly import NightlyConfig, drawing, report, run
 from qtorch.nightly.config import NightlyData, NightlyTraining, RiskConfig
 
 ASSETS = ["AAPL", "AMD", "JPM", "XOM", "EURUSD", "EURJPY", "SP500"]
@@ -60,6 +60,13 @@ def night(market, tmp_path_factory):
     positions.to_csv(folder / "positions.csv", index=False)
     config = small_config(folder)
     return config, run(config, say=quiet)
+
+
+@pytest.fixture
+def without_pictures(monkeypatch):
+    """Nights whose report has its text and no charts, which take a third of their time."""
+    monkeypatch.setattr(drawing, "svg", lambda figure: "data:,")
+    monkeypatch.setattr(report, "svg", lambda figure: "data:,")
 
 
 def read_all(folder: Path) -> dict[str, bytes]:

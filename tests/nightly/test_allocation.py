@@ -165,6 +165,7 @@ def test_the_report_shows_the_trades_on_a_well_formed_page(traded):
     assert "break constraints" not in shown
 
 
+@pytest.mark.usefixtures("without_pictures")
 def test_what_is_closed_stays_and_the_others_are_chosen_around_it(job):
     section = AllocationConfig(told(EURUSD=0.5, EURJPY=0.5), {"upper": 0.45}, costs=Costs(proportional=0.001))
     done = targets(job(positions={"AAPL": 0.5, "EURUSD": 0.5}), section, as_of="2021-11-25")  # Thanksgiving
@@ -177,6 +178,7 @@ def test_what_is_closed_stays_and_the_others_are_chosen_around_it(job):
     assert done.cost == pytest.approx(0.001 * 0.5)
 
 
+@pytest.mark.usefixtures("without_pictures")
 def test_closed_positions_beyond_the_budget_leave_nothing_for_others(job):
     done = targets(job(positions={"AAPL": 1.2, "EURUSD": 0.1}), AllocationConfig(told(EURJPY=1.0)), as_of="2021-11-25")
     table = done.table.set_index("asset")
@@ -184,6 +186,7 @@ def test_closed_positions_beyond_the_budget_leave_nothing_for_others(job):
     assert set(done.excess.values()) == {0.0}
 
 
+@pytest.mark.usefixtures("without_pictures")
 def test_what_left_the_universe_is_sold_where_it_can_be(job, market):
     young = market[(market["asset"] != "AMD") | (market["date"] > "2021-11-30")]
     held = {"AMD": 0.3, "SP500": 0.2, "AAPL": 0.5}
@@ -195,6 +198,7 @@ def test_what_left_the_universe_is_sold_where_it_can_be(job, market):
     assert table["target_weight"].sum() == pytest.approx(1.0)
 
 
+@pytest.mark.usefixtures("without_pictures")
 def test_market_values_make_weights_and_trades_of_them(job):
     config = job()
     pd.DataFrame({"asset": ["AAPL", "EURUSD"], "market_value": [3e5, 1e5]}).to_csv(config.positions, index=False)
@@ -210,12 +214,14 @@ def test_market_values_make_weights_and_trades_of_them(job):
         targets(config, AllocationConfig(swap))
 
 
+@pytest.mark.usefixtures("without_pictures")
 def test_without_positions_everything_is_bought(job):
     done = targets(dataclasses.replace(job(), positions=None), AllocationConfig(told(AAPL=0.5, XOM=0.5)))
     assert done.table["trade_weight"].sum() == pytest.approx(1.0)
     assert done.table["trade_value"].isna().all()
 
 
+@pytest.mark.usefixtures("without_pictures")
 def test_small_trades_are_left_out_where_the_constraints_can_be_kept_without_them(job):
     config = job(positions={"AAPL": 0.30, "AMD": 0.2, "JPM": 0.2, "XOM": 0.3})
     wish = told(AAPL=0.2, AMD=0.204, JPM=0.206, XOM=0.39)
@@ -289,6 +295,7 @@ def test_labels_must_be_of_all_that_may_be_held_and_of_nothing_else(job):
     assert targets(config, free).table.set_index("asset").loc["XOM", "target_weight"] == pytest.approx(1.0)
 
 
+@pytest.mark.usefixtures("without_pictures")
 def test_a_saved_allocator_decides_under_the_nights_constraints(job, tmp_path):
     config, spec = job(), WindowSpec(8, (1,))
     torch.manual_seed(0)

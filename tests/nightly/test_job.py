@@ -127,6 +127,7 @@ def test_an_earlier_night_knows_nothing_of_later_prices(night, job, market, tmp_
     assert read_all(past.folder) == read_all(truncated.folder)
 
 
+@pytest.mark.usefixtures("without_pictures")
 def test_a_model_of_a_later_night_is_not_used_and_a_young_one_is(job, market):
     config = job()
     run(config, as_of="2021-12-15", say=quiet)
@@ -149,6 +150,7 @@ def unnamed(config: NightlyConfig) -> NightlyConfig:
     )
 
 
+@pytest.mark.usefixtures("without_pictures")
 def test_a_night_that_names_no_model_trains_the_default_forecaster_on_all_before_the_backtest(job):
     config = unnamed(job())
     result = run(config, say=quiet)
@@ -176,6 +178,7 @@ def test_a_night_that_names_no_model_trains_the_default_forecaster_on_all_before
     assert read_all(run(config, say=quiet).folder) == before
 
 
+@pytest.mark.usefixtures("without_pictures")
 def test_a_model_of_other_settings_or_inputs_is_not_used(job):
     config, said = unnamed(job()), []
     config.training.objective = LogScore()
@@ -194,6 +197,7 @@ def test_a_model_of_other_settings_or_inputs_is_not_used(job):
     assert manifest["config"]["training"]["objective"] == "CRPS()"
 
 
+@pytest.mark.usefixtures("without_pictures")
 def test_a_night_with_an_encoder_of_its_own_may_name_its_inputs(job):
     config = job()
     inputs = Features((Scaled(), VolatilityLevel()))
@@ -203,6 +207,7 @@ def test_a_night_with_an_encoder_of_its_own_may_name_its_inputs(job):
     assert model.spec.features == inputs
 
 
+@pytest.mark.usefixtures("without_pictures")
 def test_a_harmed_model_is_said_and_replaced(job):
     config, said = job(), []
     run(config, say=quiet)
@@ -264,6 +269,7 @@ def test_a_kill_at_any_point_leaves_the_previous_night_whole(job, points):
     assert {file.name for file in Path(config.output).iterdir()} == {"as_of=2021-12-31", "models"}
 
 
+@pytest.mark.usefixtures("without_pictures")
 def test_an_asset_with_little_history_is_refused_and_the_others_go_on(job, market):
     young = market[(market["asset"] != "AMD") | (market["date"] > "2021-11-30")]
     result = run(job(young), say=quiet)
@@ -278,6 +284,7 @@ def test_an_asset_with_little_history_is_refused_and_the_others_go_on(job, marke
     assert list(manifest["failed_assets"]) == ["AMD"]
 
 
+@pytest.mark.usefixtures("without_pictures")
 def test_stale_closed_and_dropped_assets_are_told_apart(job, market):
     gone = {"AMD": "2021-12-29", "XOM": "2021-12-10"}
     kept = market[
@@ -293,6 +300,7 @@ def test_stale_closed_and_dropped_assets_are_told_apart(job, market):
     assert "without XOM" in (result.folder / "report.html").read_text()
 
 
+@pytest.mark.usefixtures("without_pictures")
 def test_a_closed_market_is_forecast_from_its_last_session(job):
     result = run(job(), as_of="2021-11-25", say=quiet)  # Thanksgiving
     assert result.code == ExitCode.DONE
@@ -304,6 +312,7 @@ def test_a_closed_market_is_forecast_from_its_last_session(job):
     assert "last session, 2021-11-24" in (result.folder / "report.html").read_text()
 
 
+@pytest.mark.usefixtures("without_pictures")
 def test_a_held_asset_that_has_left_the_data_fails_by_name(job):
     result = run(job(positions={"AAPL": 0.5, "SP500": 0.5}), say=quiet)
     assert result.code == ExitCode.SOME_FAILED
@@ -347,6 +356,7 @@ def test_positions_that_cannot_be_used_are_named(job, text, words):
         run(config, say=quiet)
 
 
+@pytest.mark.usefixtures("without_pictures")
 def test_market_values_scale_the_portfolio(night, job):
     by_weight = table(night[1], "portfolio")
     config = job()
@@ -359,6 +369,7 @@ def test_market_values_scale_the_portfolio(night, job):
     np.testing.assert_allclose(by_value["value_at_risk"], 2e6 * by_weight["value_at_risk"], rtol=1e-9)
 
 
+@pytest.mark.usefixtures("without_pictures")
 def test_without_positions_there_are_forecasts_alone(job):
     config = dataclasses.replace(job(), positions=None)
     result = run(config, say=quiet)
