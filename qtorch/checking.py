@@ -9,6 +9,7 @@ from typing import Any
 from qtorch.backtest import LookaheadReport, check_lookahead
 from qtorch.data import Panel
 from qtorch.deploy import inspect_bundle, load
+from qtorch.errors import ArgumentError
 from qtorch.training import Allocator, Forecaster
 
 
@@ -48,15 +49,15 @@ def pipeline_of(target: str, allow: Iterable[str] = ()) -> Any:
         return model
     module, _, name = target.partition(":")
     if not (module and name):
-        raise ValueError(f"{target} is neither package.module:function nor the folder of a saved model.")
+        raise ArgumentError(f"{target} is neither package.module:function nor the folder of a saved model.")
     if str(Path.cwd()) not in sys.path:
         sys.path.insert(0, str(Path.cwd()))  # as python -m does
     try:
         there = import_module(module)
     except (Exception, SystemExit) as error:  # a module runs whatever it likes
-        raise ValueError(
+        raise ArgumentError(
             f"{target}: cannot import {module} from {Path.cwd()} ({type(error).__name__}: {error})."
         ) from error
     if not hasattr(there, name):
-        raise ValueError(f"{target}: the module {module} has no {name!r}.")
+        raise ArgumentError(f"{target}: the module {module} has no {name!r}.")
     return getattr(there, name)

@@ -17,6 +17,7 @@ commands:
   fit         train a model and save it
   check       look whether a pipeline or a saved model knows the future
   completion  print what makes bash or zsh complete commands and options
+  help        show this text, or that of a command: qtorch help nightly
 
 options:
   -h, --help  show this text; with a command, its options
@@ -34,7 +35,8 @@ exit codes:
   2  unusable arguments or configuration
   A command's help tells its others.
 
-documentation: docs/index.md and notebooks/ beside the source; make docs
+documentation: the docstrings, such as python -m pydoc qtorch.training; with
+the source, docs/index.md and notebooks/ too
 """
 
 
@@ -82,6 +84,12 @@ def _check(arguments: list[str]) -> int:
     return _run_check(check_parser().parse_args(arguments))
 
 
+def _help(arguments: list[str]) -> int:
+    command = arguments[0] if arguments else "--help"
+    main(["--help"] if command in ("help", "-h", "--help") else [command, "--help"])
+    return 0
+
+
 def _completion(arguments: list[str]) -> int:
     from qtorch.completion import parser, script
 
@@ -94,6 +102,7 @@ COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "fit": _fit,
     "check": _check,
     "completion": _completion,
+    "help": _help,
 }
 
 

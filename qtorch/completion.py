@@ -5,7 +5,7 @@ The table is a file, because the parsers are made of classes that import torch, 
 """
 
 import json
-from argparse import ArgumentParser, RawDescriptionHelpFormatter
+from argparse import SUPPRESS, ArgumentParser, RawDescriptionHelpFormatter
 from pathlib import Path
 from typing import Literal, get_args, get_origin
 
@@ -13,10 +13,22 @@ TABLE = Path(__file__).with_name("completion.json")
 Options = dict[str, list[str] | str]
 """By option: the words that it takes, "file" where it takes a path, "value" for another, "flag" for none."""
 
-_FILES = {"config", "data", "data.path", "output", "positions", "target"}
+_FILES = {
+    "nightly": {"config", "data.path", "output", "positions"},
+    "fit": {"config", "data.path", "output"},
+    "check": {"target", "data"},
+}
 _BASH = """_qtorch() {
-    local cur=${COMP_WORDS[COMP_CWORD]} prev=${COMP_WORDS[COMP_CWORD-1]} command=${COMP_WORDS[1]}
+    local cur=${COMP_WORDS[COMP_CWORD]} prev=${COMP_WORDS[COMP_CWORD-1]} command=${COMP_WORDS[1]} before=
     COMPREPLY=()
+    # bash takes --option=value for three words, zsh for one.
+    if [[ "$cur" == "=" ]]; then
+        cur=
+    elif [[ "$prev" == "=" ]]; then
+        prev=${COMP_WORDS[COMP_CWORD-2]}
+    elif [[ "$cur" == --*"="* ]]; then
+        prev=${cur%%%%"="*} before=${cur%%%%"="*}"=" cur=${cur#*"="}
+    fi
     if [[ $COMP_CWORD -eq 1 ]]; then
         COMPREPLY=($(compgen -W "%(commands)s --help --version" -- "$cur"))
         return
@@ -33,7 +45,11 @@ complete -F _qtorch qtorch
 _ZSH = """autoload -U +X compinit && compinit
 autoload -U +X bashcompinit && bashcompinit
 """
-_PATHS = "local IFS=$'\\n'; compopt -o filenames 2>/dev/null; COMPREPLY=($(compgen -f -- \"$cur\")); return"
+# zsh's compgen looks for files that begin as PREFIX, its own word at the cursor, of which `--option=` is no part.
+_PATHS = (
+    "local IFS=$'\\n'; compopt -o filenames 2>/dev/null; "
+    'COMPREPLY=($(PREFIX=$cur; compgen -P "$before" -f -- "$cur")); return'
+)
 
 
 def parser() -> ArgumentParser:
@@ -70,7 +86,7 @@ def script(shell: str) -> str:
 def _reply(takes: list[str] | str) -> str:
     """What gives the words that can stand for the one at the cursor."""
     if isinstance(takes, list):
-        return f'COMPREPLY=($(compgen -W "{" ".join(takes)}" -- "$cur")); return'
+        return f'COMPREPLY=($(compgen -P "$before" -W "{" ".join(takes)}" -- "$cur")); return'
     return _PATHS if takes == "file" else "return"
 
 
@@ -79,16 +95,17 @@ def table() -> dict[str, Options]:
     from qtorch.command_parsers import check_parser, fit_parser, nightly_parser
 
     made = {"nightly": nightly_parser(), "fit": fit_parser(), "check": check_parser(), "completion": parser()}
-    return {command: _options(each) for command, each in made.items()}
+    options = {command: _options(each, _FILES.get(command, set())) for command, each in made.items()}
+    return options | {"help": {"command": list(made)}}
 
 
-def _options(found: ArgumentParser) -> Options:
+def _options(found: ArgumentParser, files: set[str]) -> Options:
     options: Options = {}
     for action in found._actions:  # argparse has no public way to them
         takes: list[str] | str = "value"
         if action.nargs == 0:
             takes = "flag"
-        elif action.dest in _FILES:
+        elif action.dest in files or action.help == SUPPRESS:  # a whole section, in a file of its own
             takes = "file"
         elif words := _words(action):
             takes = words

@@ -10,6 +10,7 @@ import lightning
 from qtorch.configuration import ModelConfig, PricesConfig, TrainingConfig, fit_options, make_forecaster, make_windows
 from qtorch.data import Panel, WindowSource
 from qtorch.deploy import save
+from qtorch.errors import ArgumentError
 from qtorch.training import evaluate, fit
 
 
@@ -85,7 +86,9 @@ def run(
     output, prices, training = Path(config.output), config.data, config.training
     checkpoints = output / "checkpoints"
     if checkpoints.exists() and not resume:
-        raise ValueError(f"{checkpoints} holds a run that was broken off. Go on with --resume, or remove the folder.")
+        raise ArgumentError(
+            f"{checkpoints} holds a run that was broken off. Go on with --resume, or remove the folder."
+        )
     lightning.seed_everything(training.seed, verbose=False)
     panel = Panel.from_parquet(
         prices.path, as_of=prices.as_of, bad_rows=prices.bad_rows, off_calendar=prices.off_calendar

@@ -25,6 +25,7 @@ from qtorch.distributions import (
     take,
 )
 from qtorch.distributions.checks import require
+from qtorch.errors import ArgumentError
 from qtorch.risk.joint_scenarios import portfolio_scenarios, scenarios_of
 from qtorch.risk.measures import expected_shortfall, value_at_risk
 
@@ -172,11 +173,13 @@ class Forecast:
             True
         """
         if not isinstance(copula, GaussianCopula | StudentTCopula):
-            raise ValueError(f"a forecast takes a GaussianCopula or a StudentTCopula, not a {type(copula).__name__}.")
+            raise ArgumentError(
+                f"a forecast takes a GaussianCopula or a StudentTCopula, not a {type(copula).__name__}."
+            )
         D, H = len(self.dates), len(self.horizons)
         batch = tuple(copula.batch_shape)
         if len(batch) > 2 or any(own not in (1, there) for own, there in zip(reversed(batch), (H, D), strict=False)):
-            raise ValueError(
+            raise ArgumentError(
                 f"the copula's batch shape {batch} does not broadcast to [{D}, {H}], the forecast's dates and horizons."
             )
         return replace(self, distribution=JointDistribution(self.marginals, copula))
@@ -203,9 +206,9 @@ class Forecast:
         self._joint("scenarios")
         day = pd.Timestamp(date)
         if day not in self.dates:
-            raise ValueError(f"there is no forecast of {day:%Y-%m-%d}; the dates are {span(self.dates)}.")
+            raise ArgumentError(f"there is no forecast of {day:%Y-%m-%d}; the dates are {span(self.dates)}.")
         if horizon not in self.horizons:
-            raise ValueError(f"there is no forecast over {horizon} sessions; the horizons are {self.horizons}.")
+            raise ArgumentError(f"there is no forecast over {horizon} sessions; the horizons are {self.horizons}.")
         d, h = int(self.dates.get_indexer(pd.DatetimeIndex([day]))[0]), self.horizons.index(horizon)
         return torch.where(self.mask[d], self._scenarios(d, h, count, seed), torch.nan)
 
@@ -228,12 +231,14 @@ class Forecast:
         joint = self._joint("a portfolio's law")
         D, N = self.mask.shape
         if weights.shape not in ((N,), (D, N)) or not weights.isfinite().all():
-            raise ValueError(f"weights are [{N}] or [{D}, {N}] finite numbers, not {tuple(weights.shape)}: {weights}.")
+            raise ArgumentError(
+                f"weights are [{N}] or [{D}, {N}] finite numbers, not {tuple(weights.shape)}: {weights}."
+            )
         held = weights.detach().to(self.mask.device).double().expand(D, N)
         without = (held != 0) & ~self.mask
         if without.any():
             d, n = without.nonzero()[0].tolist()
-            raise ValueError(
+            raise ArgumentError(
                 f"{int(without.sum())} of the held positions have no forecast, the first {self.assets[n]} on "
                 f"{self.dates[d]:%Y-%m-%d}. Give weights of 0 there: weights may be [D, N]."
             )
@@ -296,7 +301,7 @@ class Forecast:
 
     def _joint(self, wanted: str) -> Any:
         if not self.distribution.event_shape:
-            raise ValueError(
+            raise ArgumentError(
                 f"{wanted} needs a joint law, and this forecast has marginals alone. Give it a dependence, "
                 "forecast.with_copula(qtorch.risk.fit_copula(...)), or train a JointHead."
             )
@@ -304,7 +309,7 @@ class Forecast:
 
     def _needs_draws(self, wanted: str) -> None:
         if self.draws == 1:
-            raise ValueError(
+            raise ArgumentError(
                 f"{wanted} needs a forecast that knows how sure its model is, and its law, a "
                 f"{type(self.marginals).__name__}, has no draws of the model: it is of a single set of weights, or "
                 "made of a mixture as one whole, such as by a recalibration or by scenarios. Forecast by a "

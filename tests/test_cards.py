@@ -129,7 +129,7 @@ def test_a_forecasts_card_names_the_most_risky_assets():
         levels=(0.95,), mass=torch.full((1, 2, 2, 7), 0.04, dtype=torch.float64),
         shift=torch.zeros(1, 2, 2, 7, dtype=torch.float64),
     )  # fmt: skip
-    assert "VaR 95.0%, 1 d" in checked(corrected._repr_html_())
+    assert "VaR 95%, 1 d" in checked(corrected._repr_html_())
     nothing = replace(forecast, mask=torch.zeros_like(mask))
     assert "0 of 14 dates and assets" in checked(forecast_card(nothing))
 

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from shutil import which
 
 import pytest
 
@@ -24,6 +25,9 @@ def test_help_goes_where_it_was_asked_for(capsys):
     assert all(f"\n  {command} " in asked for command in COMMANDS)
     assert max(map(len, asked.splitlines())) <= 80
     assert call(capsys) == (2, "", asked), "without a command"
+    assert call(capsys, "help") == call(capsys, "help", "--help") == (0, asked, "")
+    assert call(capsys, "help", "completion") == call(capsys, "completion", "--help")
+    assert "Did you mean 'nightly'?" in call(capsys, "help", "nigthly")[2]
     assert call(capsys, "--version") == (0, f"qtorch {__version__}\n", "")
 
 
@@ -92,6 +96,19 @@ def test_bash_completes_commands_options_words_and_files(complete):
     assert "--exchange" in complete("qtorch", "check", "--")
     assert complete("qtorch", "check", "--seed", "") == [""], "a number is the user's"
     assert complete("qtorch", "completion", "z") == ["zsh"]
+    assert complete("qtorch", "help", "f") == ["fit"]
+    assert complete("qtorch", "nightly", "--risk.dependence", "=") == ["past", "copula"]
+    assert complete("qtorch", "nightly", "--risk.dependence", "=", "c") == ["copula"]
+    assert complete("qtorch", "nightly", "--risk.dependence=c") == ["--risk.dependence=copula"], "= breaks no words"
+    assert complete("qtorch", "fit", "--data.path", "=", "pri") == ["prices of May.parquet"]
+    for section in ("--data", "--model", "--training", "--training.schedule", "--risk"):
+        assert complete("qtorch", "nightly", section, "pri") == ["prices of May.parquet"], "of YAML"
+
+
+@pytest.mark.skipif(which("zsh") is None, reason="zsh is not there")
+def test_zsh_reads_the_script(tmp_path):
+    (tmp_path / "script").write_text(completion.script("zsh"))
+    subprocess.run(["zsh", "-n", tmp_path / "script"], check=True, capture_output=True)
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["--version"], ["completion", "bash"], ["nighly"]])

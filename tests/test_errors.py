@@ -1,16 +1,22 @@
 """How our errors look in a notebook: a real IPython shell runs the cells."""
 
+import linecache
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from IPython.core.interactiveshell import InteractiveShell
 
+import qtorch
 from qtorch.data import DataError
 from qtorch.data.errors import listing
 from qtorch.deploy import BundleError, load
 from qtorch.distributions.checks import require
 from qtorch.errors import ArgumentError
+
+SOURCES = sorted(Path(qtorch.__file__).parent.rglob("*.py"))
 
 
 @pytest.fixture(scope="module")
@@ -41,18 +47,62 @@ def test_the_users_line_and_the_message_are_all(shown):
         "    return Garch(window=window)",
         "ArgumentError: least=250: give 50 to 20, the window.",
         "",
-        "All frames: import sys, traceback; traceback.print_exception(sys.last_value)",
+        "All frames: %tb Verbose",
     ]
     text = shown("Panel.from_frame(pd.DataFrame())")
     assert "    Panel.from_frame(pd.DataFrame())\nDataError: the frame is empty" in text
     assert "qtorch/data" not in text
 
 
-def test_all_frames_are_a_line_away(shell, capsys):
-    shell.run_cell("from qtorch.models import Garch\nGarch(window=20)", store_history=True)
-    line = capsys.readouterr().out.splitlines()[-1].removeprefix("All frames: ")
-    shell.run_cell(line, store_history=True)
-    assert "distributions/checks.py" in capsys.readouterr().err
+def test_all_frames_are_a_line_away(shell, shown):
+    text = shown("from qtorch.models import Garch\nGarch(window=20)")
+    assert "checks.py" not in text
+    assert "checks.py" in shown(text.splitlines()[-1].removeprefix("All frames: "))
+    assert "checks.py" not in shown("%tb")
+    shown("%xmode Verbose")
+    try:
+        assert "checks.py" in shown("Garch(window=20)")
+    finally:
+        shown("%xmode Context")
+
+
+def test_notes_are_shown(shown):
+    text = shown(
+        "from qtorch.errors import ArgumentError\n"
+        "try:\n    raise ArgumentError('no')\n"
+        "except ArgumentError as error:\n    error.add_note('in the file desk.yaml')\n    raise"
+    )
+    assert "ArgumentError: no\nin the file desk.yaml\n" in text
+
+
+def test_a_file_whose_name_begins_as_the_librarys_folder_is_the_users(shown):
+    beside = f"{Path(qtorch.__file__).parent}_desk.py"  # that of a source checkout; it is only a name here
+    code = "from qtorch.errors import ArgumentError\nraise ArgumentError('no')"
+    linecache.cache[beside] = (len(code), None, code.splitlines(keepends=True), beside)
+    try:
+        text = shown(f"exec(compile({code!r}, {beside!r}, 'exec'))")
+    finally:
+        del linecache.cache[beside]
+    assert f"{beside}, line 2\n    raise ArgumentError('no')\n" in text
+
+
+def test_the_line_that_failed_in_a_users_own_function_is_shown(shown):
+    shown("from qtorch.errors import ArgumentError\ndef signal():\n    return {}['no such']")
+    text = shown(
+        "try:\n    signal()\nexcept KeyError as error:\n    raise ArgumentError('the pipeline failed') from error"
+    )
+    assert (
+        "line 3\n    return {}['no such']\ncaused by KeyError: 'no such'\nArgumentError: the pipeline failed\n" in text
+    )
+
+
+def test_every_exception_of_ours_is_brief():
+    plain = re.compile(r"^class (\w+)\((?!BriefInNotebooks)[^)]*(?:Error|Exception)\b", flags=re.MULTILINE)
+    assert not [name for path in SOURCES for name in plain.findall(path.read_text())]
+
+
+def test_no_plain_value_error_is_raised():
+    assert not [path for path in SOURCES if "raise ValueError" in path.read_text()], "raise ArgumentError"
 
 
 def test_errors_of_others_are_shown_as_ever(shown):

@@ -11,6 +11,7 @@ from torch import Tensor
 from qtorch.data import DataError, Panel, WindowSource
 from qtorch.data.standing import known_gone
 from qtorch.distributions.checks import require
+from qtorch.errors import ArgumentError
 from qtorch.forecast import Forecast
 from qtorch.portfolio import ScenarioProgram
 from qtorch.portfolio.feasibility import RowError
@@ -108,7 +109,7 @@ class ScenarioAllocator:
             )
         except RowError as error:
             asset = "" if error.asset is None else f", {panel.assets[error.asset]}"
-            raise ValueError(f"{panel.dates[row]:%Y-%m-%d}{asset}: {error.what}") from error
+            raise ArgumentError(f"{panel.dates[row]:%Y-%m-%d}{asset}: {error.what}") from error
         return weights[0]
 
     def _joint(self, panel: Panel, row: int) -> Forecast:
@@ -116,7 +117,7 @@ class ScenarioAllocator:
         if forecast.distribution.event_shape:
             return forecast
         if forecast.horizons[0] != 1:
-            raise ValueError(
+            raise ArgumentError(
                 f"the forecast is of marginals over {forecast.horizons} sessions, and a copula is fitted to transforms "
                 "over 1: give a forecaster of that horizon too, or one of a joint law."
             )

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from qtorch.calibration.calibrated import CalibratedForecast
 from qtorch.calibration.online import OnlineCalibrator, corrected
+from qtorch.errors import ArgumentError
 from qtorch.forecast import Forecast
 
 
@@ -50,7 +51,7 @@ def replay(
     """
     issued = [correction for _, correction in calibrator.walk(forecast, returns, known)]
     if len(issued) != len(forecast.dates):
-        raise ValueError(
+        raise ArgumentError(
             f"{len(forecast.dates) - len(issued)} of the {len(forecast.dates)} dates are not new to the calibrator. "
             "Give one that has not seen them."
         )

@@ -12,6 +12,7 @@ from torch.distributions import Distribution
 from qtorch.distributions import take
 from qtorch.distributions.cumulative import icdf
 from qtorch.distributions.tails import tail_mean
+from qtorch.errors import ArgumentError
 from qtorch.forecast import Forecast
 
 
@@ -77,7 +78,7 @@ class CalibratedForecast(Forecast):
 
     def _place(self, level: float) -> int:
         if level not in self.levels:
-            raise ValueError(f"level={level}: this forecast is calibrated at {self.levels} alone.")
+            raise ArgumentError(f"level={level}: this forecast is calibrated at {self.levels} alone.")
         return self.levels.index(level)
 
 
@@ -92,7 +93,7 @@ def require_raw(forecast: Forecast, wanted: str) -> None:
         ValueError: it is a `CalibratedForecast`.
     """
     if isinstance(forecast, CalibratedForecast):
-        raise ValueError(
+        raise ArgumentError(
             f"{wanted} takes raw forecasts, and this one has been corrected by a calibrator, whose masses and shifts "
             "are of its own raw law. Give the forecast from before the calibrator, and calibrate what comes of it."
         )

@@ -14,6 +14,7 @@ from qtorch.calibration.recalibrated import PitMap, Recalibrated
 from qtorch.calibration.sessions import first_of_session
 from qtorch.calibration.training_set import require_unseen
 from qtorch.distributions.checks import require
+from qtorch.errors import ArgumentError
 from qtorch.forecast import Forecast
 
 MASSES = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.975, 0.99, 0.995)
@@ -79,18 +80,18 @@ def fit_recalibration(
     require(prior > 0, "prior", prior, "give a positive number of transforms, such as 50")
     require(half_life is None or half_life > 0, "half_life", half_life, "give a positive number of rows, or None")
     if groups is not None and groups.shape != pits.shape[-1:]:
-        raise ValueError(
+        raise ArgumentError(
             f"groups are labels of {tuple(groups.shape)}, and the transforms have {pits.shape[-1]} assets."
         )
     if trained_through is not None:
         if dates is None or len(dates) != len(pits):
-            raise ValueError("trained_through needs the dates of the transforms, one for each row: pass dates=.")
+            raise ArgumentError("trained_through needs the dates of the transforms, one for each row: pass dates=.")
         require_unseen(dates, pd.Timestamp(trained_through))
     there = pits.isfinite() if mask is None else pits.isfinite() & mask
     there = there if state is None else first_of_session(state, there)
     u = torch.where(there, pits.double(), 0.5)
     if not ((u >= 0) & (u <= 1)).all():
-        raise ValueError(f"transforms lie in [0, 1], not in [{u.min():.3g}, {u.max():.3g}].")
+        raise ArgumentError(f"transforms lie in [0, 1], not in [{u.min():.3g}, {u.max():.3g}].")
     w = recency(len(pits), half_life, u).reshape(-1, *[1] * (u.ndim - 1)) * there
     total = w.sum(0)
     below = torch.stack([(w * (u <= knot)).sum(0) for knot in knots], dim=-1)  # [*H, N, K + 1]

@@ -16,6 +16,7 @@ from qtorch.calibration.outcomes import Outcomes, labels_of
 from qtorch.calibration.sessions import first_of_session, known_at
 from qtorch.calibration.training_set import require_unseen
 from qtorch.distributions.checks import require
+from qtorch.errors import ArgumentError
 from qtorch.forecast import Forecast
 
 Correction = tuple[Float64[Tensor, "L H N"], Float64[Tensor, "L H N"]]  # masses, and shifts in units of `scale_of`
@@ -133,14 +134,14 @@ class OnlineCalibrator(ABC):
         new = days > self._through
         shape = (len(days), len(forecast.horizons), len(forecast.assets))
         if tuple(returns.shape) != shape:
-            raise ValueError(f"returns are {tuple(returns.shape)}, and the forecast has [D, H, N] = {list(shape)}.")
+            raise ArgumentError(f"returns are {tuple(returns.shape)}, and the forecast has [D, H, N] = {list(shape)}.")
         if (np.diff(days) <= 0).any():
-            raise ValueError("the forecast's dates must increase: each is issued after the outcomes known by then.")
+            raise ArgumentError("the forecast's dates must increase: each is issued after the outcomes known by then.")
         require_unseen(forecast.dates[new], self.trained_through)
         place = {day: n for n, day in enumerate(days.tolist())}
         if missing := [item.day for item in self._pending if item.day not in place]:
             first = _dates(np.array(missing[:1]))[0]
-            raise ValueError(
+            raise ArgumentError(
                 f"outcomes of {len(missing)} earlier dates are awaited, which the forecast lacks, the first "
                 f"{first:%Y-%m-%d}. Give the forecasts from that date on."
             )
@@ -217,18 +218,18 @@ class OnlineCalibrator(ABC):
         own = {"method": type(self).__name__, "levels": list(self.levels)}
         for name, mine in own.items():
             if state.get(name) != mine:
-                raise ValueError(f"the state has {name} {state.get(name)!r}, and this calibrator {mine!r}.")
+                raise ArgumentError(f"the state has {name} {state.get(name)!r}, and this calibrator {mine!r}.")
         for asset, label in zip(state["assets"], state["groups"], strict=True):
             now = None if self.groups is None else self.groups.get(asset, label)
             if now != label:
-                raise ValueError(f"the state has {asset} in the group {label!r}, and this calibrator in {now!r}.")
+                raise ArgumentError(f"the state has {asset} in the group {label!r}, and this calibrator in {now!r}.")
         H, N = len(state["horizons"]), len(state["assets"])
         fresh = self._initial(H, N) if N else {}
         learned: dict[str, Tensor] = {name: state[f"state.{name}"] for name in fresh if f"state.{name}" in state}
         for name, value in fresh.items():
             shape = tuple(learned[name].shape) if name in learned else None
             if shape != tuple(value.shape):
-                raise ValueError(
+                raise ArgumentError(
                     f"the state's {name!r} is {shape}, not {tuple(value.shape)}: it was saved with other settings."
                 )
         self._assets, self._horizons = tuple(state["assets"]), tuple(state["horizons"])
@@ -263,7 +264,7 @@ class OnlineCalibrator(ABC):
     def _aligned(self, forecast: Forecast) -> dict[str, Tensor]:
         """The state of the forecast's assets; of those that are new their group's, or else the initial one."""
         if self._horizons and forecast.horizons != self._horizons:
-            raise ValueError(f"the forecast's horizons are {forecast.horizons}, and the state's {self._horizons}.")
+            raise ArgumentError(f"the forecast's horizons are {forecast.horizons}, and the state's {self._horizons}.")
         device = forecast.mask.device
         fresh = self._initial(len(forecast.horizons), len(forecast.assets))
         own = _match(self._assets, forecast.assets)

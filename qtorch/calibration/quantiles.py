@@ -16,6 +16,7 @@ from qtorch.calibration.sessions import first_of_session, known_at
 from qtorch.calibration.training_set import require_unseen
 from qtorch.distributions.checks import require
 from qtorch.distributions.cumulative import icdf
+from qtorch.errors import ArgumentError
 from qtorch.forecast import Forecast
 from qtorch.risk.measures.tail import checked_level
 
@@ -112,9 +113,9 @@ def conformal_interval(
     checked_level(coverage)
     _check_half_life(half_life)
     if past.assets != forecast.assets or past.horizons != forecast.horizons:
-        raise ValueError("the past and the new forecasts are of other assets or horizons.")
+        raise ArgumentError("the past and the new forecasts are of other assets or horizons.")
     if past.dates.max() >= forecast.dates.min():
-        raise ValueError(
+        raise ArgumentError(
             f"past forecasts reach {past.dates.max():%Y-%m-%d}, and new ones start on {forecast.dates.min():%Y-%m-%d}."
         )
     require_unseen(past.dates, None if trained_through is None else pd.Timestamp(trained_through))
@@ -160,7 +161,7 @@ def _check_known(past: Forecast, returns: Tensor, forecast: Forecast) -> None:
     early = past.mask[:, None] & returns.isfinite() & (known > len(past.dates))
     if early.any():
         t, h, n = early.nonzero()[0].tolist()
-        raise ValueError(
+        raise ArgumentError(
             f"{int(early.sum())} outcomes are not known on {forecast.dates[0]:%Y-%m-%d}, the first new date, counted "
             f"in the sessions on which an asset is observed: the first is that of {past.assets[n]} over "
             f"{past.horizons[h]} sessions from {past.dates[t]:%Y-%m-%d}. Make them NaN, and leave out no row between."

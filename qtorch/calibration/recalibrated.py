@@ -18,6 +18,7 @@ from qtorch.distributions.quadrature import along, between, legendre, lower_mean
 from qtorch.distributions.rational_quadratic import inverse, mean_slopes, spline
 from qtorch.distributions.tails import partial_mean
 from qtorch.distributions.univariate import Double, Univariate
+from qtorch.errors import ArgumentError
 
 _NODES, _WEIGHTS = legendre(32)
 
@@ -45,7 +46,9 @@ class PitMap:
             points = getattr(self, name)
             ends = (points[..., 0] == 0).all() and (points[..., -1] == 1).all()
             if points.shape[-1] < 4 or not ends or not (points.diff(dim=-1) > 0).all():
-                raise ValueError(f"{name} of a PitMap increase from 0 to 1 in three bins or more; they are {points}.")
+                raise ArgumentError(
+                    f"{name} of a PitMap increase from 0 to 1 in three bins or more; they are {points}."
+                )
 
     @property
     def slopes(self) -> Float[Tensor, "... J"]:

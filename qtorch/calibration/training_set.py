@@ -2,6 +2,8 @@
 
 import pandas as pd
 
+from qtorch.errors import ArgumentError
+
 
 def require_unseen(dates: pd.DatetimeIndex, trained_through: pd.Timestamp | None) -> None:
     """Refuses forecasts of dates that the model was trained on: their errors are too small.
@@ -17,7 +19,7 @@ def require_unseen(dates: pd.DatetimeIndex, trained_through: pd.Timestamp | None
         return
     seen = dates[dates <= trained_through]
     if len(seen):
-        raise ValueError(
+        raise ArgumentError(
             f"{len(seen)} of the {len(dates)} forecast dates, {seen[0]:%Y-%m-%d} to {seen[-1]:%Y-%m-%d}, are not after "
             f"{trained_through:%Y-%m-%d}, through which the model was trained. Calibrate on later forecasts, or on "
             "those of a model that was trained before them."

@@ -19,6 +19,7 @@ from qtorch.data.panel_windows import PanelWindowSource
 from qtorch.data.sampling import BucketBatches, By, Source, WindowBatches, sampling_weights
 from qtorch.data.window import Window, WindowSpec
 from qtorch.data.windows import WindowSource
+from qtorch.errors import ArgumentError
 
 _GATHERED = 1 << 23  # bytes of inputs gathered at once
 _COUNTED = 1 << 16  # windows whose targets are counted at once
@@ -64,7 +65,7 @@ def chronological_split(
         DataError: the dates are out of order, or a part would have no window.
     """
     if embargo < 0:
-        raise ValueError(f"embargo must be at least 0 sessions, not {embargo}.")
+        raise ArgumentError(f"embargo must be at least 0 sessions, not {embargo}.")
     dates = source.panel.dates
     T = len(dates) if until is None else source.panel.row(until) + 1
     dates = dates[:T]
@@ -235,9 +236,9 @@ class DataModule(lightning.LightningDataModule):
         if source is None:
             source = WindowSource(panel, WindowSpec() if spec is None else spec)
         elif source.panel is not panel or spec not in (None, source.spec):
-            raise ValueError("the source holds the windows of another panel or spec. Give its own, or leave it out.")
+            raise ArgumentError("the source holds the windows of another panel or spec. Give its own, or leave it out.")
         if buckets and (not isinstance(source, WindowSource) or sample_by != "window" or half_life is not None):
-            raise ValueError(
+            raise ArgumentError(
                 "buckets take each window of one asset once an epoch: leave out sample_by and half_life, and the "
                 "windows of all assets."
             )

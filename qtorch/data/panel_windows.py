@@ -13,6 +13,7 @@ from qtorch.data.store import release
 from qtorch.data.table import SessionTable
 from qtorch.data.window import Window, WindowSpec
 from qtorch.data.windows import MAPPED, WindowSource
+from qtorch.errors import ArgumentError
 
 _PIECE = 1 << 22  # windows of single assets looked at at once
 
@@ -92,7 +93,7 @@ class PanelWindowSource:
         """
         C = self.spec.context if context is None else context
         if not 1 <= C <= self.spec.context:
-            raise ValueError(f"context must be 1 to {self.spec.context} rows, the spec's, not {C}.")
+            raise ArgumentError(f"context must be 1 to {self.spec.context} rows, the spec's, not {C}.")
         table = self.table
         if table.folder is not None:
             release(above=MAPPED)

@@ -8,6 +8,7 @@ import pandas as pd
 from jaxtyping import Int, Int64
 
 from qtorch.data.errors import DataError
+from qtorch.errors import ArgumentError
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,9 +43,9 @@ class Samples:
             array = getattr(self, name)
             if array is not None and (array.dtype.kind != "i" or array.shape != (len(self.start),)):
                 wanted = f"{len(self.start)} signed integers in one dimension"
-                raise ValueError(f"{name} must be {wanted}, not {array.dtype} {array.shape}.")
+                raise ArgumentError(f"{name} must be {wanted}, not {array.dtype} {array.shape}.")
         if (self.asset is None) != (self.session is None):
-            raise ValueError("give asset and session together: own sessions are counted for each asset.")
+            raise ArgumentError("give asset and session together: own sessions are counted for each asset.")
         for what, wrong in (
             (f"start must lie in 0..{self.rows - 1}", (self.start < 0) | (self.start >= self.rows)),
             ("end must not lie before start", self.end < self.start),
@@ -52,7 +53,7 @@ class Samples:
         ):
             if wrong.any():
                 at = int(wrong.argmax())
-                raise ValueError(
+                raise ArgumentError(
                     f"{what}, but sample {at} has start {self.start[at]}, end {self.end[at]}"
                     + (f", asset {self.asset[at]}." if self.asset is not None else ".")
                 )

@@ -10,6 +10,7 @@ from torch.utils.data.distributed import DistributedSampler
 
 from qtorch.data.panel_windows import PanelWindowSource
 from qtorch.data.windows import WindowSource
+from qtorch.errors import ArgumentError
 
 _PIECE = 1 << 22  # windows looked at at once
 
@@ -52,16 +53,16 @@ class WindowBatches(DistributedSampler[Tensor]):
         rank: int | None = None,
     ) -> None:
         if not len(entries) or batch_size < 1 or (batches is not None and batches < 1):
-            raise ValueError(
+            raise ArgumentError(
                 f"there must be a window, not {len(entries)}; batch_size and batches must be at least 1, not "
                 f"{batch_size} and {batches}."
             )
         if weights is not None and (batches is None or weights.shape != entries.shape):
-            raise ValueError("weights need one number a window, and a number of batches to draw with them.")
+            raise ArgumentError("weights need one number a window, and a number of batches to draw with them.")
         if weights is not None and not (weights.isfinite().all() and (weights >= 0).all() and weights.any()):
-            raise ValueError("weights must be finite, not negative, and not all 0.")
+            raise ArgumentError("weights must be finite, not negative, and not all 0.")
         if rank is not None and not 0 <= rank < (replicas or 1):
-            raise ValueError(f"rank {rank} is outside 0..{(replicas or 1) - 1}.")
+            raise ArgumentError(f"rank {rank} is outside 0..{(replicas or 1) - 1}.")
         self.entries, self.batch_size, self.batches, self.shuffle, self.seed = (
             entries.cpu(),
             batch_size,
@@ -153,7 +154,7 @@ class BucketBatches(DistributedSampler[tuple[Tensor, int]]):
         bounds = tuple(max(1, C // 2**k) for k in (3, 2, 1, 0)) if buckets is None else (*buckets, C)
         self.bounds = tuple(sorted({bound for bound in bounds if bound <= C}))
         if self.bounds[0] < 1 or batch_size < 1:
-            raise ValueError(f"buckets and batch_size must be at least 1, not {bounds} and {batch_size}.")
+            raise ArgumentError(f"buckets and batch_size must be at least 1, not {bounds} and {batch_size}.")
         table = source.table
         position = entries.long() + C - 1
         usable = position - table.start[table.asset[position].long()] - source.spec.features.first_usable + 1
@@ -205,11 +206,11 @@ def sampling_weights(
         ValueError: an unknown `by`, or a half-life that is not positive.
     """
     if by not in ("window", "asset", "date") or (half_life is not None and half_life <= 0):
-        raise ValueError(f"by must be window, asset or date, not {by!r}; half_life positive, not {half_life}.")
+        raise ArgumentError(f"by must be window, asset or date, not {by!r}; half_life positive, not {half_life}.")
     if by == "window" and half_life is None:
         return None
     if by == "asset" and isinstance(source, PanelWindowSource):
-        raise ValueError("windows in panel layout hold all assets, so that there is none to weigh by.")
+        raise ArgumentError("windows in panel layout hold all assets, so that there is none to weigh by.")
     T, N = len(source.panel.dates), len(source.panel.assets)
 
     def places() -> Iterator[tuple[Tensor, Tensor]]:

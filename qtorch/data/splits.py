@@ -19,6 +19,7 @@ from jaxtyping import Float, Int, Int8, Int64
 
 from qtorch.data.errors import DataError
 from qtorch.data.samples import Samples, as_samples
+from qtorch.errors import ArgumentError
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -120,7 +121,7 @@ class WalkForward(_Splitter):
         if self.n_splits is not None:
             return self.n_splits
         if X is None:
-            raise ValueError("the number of folds depends on X where n_splits is None: give X, or set n_splits.")
+            raise ArgumentError("the number of folds depends on X where n_splits is None: give X, or set n_splits.")
         return len(self._blocks(as_samples(X, self.horizon)))
 
     def roles(self, X: Any) -> Iterator[Int8[np.ndarray, " K"]]:
@@ -140,7 +141,7 @@ class WalkForward(_Splitter):
         n_splits = self.n_splits or max(1, (stop - first - behind) // self.test_size)
         needed = n_splits * self.test_size + behind
         if needed > stop - first:
-            raise ValueError(
+            raise ArgumentError(
                 f"n_splits={n_splits} test blocks of test_size={self.test_size} behind {behind} rows of training need "
                 f"{needed} rows, but the samples with known labels span {stop - first}. Lower n_splits, test_size or "
                 f"train_size, or give more history."
@@ -186,7 +187,7 @@ class CombinatorialPurged(_Splitter):
         _at_least(2, n_groups=self.n_groups)
         _at_least(1, n_test_groups=self.n_test_groups)
         if self.n_test_groups >= self.n_groups:
-            raise ValueError(
+            raise ArgumentError(
                 f"n_test_groups={self.n_test_groups} of n_groups={self.n_groups} leave none to train on; it must be at "
                 f"most {self.n_groups - 1}. Lower n_test_groups or raise n_groups."
             )
@@ -224,13 +225,13 @@ class CombinatorialPurged(_Splitter):
         """
         group, test_groups = self._groups(as_samples(X, self.horizon))[0], self.test_groups()
         if len(results) != len(test_groups):
-            raise ValueError(f"results must be {len(test_groups)} arrays, one for each split, not {len(results)}.")
+            raise ArgumentError(f"results must be {len(test_groups)} arrays, one for each split, not {len(results)}.")
         out = np.full((self.n_paths, len(group)), np.nan)
         paths = self.paths()
         for split, chosen in enumerate(test_groups):
             test = np.flatnonzero(np.isin(group, chosen))
             if np.shape(results[split]) != test.shape:
-                raise ValueError(
+                raise ArgumentError(
                     f"split {split} tests {len(test)} samples, but its results have shape {np.shape(results[split])}."
                 )
             path = (paths == split).argmax(0)  # of each group; on one path each
@@ -268,7 +269,7 @@ class CombinatorialPurged(_Splitter):
         """The group of each sample, and the groups' first rows with the row after the last."""
         first, stop = _labelled_rows(samples)
         if stop - first < self.n_groups:
-            raise ValueError(
+            raise ArgumentError(
                 f"n_groups={self.n_groups} need as many rows, but the samples with known labels span {stop - first}. "
                 f"Lower n_groups or give more history."
             )
@@ -318,7 +319,7 @@ _COLORS = {Role.TRAIN: "#b5cfe8", Role.PURGED: "#e08a00", Role.EMBARGOED: "#c81e
 def _at_least(bound: int, **settings: Any) -> None:
     for name, value in settings.items():
         if value is not None and (not isinstance(value, int | np.integer) or value < bound):
-            raise ValueError(f"{name} must be a whole number of at least {bound}, not {value!r}.")
+            raise ArgumentError(f"{name} must be a whole number of at least {bound}, not {value!r}.")
 
 
 def _labelled_rows(samples: Samples) -> tuple[int, int]:

@@ -9,6 +9,7 @@ from jaxtyping import Bool, Float32, Int
 from torch import Tensor
 
 from qtorch.data.features import Features
+from qtorch.errors import ArgumentError
 
 
 @dataclass(frozen=True)
@@ -29,9 +30,9 @@ class WindowSpec:
         """Checks the settings."""
         object.__setattr__(self, "horizons", tuple(self.horizons))
         if self.context < 1:
-            raise ValueError(f"context must be at least 1 session, not {self.context}.")
+            raise ArgumentError(f"context must be at least 1 session, not {self.context}.")
         if not self.horizons or min(self.horizons) < 1 or sorted(set(self.horizons)) != list(self.horizons):
-            raise ValueError(f"horizons must be positive and ascending, not {self.horizons}.")
+            raise ArgumentError(f"horizons must be positive and ascending, not {self.horizons}.")
 
     def to_dict(self) -> dict[str, Any]:
         """The settings as plain values."""
@@ -93,7 +94,7 @@ class Window:
             ValueError: the window is in panel layout.
         """
         if self.inputs.ndim != 3:
-            raise ValueError("only windows in asset layout have jagged inputs.")
+            raise ArgumentError("only windows in asset layout have jagged inputs.")
         C = self.mask.shape[1]
         first = torch.where(self.mask.any(1), self.mask.int().argmax(1), C - 1)
         kept = torch.arange(C, device=first.device) >= first[:, None]

@@ -17,6 +17,7 @@ from qtorch.data.states import State
 from qtorch.data.store import release
 from qtorch.data.table import ASSET, ROW, SCALE, TARGET, SessionTable, session_table
 from qtorch.data.window import Window, WindowSpec
+from qtorch.errors import ArgumentError
 
 MAPPED = 1 << 29  # bytes of files that stay in memory between the pieces of a gather from disk
 _PIECE = 128  # windows of a piece: each touches three places, and a touch may map two megabytes
@@ -152,7 +153,7 @@ class WindowSource:
         """
         C = self.spec.context if context is None else context
         if not 1 <= C <= self.spec.context:
-            raise ValueError(f"context must be 1 to {self.spec.context} sessions, the spec's, not {C}.")
+            raise ArgumentError(f"context must be 1 to {self.spec.context} sessions, the spec's, not {C}.")
         start = entries.to(self.table.record.device)
         if self.spec.context != C:
             start = start + (self.spec.context - C)

@@ -12,6 +12,7 @@ from qtorch.distributions.log_tails import log_cdf, log_sf, log_tails
 from qtorch.distributions.moment_generating import log_moment_generating
 from qtorch.distributions.parameters import broadcast, tensor_of
 from qtorch.distributions.tails import partial_mean, register_tail_mean, tail_mean
+from qtorch.errors import ArgumentError
 
 
 class Affine(Distribution):
@@ -44,7 +45,7 @@ class Affine(Distribution):
         *_, loc, scale = broadcast(*([tensor_of(base).new_empty(())] if numbers else []), loc, scale)
         checked = validate_args is not False and not torch.compiler.is_compiling()
         if checked and not ((scale > 0) & torch.isfinite(scale)).all():
-            raise ValueError("Affine needs positive, finite scales.")
+            raise ArgumentError("Affine needs positive, finite scales.")
         shape = torch.broadcast_shapes(base.batch_shape, loc.shape, scale.shape)
         self.base = base.expand(shape) if shape != base.batch_shape else base
         self.loc, self.scale = loc.expand(shape), scale.expand(shape)

@@ -12,6 +12,7 @@ from torch.types import _size
 
 from qtorch.distributions import coordinates
 from qtorch.distributions.indexing import take
+from qtorch.errors import ArgumentError
 
 
 class Concatenated(Distribution):
@@ -33,7 +34,7 @@ class Concatenated(Distribution):
     def __init__(self, laws: Sequence[Distribution], join: Callable[[Sequence[Distribution]], Distribution]) -> None:
         shapes = [(tuple(law.batch_shape), tuple(law.event_shape)) for law in laws]
         if not shapes or any(len(e) != 1 or not b or (b[1:], e) != (shapes[0][0][1:], shapes[0][1]) for b, e in shapes):
-            raise ValueError(f"joint laws [D, ...] of one event shape [N] are concatenated, not of {shapes}.")
+            raise ArgumentError(f"joint laws [D, ...] of one event shape [N] are concatenated, not of {shapes}.")
         self.laws, self.join = tuple(laws), join
         self._lengths = [batch[0] for batch, _ in shapes]
         super().__init__(
@@ -86,7 +87,9 @@ def _concatenated(distribution: Concatenated, index: Any) -> Distribution:
     first, *rest = index if isinstance(index, tuple) else (index,)
     lengths = torch.tensor(distribution._lengths)
     if first is Ellipsis or first is None:
-        raise ValueError("a concatenated law is indexed along its first dimension: give a position, a slice or a mask.")
+        raise ArgumentError(
+            "a concatenated law is indexed along its first dimension: give a position, a slice or a mask."
+        )
     places = torch.arange(distribution.batch_shape[0])[first.cpu() if isinstance(first, Tensor) else first]
     ends = lengths.cumsum(0)
     if places.ndim == 0:

@@ -6,6 +6,8 @@ import torch
 from jaxtyping import Bool, Int64
 from torch import Tensor
 
+from qtorch.errors import ArgumentError
+
 
 def require_event(value: Tensor, name: str, N: int) -> None:
     """Refuses a tensor that does not end in the law's coordinates.
@@ -14,7 +16,7 @@ def require_event(value: Tensor, name: str, N: int) -> None:
         ValueError: it does not; the message names it.
     """
     if value.shape[-1:] != (N,):
-        raise ValueError(f"{name} of shape {tuple(value.shape)} must end in the law's N = {N} coordinates.")
+        raise ArgumentError(f"{name} of shape {tuple(value.shape)} must end in the law's N = {N} coordinates.")
 
 
 def there(mask: Tensor | None, N: int, device: torch.device) -> Bool[Tensor, "... N"]:
@@ -36,15 +38,15 @@ def positions(index: Sequence[int] | slice | Tensor, N: int, device: torch.devic
         ValueError: a mask is not `[N]`, positions are no vector, or one comes twice.
     """
     if isinstance(index, Tensor) and index.dtype == torch.bool and index.shape != (N,):
-        raise ValueError(
+        raise ArgumentError(
             f"A mask of coordinates must be one vector of N = {N} for the whole batch, not of shape "
             f"{tuple(index.shape)}; take the parts of the batch that have masks of their own."
         )
     places = torch.arange(N, device=device)[index if isinstance(index, slice | Tensor) else list(index)]
     if places.ndim != 1:
-        raise ValueError(f"Positions of coordinates must be a vector, not of shape {tuple(places.shape)}.")
+        raise ArgumentError(f"Positions of coordinates must be a vector, not of shape {tuple(places.shape)}.")
     if not torch.compiler.is_compiling() and len(places.unique()) < len(places):
-        raise ValueError("A position comes twice, but a coordinate has one diagonal of its own; give it once.")
+        raise ArgumentError("A position comes twice, but a coordinate has one diagonal of its own; give it once.")
     return places
 
 
@@ -63,7 +65,7 @@ def require_known(value: Tensor, places: Int64[Tensor, " n"]) -> None:
     if torch.compiler.is_compiling() or value.isfinite().all():
         return
     bad = ~value.isfinite()
-    raise ValueError(
+    raise ArgumentError(
         f"condition needs finite values where they are known; {int(bad.sum())} of {bad.numel()} are not, the "
         f"first at position {int(places[bad.nonzero()[0, -1]])}."
     )

@@ -17,6 +17,7 @@ from qtorch.distributions.gamma_gaps import log_gamma_gap
 from qtorch.distributions.indexing import part_of, take
 from qtorch.distributions.student_t import StudentT
 from qtorch.distributions.student_t_scores import FARTHEST, to_normal, to_student_t
+from qtorch.errors import ArgumentError
 
 Double = Float64[Tensor, "..."]
 
@@ -62,7 +63,7 @@ class Copula(Distribution, ABC):
             square = (loadings.double() ** 2).sum(-1)
             bad = ~(square < 1)
             if bad.any():
-                raise ValueError(
+                raise ArgumentError(
                     f"{type(self).__name__} needs loadings whose rows are shorter than 1, of unit variances; "
                     f"{int(bad.sum())} of {bad.numel()} are not, the first is {float(square[bad][0].sqrt())} long."
                 )

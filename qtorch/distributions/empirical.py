@@ -7,6 +7,7 @@ from torch.distributions import Distribution, constraints
 from torch.types import _size
 
 from qtorch.distributions.tails import register_tail_mean
+from qtorch.errors import ArgumentError
 
 
 class Empirical(Distribution):
@@ -40,15 +41,15 @@ class Empirical(Distribution):
         self.count = there.sum(-1)
         checked = validate_args is not False and not torch.compiler.is_compiling()
         if checked and (self.count == 0).any():
-            raise ValueError("Empirical needs at least one value in every element of the batch.")
+            raise ArgumentError("Empirical needs at least one value in every element of the batch.")
         self.weights: Tensor | None = None
         mass = there.double()
         if weights is not None:
             if checked and not (torch.isfinite(weights) & (weights >= 0)).all():
-                raise ValueError("Empirical needs finite weights of 0 or more.")
+                raise ArgumentError("Empirical needs finite weights of 0 or more.")
             mass = mass * weights.double().expand(values.shape).gather(-1, order)
             if checked and not (mass.sum(-1) > 0).all():
-                raise ValueError("Empirical needs a positive weight on a value in every element of the batch.")
+                raise ArgumentError("Empirical needs a positive weight on a value in every element of the batch.")
             self.weights = mass / mass.sum(-1, keepdim=True)
         self._mass = mass / mass.sum(-1, keepdim=True)
         self._cumulative = self._mass.cumsum(-1)

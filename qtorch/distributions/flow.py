@@ -7,6 +7,7 @@ from torch.distributions import Distribution, constraints
 from torch.types import _size
 
 from qtorch.distributions.transforms import Bijection
+from qtorch.errors import ArgumentError
 
 
 class FlowDistribution(Distribution):
@@ -67,7 +68,7 @@ class FlowDistribution(Distribution):
 
     def _rows(self, value: Tensor) -> Tensor:
         if value.shape[-1:] != self.event_shape:
-            raise ValueError(
+            raise ArgumentError(
                 f"A value of shape {tuple(value.shape)} must end in the law's D = {self.event_shape[0]} coordinates."
             )
         return value.expand(*torch.broadcast_shapes(value.shape[:-1], self.batch_shape), -1)

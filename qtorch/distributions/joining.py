@@ -20,6 +20,7 @@ from qtorch.distributions.mixture import Mixture
 from qtorch.distributions.quantile_spline import QuantileSpline
 from qtorch.distributions.spliced_tails import SplicedTails
 from qtorch.distributions.stacked import Stacked
+from qtorch.errors import ArgumentError
 
 Join = Callable[[list[Tensor]], Tensor]
 
@@ -48,7 +49,7 @@ def stack(distributions: Sequence[Distribution]) -> Distribution:
         return Stacked(distributions)
     shape = _checked(distributions)[0].batch_shape
     if any(distribution.batch_shape != shape for distribution in distributions):
-        raise ValueError(
+        raise ArgumentError(
             f"laws of one batch shape are stacked, not of {[tuple(d.batch_shape) for d in distributions]}."
         )
     return joined(distributions[0], distributions, lambda tensors: torch.stack(tensors, dim=len(shape)))
@@ -77,7 +78,7 @@ def concatenate(distributions: Sequence[Distribution]) -> Distribution:
         _checked(distributions)
     shapes = [tuple(distribution.batch_shape) for distribution in distributions]
     if not shapes[0] or any(shape[1:] != shapes[0][1:] for shape in shapes):
-        raise ValueError(f"laws are concatenated along the first dimension of the batch; theirs are {shapes}.")
+        raise ArgumentError(f"laws are concatenated along the first dimension of the batch; theirs are {shapes}.")
     if joint:
         marginals = concatenate([law.marginals.expand(law.batch_shape + law.event_shape) for law in joint])
         return JointDistribution(marginals, _copulas([law.copula.expand(law.batch_shape) for law in joint]))
@@ -90,7 +91,7 @@ def _copulas(copulas: Sequence[CopulaLike]) -> GaussianCopula | StudentTCopula:
     factors = [copula for copula in copulas if isinstance(copula, GaussianCopula | StudentTCopula)]
     kinds = sorted({f"{type(c).__name__} {tuple(getattr(c, 'loadings', torch.empty(0)).shape[-2:])}" for c in copulas})
     if len(kinds) != 1 or len(factors) != len(copulas):
-        raise ValueError(f"copulas of one class, assets and factors are concatenated, not {', '.join(kinds)}.")
+        raise ArgumentError(f"copulas of one class, assets and factors are concatenated, not {', '.join(kinds)}.")
     loadings = torch.cat([copula.loadings for copula in factors])
     if not student:
         return GaussianCopula(loadings, validate_args=False)
@@ -122,7 +123,7 @@ def _empirical(first: Empirical, distributions: Sequence[Any], join: Join) -> Em
     sizes = {distribution.values.shape[-1] for distribution in distributions}
     weighted = {distribution.weights is not None for distribution in distributions}
     if len(sizes) > 1 or len(weighted) > 1:
-        raise ValueError(f"empirical laws are joined if all have as many values, and weights or none; not {sizes}.")
+        raise ArgumentError(f"empirical laws are joined if all have as many values, and weights or none; not {sizes}.")
     values = join([distribution.values for distribution in distributions])
     return Empirical(values, join([d.weights for d in distributions]) if weighted == {True} else None)
 
@@ -151,7 +152,7 @@ def _stacked(first: Stacked, distributions: Sequence[Any], join: Join) -> Stacke
 @joined.register
 def _jump_student_t(first: JumpStudentT, distributions: Sequence[Any], join: Join) -> JumpStudentT:
     if any(distribution.parameters != first.parameters for distribution in distributions):
-        raise ValueError("JumpStudentT is one law for its whole batch; several can't be joined.")
+        raise ArgumentError("JumpStudentT is one law for its whole batch; several can't be joined.")
     return first.expand(join([torch.empty(d.batch_shape, device="meta") for d in distributions]).shape)
 
 
@@ -170,7 +171,7 @@ def _quantile_spline(first: QuantileSpline, distributions: Sequence[Any], join: 
 def _joined(distributions: Sequence[Distribution], name: str, join: Join) -> Tensor:
     """A parameter of them all; one may have it where another has not, as tails may have a scale of their own."""
     if not all(name in distribution.arg_constraints for distribution in distributions):
-        raise ValueError(f"not all of the laws to join have a {name}.")
+        raise ArgumentError(f"not all of the laws to join have a {name}.")
     return join([getattr(distribution, name).expand(distribution.batch_shape) for distribution in distributions])
 
 
@@ -190,10 +191,10 @@ def _kind(distribution: Distribution) -> tuple[Any, ...]:
 def _checked(distributions: Sequence[Distribution]) -> Sequence[Distribution]:
     kinds = {type(distribution).__name__ for distribution in distributions}
     if any(isinstance(distribution, JointDistribution) for distribution in distributions):
-        raise ValueError(
+        raise ArgumentError(
             "joint laws can't be mixed, nor joined with others: join their marginals, and put a copula on the result, "
             "or mix joint laws alone by a JointMixture."
         )
     if len(kinds) != 1 or any(distribution.event_shape for distribution in distributions):
-        raise ValueError(f"univariate laws of one class are joined, not {sorted(kinds)}.")
+        raise ArgumentError(f"univariate laws of one class are joined, not {sorted(kinds)}.")
     return distributions

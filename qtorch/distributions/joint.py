@@ -17,6 +17,7 @@ from qtorch.distributions.copula_like import CopulaLike
 from qtorch.distributions.cumulative import icdf, ndtr
 from qtorch.distributions.indexing import keep_last, take
 from qtorch.distributions.log_tails import score
+from qtorch.errors import ArgumentError
 
 
 class JointDistribution(Distribution):
@@ -49,7 +50,7 @@ class JointDistribution(Distribution):
 
     def __init__(self, marginals: Distribution, copula: CopulaLike) -> None:
         if marginals.event_shape or marginals.batch_shape[-1:] != copula.event_shape:
-            raise ValueError(
+            raise ArgumentError(
                 f"A joint law needs univariate marginals [..., N], here of batch {tuple(marginals.batch_shape)} and "
                 f"event {tuple(marginals.event_shape)}, and a copula of N coordinates, here {copula.event_shape[0]}."
             )

@@ -13,6 +13,7 @@ from qtorch.distributions.indexing import take
 from qtorch.distributions.joining import stack
 from qtorch.distributions.joint import rescaled
 from qtorch.distributions.posterior import Posterior
+from qtorch.errors import ArgumentError
 
 
 class JointMixture(Distribution):
@@ -44,9 +45,11 @@ class JointMixture(Distribution):
     def __init__(self, weights: Float[Tensor, " K"], laws: Sequence[Distribution]) -> None:
         shapes = {(tuple(law.batch_shape), tuple(law.event_shape)) for law in laws}
         if len(shapes) != 1 or not laws[0].event_shape:
-            raise ValueError(f"joint laws of one batch and event shape are mixed, not of {sorted(shapes)}.")
+            raise ArgumentError(f"joint laws of one batch and event shape are mixed, not of {sorted(shapes)}.")
         if weights.shape != (len(laws),) or not bool((weights >= 0).all() & (0 < weights.sum() < torch.inf)):
-            raise ValueError(f"{len(laws)} joint laws need as many weights of 0 or more, not all 0; given: {weights}.")
+            raise ArgumentError(
+                f"{len(laws)} joint laws need as many weights of 0 or more, not all 0; given: {weights}."
+            )
         self.weights, self.laws = weights / weights.sum(), tuple(laws)
         super().__init__(laws[0].batch_shape, laws[0].event_shape, validate_args=False)
 

@@ -5,6 +5,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from qtorch.errors import ArgumentError
+
 State = tuple[Tensor, ...]
 Step = int | float | Tensor  # a number in eager mode, a scalar tensor in a compiled loop
 _STRIDE = 4  # steps to a turn of a compiled loop; dozens take minutes to compile, with one a step pays for a turn
@@ -26,7 +28,7 @@ def count_down(step: Callable[..., State], first: int, state: State) -> State:
         ValueError: the number of steps is no multiple of that of a turn.
     """
     if (first + 1) % _STRIDE:
-        raise ValueError(f"{first + 1} steps are no multiple of {_STRIDE}.")
+        raise ArgumentError(f"{first + 1} steps are no multiple of {_STRIDE}.")
     if not torch.compiler.is_compiling():
         for m in range(first, -1, -1):
             state = step(float(m), *state)  # an operation converts an integer factor anew each time

@@ -14,6 +14,7 @@ from qtorch.distributions.indexing import part_of, take
 from qtorch.distributions.joint import JointDistribution, rescaled
 from qtorch.distributions.multivariate_student_t import MultivariateStudentT
 from qtorch.distributions.transforms import Bijection
+from qtorch.errors import ArgumentError
 
 
 class MaskedFlow(Distribution):
@@ -60,7 +61,7 @@ class MaskedFlow(Distribution):
         scale: Float[Tensor, "..."] | None = None,
     ) -> None:
         if base.event_shape != mask.shape[-1:]:
-            raise ValueError(
+            raise ArgumentError(
                 f"A masked flow needs a base law of event [N], here {tuple(base.event_shape)}, and a mask of as many "
                 f"coordinates, here {tuple(mask.shape)}."
             )

@@ -17,6 +17,7 @@ from qtorch.distributions.quadrature import entropy
 from qtorch.distributions.reparameterized import reparameterized
 from qtorch.distributions.stacked import Stacked
 from qtorch.distributions.tails import partial_mean, register_tail_mean
+from qtorch.errors import ArgumentError
 
 Double = Float64[Tensor, "..."]
 
@@ -49,7 +50,7 @@ class Mixture(Distribution):
 
     def __init__(self, weights: Tensor, components: Distribution, *, validate_args: bool | None = None) -> None:
         if not components.batch_shape or components.event_shape:
-            raise ValueError(
+            raise ArgumentError(
                 f"Mixture needs univariate components of batch shape [..., K], not {tuple(components.batch_shape)} "
                 f"with events of shape {tuple(components.event_shape)}."
             )
@@ -57,7 +58,7 @@ class Mixture(Distribution):
         if validate_args is not False and not torch.compiler.is_compiling():
             good = torch.isfinite(weights) & (weights >= 0)
             if not (good.all(-1) & (weights.sum(-1) > 0)).all():
-                raise ValueError("Mixture needs finite weights of 0 or more, not all of them 0.")
+                raise ArgumentError("Mixture needs finite weights of 0 or more, not all of them 0.")
         self.weights = (weights / weights.sum(-1, keepdim=True)).expand(shape)
         self.components = components if components.batch_shape == shape else components.expand(shape)
         super().__init__(shape[:-1], validate_args=False)
@@ -166,5 +167,5 @@ def _mixture(distribution: Mixture, index: Any) -> Mixture:
 def _stacked(distribution: Stacked, index: Any) -> Stacked:
     """Of all laws at once, as a mixture takes its components."""
     if not isinstance(index, tuple) or index[-1] != slice(None):
-        raise ValueError("stacked laws are taken together: their last dimension must be kept whole.")
+        raise ArgumentError("stacked laws are taken together: their last dimension must be kept whole.")
     return Stacked([take(law, index[:-1]) for law in distribution.laws])

@@ -16,6 +16,7 @@ from qtorch.distributions.gamma_gaps import digamma_gap, log_gamma_gap
 from qtorch.distributions.indexing import part_of, take
 from qtorch.distributions.parameters import check
 from qtorch.distributions.student_t import StudentT
+from qtorch.errors import ArgumentError
 
 Double = Float64[Tensor, "..."]
 _LOG_2PI = math.log(2 * math.pi)
@@ -78,7 +79,7 @@ class MultivariateStudentT(Distribution):
     ) -> None:
         shapes = loc.shape, factors.shape, diagonal.shape
         if loc.ndim == 0 or not loc.shape[-1:] == factors.shape[-2:-1] == diagonal.shape[-1:]:
-            raise ValueError(
+            raise ArgumentError(
                 "MultivariateStudentT needs loc [..., N], factors [..., N, R] and diagonal [..., N], not the shapes "
                 f"{', '.join(str(tuple(shape)) for shape in shapes)}."
             )

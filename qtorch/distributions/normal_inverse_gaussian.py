@@ -13,6 +13,7 @@ from qtorch.distributions.loops import in_pieces
 from qtorch.distributions.quadrature import along, legendre
 from qtorch.distributions.reparameterized import reparameterized
 from qtorch.distributions.univariate import Double, Univariate
+from qtorch.errors import ArgumentError
 
 _NODES, _WEIGHTS = legendre(64)
 _FALL = 40.0  # the integrals end where the density has fallen by exp(-40)
@@ -80,7 +81,7 @@ class NormalInverseGaussian(Univariate):
         super()._check()
         bad = self.b.abs() >= self.a
         if bad.any():
-            raise ValueError(
+            raise ArgumentError(
                 f"NormalInverseGaussian needs |b| below a; {int(bad.sum())} of {bad.numel()} are not, the first has "
                 f"a={self.a[bad][0].item()}, b={self.b[bad][0].item()}."
             )

@@ -6,6 +6,8 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution, constraints
 
+from qtorch.errors import ArgumentError
+
 
 def broadcast(*values: Tensor | float) -> tuple[Tensor, ...]:
     """Numbers and tensors as tensors of one shape and floating dtype, on the tensors' device."""
@@ -33,7 +35,7 @@ def tensor_of(distribution: Distribution) -> Tensor:
             return value
         if isinstance(value, Distribution):
             return tensor_of(value)
-    raise ValueError(f"{type(distribution).__name__} has no tensors for parameters, hence neither dtype nor device.")
+    raise ArgumentError(f"{type(distribution).__name__} has no tensors for parameters, hence neither dtype nor device.")
 
 
 def check(distribution: Distribution, name: str, constraint: constraints.Constraint) -> None:
@@ -47,7 +49,7 @@ def check(distribution: Distribution, name: str, constraint: constraints.Constra
     if bad.any():
         low, high = (getattr(constraint, side, None) for side in ("lower_bound", "upper_bound"))
         domain = "" if low is None else f" above {low}" if high is None else f" between {low} and {high}"
-        raise ValueError(
+        raise ArgumentError(
             f"{type(distribution).__name__} needs a finite {name}{domain}; {int(bad.sum())} of {bad.numel()} are not, "
             f"the first is {value[bad].flatten()[0].item()}."
         )

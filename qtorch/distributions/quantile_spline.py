@@ -16,6 +16,7 @@ from qtorch.distributions.quadrature import along, between, legendre, lower_mean
 from qtorch.distributions.rational_quadratic import inverse, mean_slopes, segment, spline
 from qtorch.distributions.tails import partial_mean
 from qtorch.distributions.univariate import Double, Univariate
+from qtorch.errors import ArgumentError
 
 _EVEN, _EVEN_WEIGHTS = legendre(32)
 # Crowded at both ends of a bin, next to which steep slopes have poles.
@@ -100,7 +101,7 @@ class QuantileSpline(Univariate):
         masses = torch.as_tensor(probabilities, dtype=torch.float64, device=quantiles.device)
         if validate_args is not False and not torch.compiler.is_compiling():
             if len(masses) < 2 or not ((masses > 0) & (masses < 1)).all():
-                raise ValueError(f"QuantileSpline needs two or more masses inside (0, 1), not {masses.tolist()}.")
+                raise ArgumentError(f"QuantileSpline needs two or more masses inside (0, 1), not {masses.tolist()}.")
             _require_increasing("probabilities", masses, masses)
             _require_increasing("quantiles", quantiles, masses)
         base = base if base is not None else Normal(torch.zeros_like(masses[0]), 1.0, validate_args=False)
@@ -229,7 +230,7 @@ def _require_increasing(name: str, points: Tensor, masses: Tensor | None = None)
         if masses is not None and name != "probabilities":
             place = f"between masses {masses[k].item():g} and {masses[k + 1].item():g}"
         where = f" in element {tuple(element)} of the batch" if element else ""
-        raise ValueError(
+        raise ArgumentError(
             f"QuantileSpline needs increasing {name}; {int(bad.sum())} of {bad.numel()} steps do not rise, the first "
             f"{place}{where}, from {low:g} to {high:g}. Sort them, or predict positive steps."
         )

@@ -17,6 +17,7 @@ from qtorch.distributions.quadrature import between, lower_mean
 from qtorch.distributions.tails import partial_mean
 from qtorch.distributions.two_piece_student_t import TwoPieceStudentT
 from qtorch.distributions.univariate import Double, Univariate
+from qtorch.errors import ArgumentError
 
 
 class SplicedTails(Univariate):
@@ -236,9 +237,9 @@ def _parameters(
         ValueError: a mass without concentration, or a concentration or scale without mass.
     """
     if mass is None and (xi is not None or scale is not None):
-        raise ValueError(f"SplicedTails needs {side}_mass with {side}_concentration or {side}_scale, such as 0.05.")
+        raise ArgumentError(f"SplicedTails needs {side}_mass with {side}_concentration or {side}_scale, such as 0.05.")
     if mass is not None and xi is None:
-        raise ValueError(f"SplicedTails needs {side}_concentration with {side}_mass, such as 0.2.")
+        raise ArgumentError(f"SplicedTails needs {side}_concentration with {side}_mass, such as 0.2.")
     both = {f"{side}_mass": 0.0 if mass is None else mass, f"{side}_concentration": 0.0 if xi is None else xi}
     return both if scale is None else {**both, f"{side}_scale": scale}
 

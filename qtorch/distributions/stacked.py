@@ -12,6 +12,7 @@ from qtorch.distributions.cumulative import cdf, icdf
 from qtorch.distributions.log_tails import log_cdf, log_sf, log_tails
 from qtorch.distributions.moment_generating import log_moment_generating
 from qtorch.distributions.tails import partial_mean, register_tail_mean, tail_mean
+from qtorch.errors import ArgumentError
 
 
 class Stacked(Distribution):
@@ -39,14 +40,14 @@ class Stacked(Distribution):
     def __init__(self, laws: Sequence[Distribution]) -> None:
         shapes = {tuple(law.batch_shape) for law in laws}
         if len(shapes) != 1 or any(law.event_shape for law in laws):
-            raise ValueError(f"univariate laws of one batch shape are stacked, not of {sorted(shapes)}.")
+            raise ArgumentError(f"univariate laws of one batch shape are stacked, not of {sorted(shapes)}.")
         self.laws = tuple(laws)
         super().__init__(torch.Size((*shapes.pop(), len(self.laws))), validate_args=False)
 
     def expand(self, batch_shape: _size, _instance: object = None) -> "Stacked":
         """The distribution expanded to a batch shape, which ends in K."""
         if torch.Size(batch_shape)[-1:] != self.batch_shape[-1:]:
-            raise ValueError(f"{len(self.laws)} stacked laws can't be expanded to a batch of {tuple(batch_shape)}.")
+            raise ArgumentError(f"{len(self.laws)} stacked laws can't be expanded to a batch of {tuple(batch_shape)}.")
         return Stacked([law.expand(torch.Size(batch_shape)[:-1]) for law in self.laws])
 
     @property

@@ -6,6 +6,8 @@ import torch
 from jaxtyping import Float, Float64
 from torch import Tensor
 
+from qtorch.errors import ArgumentError
+
 Double = Float64[Tensor, "..."]
 _FEWEST = 20  # positive values, for a regression
 
@@ -36,7 +38,7 @@ def hill(values: Float[Tensor, "T ..."], count: int | None = None) -> tuple[Doub
     """
     T = values.shape[0]
     if T < 20 or not torch.isfinite(values).all():
-        raise ValueError(f"A tail index needs at least 20 finite values, not {T} of which some may not be finite.")
+        raise ArgumentError(f"A tail index needs at least 20 finite values, not {T} of which some may not be finite.")
     count = min(math.ceil(2 * math.sqrt(T)), T // 10) if count is None else count
     largest = values.double().topk(count + 1, dim=0).values
     threshold = largest[-1]
@@ -75,7 +77,7 @@ def tail_index(values: Float[Tensor, "T ..."]) -> Double:
     """
     T = values.shape[0]
     if T < 20 or not torch.isfinite(values).all():
-        raise ValueError(f"A tail index needs at least 20 finite values, not {T} of which some may not be finite.")
+        raise ArgumentError(f"A tail index needs at least 20 finite values, not {T} of which some may not be finite.")
     largest = values.double().topk(max(T // 5, 10) + 1, dim=0).values
     there = largest > 0
     log = torch.where(there, largest, 1.0).log()

@@ -10,6 +10,7 @@ from torch.distributions import Distribution, Normal
 
 from qtorch.distributions.cumulative import ndtr
 from qtorch.distributions.quadrature import lower_mean
+from qtorch.errors import ArgumentError
 
 _D = TypeVar("_D", bound=Distribution)
 _REGISTRY: dict[type[Distribution], Callable[..., Tensor]] = {}
@@ -50,7 +51,7 @@ def tail_mean(distribution: Distribution, probability: float | Tensor) -> Tensor
     """
     p = torch.as_tensor(probability, dtype=torch.float64)
     if not torch.compiler.is_compiling() and not ((p > 0) & (p < 1)).all():
-        raise ValueError(f"tail_mean needs left-tail masses inside (0, 1), not {probability}.")
+        raise ArgumentError(f"tail_mean needs left-tail masses inside (0, 1), not {probability}.")
     for kind in type(distribution).__mro__:
         if kind in _REGISTRY:
             return _REGISTRY[kind](distribution, p)

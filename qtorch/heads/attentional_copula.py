@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from qtorch.distributions import AttentionalCopula
 from qtorch.distributions.checks import require
 from qtorch.distributions.transforms import RationalQuadratic
+from qtorch.errors import ArgumentError
 from qtorch.nn.cross_conditioner import CrossConditioner
 from qtorch.nn.ordered_conditioner import OrderedConditioner
 from qtorch.nn.ranks import fixed_score, order_of
@@ -130,8 +131,8 @@ class AttentionalCopulaHead(nn.Module):
 
 def _require_permutation(order: Tensor, N: int) -> None:
     if order.shape[-1:] != (N,):
-        raise ValueError(f"order of shape {tuple(order.shape)} must end in the N = {N} assets.")
+        raise ArgumentError(f"order of shape {tuple(order.shape)} must end in the N = {N} assets.")
     if torch.compiler.is_compiling():
         return
     if not torch.equal(order.sort(-1).values, torch.arange(N, device=order.device).expand(order.shape)):
-        raise ValueError(f"order must hold each of 0 to {N - 1} once in every row.")
+        raise ArgumentError(f"order must hold each of 0 to {N - 1} once in every row.")

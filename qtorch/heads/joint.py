@@ -7,6 +7,7 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 
 from qtorch.distributions import JointDistribution
+from qtorch.errors import ArgumentError
 from qtorch.heads.attentional_copula import AttentionalCopulaHead
 from qtorch.heads.copula import CopulaHead
 from qtorch.heads.drawn_weights import DrawnWeights
@@ -63,19 +64,19 @@ class JointHead(nn.Module):
     def __init__(self, marginals: nn.Module, copula: nn.Module) -> None:
         super().__init__()
         if not isinstance(copula, AttentionalCopulaHead | CopulaHead):
-            raise ValueError(
+            raise ArgumentError(
                 f"a {type(copula).__name__} gives no copula. Give a CopulaHead or an AttentionalCopulaHead; a "
                 "CouplingFlowHead is a Forecaster's head without marginals."
             )
         if isinstance(marginals, DrawnWeights | EachDraw | Ensemble | Variational | VariationalLocation):
-            raise ValueError(
+            raise ArgumentError(
                 f"a {type(marginals).__name__} gives mixtures over what the model may be, of which a joint law would "
                 "be trained by the mixture's score, and not draw by draw. Give a head of one law, such as "
                 "SkewedStudentT, and mix whole forecasters by qtorch.training.Ensemble."
             )
         self.marginals, self.copula = marginals, copula
         if self.marginals.in_features != copula.in_features:
-            raise ValueError(
+            raise ArgumentError(
                 f"the marginals' in_features are {self.marginals.in_features}, the copula's {copula.in_features}. "
                 "Give both the encoder's out_features."
             )

@@ -7,6 +7,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from qtorch.distributions.checks import require
+from qtorch.errors import ArgumentError
 from qtorch.models.several_states import SeveralStates
 from qtorch.nn import RankOneLinear, each_of, replace_parts, run_together
 
@@ -43,7 +44,7 @@ class BatchEnsemble(SeveralStates):
         super().__init__(copy.deepcopy(encoder), members)
         self.members, self.chunk = members, chunk
         if not replace_parts(self.encoder, nn.Linear, lambda linear: RankOneLinear(linear, members)):
-            raise ValueError(
+            raise ArgumentError(
                 f"the {type(encoder).__name__} has no torch.nn.Linear, by whose factors members differ. Give "
                 "EncoderEnsemble, whose members differ in all weights."
             )

@@ -16,6 +16,7 @@ from qtorch.data.features import (
 from qtorch.data.panel import Panel
 from qtorch.data.window import WindowSpec
 from qtorch.distributions.checks import require
+from qtorch.errors import ArgumentError
 from qtorch.heads import Ensemble, SkewedStudentT
 from qtorch.models.baselines import Garch
 from qtorch.models.encoder_ensemble import EncoderEnsemble
@@ -100,7 +101,7 @@ def default_ensemble(networks: Sequence["Forecaster"], *, garch: float = 0.2) ->
     require(0 <= garch < 1, "garch", garch, "give the weight of GARCH in [0, 1)")
     horizons = {network.spec.horizons for network in networks}
     if len(horizons) != 1:
-        raise ValueError(f"an ensemble needs networks of the same horizons, at least one; these have {horizons}.")
+        raise ArgumentError(f"an ensemble needs networks of the same horizons, at least one; these have {horizons}.")
     if garch == 0:
         return training.Ensemble(networks)
     own = Garch(o=1, errors="skewed_t", refit_every=250, spec=WindowSpec(horizons=horizons.pop()))

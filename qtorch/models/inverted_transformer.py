@@ -6,6 +6,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from qtorch.errors import ArgumentError
 from qtorch.nn import Block, Dropout, instance_norm, last_steps, noisy, usable_keys
 
 
@@ -58,7 +59,7 @@ class InvertedTransformer(nn.Module):
     ) -> None:
         super().__init__()
         if layout not in ("panel", "asset"):
-            raise ValueError(f"layout must be 'panel' or 'asset', not {layout!r}.")
+            raise ArgumentError(f"layout must be 'panel' or 'asset', not {layout!r}.")
         self.in_features, self.context, self.layout, self.width, self.depth = in_features, context, layout, width, depth
         self.heads, self.expansion, self.dropout, self.input_noise = heads, expansion, dropout, input_noise
         self.standardise = standardise

@@ -3,6 +3,7 @@
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from qtorch.errors import ArgumentError
 from qtorch.models.market_state import MarketState
 from qtorch.nn.graph import TreeLSTM
 
@@ -49,7 +50,7 @@ class OverTree(nn.Module):
             ValueError: the market has no tree.
         """
         if market.tree is None:
-            raise ValueError("OverTree needs market.tree: give one, as DecisionSource(..., trees=True) does.")
+            raise ArgumentError("OverTree needs market.tree: give one, as DecisionSource(..., trees=True) does.")
         leaves: Tensor = self.layer(x, market.tree).leaves
         return leaves
 
@@ -72,7 +73,7 @@ class OverLearnedGraph(nn.Module):
     def __init__(self, learned: nn.Module, layer: nn.Module) -> None:
         super().__init__()
         if learned.in_features != layer.in_features:
-            raise ValueError(
+            raise ArgumentError(
                 f"the learned graph takes states of width {learned.in_features}, but its layer takes "
                 f"{layer.in_features}: give both the same in_features."
             )

@@ -7,6 +7,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from qtorch.distributions.checks import require
+from qtorch.errors import ArgumentError
 from qtorch.models.several_states import SeveralStates
 from qtorch.nn import DrawnDropout, Dropout, each_of, replace_parts, run_together
 
@@ -47,7 +48,7 @@ class MonteCarloDropout(SeveralStates):
         for kind in (Dropout, nn.Dropout):
             replace_parts(self.encoder, kind, self._drawn)
         if not self._places:
-            raise ValueError(
+            raise ArgumentError(
                 f"the {type(encoder).__name__} has no dropout of units, so that all draws would be the same. Give it "
                 "a probability, such as dropout=0.1."
             )

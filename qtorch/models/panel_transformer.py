@@ -6,6 +6,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from qtorch.errors import ArgumentError
 from qtorch.nn import Block, InducedBlock, days_since_start, noisy, rotary_angles, usable_keys
 
 
@@ -57,11 +58,11 @@ class PanelTransformer(nn.Module):
     ) -> None:
         super().__init__()
         if width % (2 * heads):
-            raise ValueError(f"width {width} must be a multiple of twice the heads, {heads}.")
+            raise ArgumentError(f"width {width} must be a multiple of twice the heads, {heads}.")
         if gap_input is not None and not 0 <= gap_input < in_features:
-            raise ValueError(f"gap_input {gap_input} must be one of the inputs 0 to {in_features - 1}, or None.")
+            raise ArgumentError(f"gap_input {gap_input} must be one of the inputs 0 to {in_features - 1}, or None.")
         if inducing is not None and inducing < 1:
-            raise ValueError(f"inducing must be at least 1 point, or None, not {inducing}.")
+            raise ArgumentError(f"inducing must be at least 1 point, or None, not {inducing}.")
         self.in_features, self.width, self.depth = in_features, width, depth
         self.heads, self.expansion, self.dropout, self.input_noise = heads, expansion, dropout, input_noise
         self.inducing, self.gap_input = inducing, gap_input

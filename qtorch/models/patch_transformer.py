@@ -6,6 +6,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from qtorch.errors import ArgumentError
 from qtorch.nn import Block, Dropout, instance_norm, last_steps, noisy, usable_keys
 
 
@@ -65,7 +66,7 @@ class PatchTransformer(nn.Module):
     ) -> None:
         super().__init__()
         if not 1 <= stride <= patch <= context:
-            raise ValueError(f"stride, patch and context must ascend from 1, not {stride}, {patch}, {context}.")
+            raise ArgumentError(f"stride, patch and context must ascend from 1, not {stride}, {patch}, {context}.")
         self.in_features, self.context, self.width, self.depth = in_features, context, width, depth
         self.heads, self.expansion, self.dropout, self.input_noise = heads, expansion, dropout, input_noise
         self.patch, self.stride, self.standardise = patch, stride, standardise

@@ -13,6 +13,7 @@ from qtorch.backtest import Refits, around_closed, violations
 from qtorch.backtest.rebalancing import checked_weights
 from qtorch.data import DataError, Panel, State
 from qtorch.data.errors import listing
+from qtorch.errors import ArgumentError
 from qtorch.nightly.config import AllocationConfig
 from qtorch.nightly.history import History
 from qtorch.nightly.outcome import Refused
@@ -185,7 +186,7 @@ def _ask(
 ) -> Float64[Tensor, " N"]:
     allocator = construct(config.allocator, allow=allow)
     if not callable(allocator):
-        raise ValueError(
+        raise ArgumentError(
             f"allocation.allocator {config.allocator['class_path']!r} makes a {type(allocator).__name__}, which is not "
             "called as allocate(panel, row, holdings): name one such as qtorch.backtest.InverseVolatility."
         )

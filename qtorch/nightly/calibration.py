@@ -18,6 +18,7 @@ from qtorch.calibration import CalibratedForecast, OnlineCalibrator, replay
 from qtorch.calibration.outcomes import labels_of
 from qtorch.data import State
 from qtorch.distributions import Empirical
+from qtorch.errors import ArgumentError
 from qtorch.forecast import Forecast
 from qtorch.nightly.calibration_state import StateError, load_state
 from qtorch.nightly.config import NightlyConfig
@@ -73,7 +74,7 @@ def make_calibrator(
         spec = _without_groups(spec)
     made = construct(spec, allow=config.model.allow, levels=config.risk.levels, trained_through=trained_through)
     if not isinstance(made, OnlineCalibrator):
-        raise ValueError(
+        raise ArgumentError(
             f"risk.calibration {spec['class_path']!r} makes a {type(made).__name__}, which does not learn night after "
             "night: name one such as qtorch.calibration.AdaptiveConformal."
         )

@@ -9,13 +9,14 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from qtorch.calibration import OnlineCalibrator
+from qtorch.errors import BriefInNotebooks
 from qtorch.nightly.gates import file_hash
 
 TENSORS, PLAIN = "calibration.safetensors", "calibration.json"
 FORMAT = 1
 
 
-class StateError(ValueError):
+class StateError(BriefInNotebooks, ValueError):
     """A saved state that cannot be trusted or used; the message says why."""
 
 

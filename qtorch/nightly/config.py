@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from qtorch.configuration import ModelConfig, PricesConfig, TrainingConfig
+from qtorch.errors import ArgumentError
 from qtorch.portfolio import Constraints, Costs
 
 
@@ -97,19 +98,23 @@ class AllocationConfig:
         """
         for name, cap in self.limits.caps.items():
             if name not in self.groups:
-                raise ValueError(f"allocation.constraints cap {name!r}: give its labels in allocation.groups.{name}.")
+                raise ArgumentError(
+                    f"allocation.constraints cap {name!r}: give its labels in allocation.groups.{name}."
+                )
             labels = self.labels(name)
             if cap.labels is not None and cap.labels != len(labels):
-                raise ValueError(
+                raise ArgumentError(
                     f"allocation.constraints cap {name!r} with {cap.labels} limits, but its labels are "
                     f"{', '.join(labels)}: give a limit for each of these, in this order, or one for all."
                 )
         if self.costs.impact:
-            raise ValueError("allocation.costs.impact needs volumes, which the job has not: give proportional costs.")
+            raise ArgumentError(
+                "allocation.costs.impact needs volumes, which the job has not: give proportional costs."
+            )
         if not 0 <= self.minimum_trade < 1:
-            raise ValueError(f"allocation.minimum_trade is a weight in [0, 1), not {self.minimum_trade}.")
+            raise ArgumentError(f"allocation.minimum_trade is a weight in [0, 1), not {self.minimum_trade}.")
         if self.equity is not None and not self.equity > 0:
-            raise ValueError(f"allocation.equity must be positive, not {self.equity}; null is the sum of positions.")
+            raise ArgumentError(f"allocation.equity must be positive, not {self.equity}; null is the sum of positions.")
 
     @property
     def path(self) -> str | None:
@@ -127,7 +132,7 @@ class AllocationConfig:
         try:
             return Constraints(**self.constraints)
         except TypeError as error:
-            raise ValueError(f"allocation.constraints: {error}; see qtorch.portfolio.Constraints.") from error
+            raise ArgumentError(f"allocation.constraints: {error}; see qtorch.portfolio.Constraints.") from error
 
     def labels(self, partition: str) -> list[str]:
         """The labels of a partition, in order."""
@@ -159,15 +164,17 @@ class NightlyConfig:
     def __post_init__(self) -> None:
         """Checks what no single field can."""
         if self.model.horizons[:1] != [1]:
-            raise ValueError(f"model.horizons must begin with 1, on which the backtest is made: {self.model.horizons}.")
+            raise ArgumentError(
+                f"model.horizons must begin with 1, on which the backtest is made: {self.model.horizons}."
+            )
         if not self.risk.levels or not all(0 < level < 1 for level in self.risk.levels):
-            raise ValueError(f"risk.levels are confidences inside (0, 1), such as 0.99: {self.risk.levels}.")
+            raise ArgumentError(f"risk.levels are confidences inside (0, 1), such as 0.99: {self.risk.levels}.")
         if self.risk.dependence not in ("past", "copula"):
-            raise ValueError(f"risk.dependence is past or copula, not {self.risk.dependence!r}.")
+            raise ArgumentError(f"risk.dependence is past or copula, not {self.risk.dependence!r}.")
         for name, value, least in (
             ("risk.backtest_sessions", self.risk.backtest_sessions, 2),
             ("risk.scenario_sessions", self.risk.scenario_sessions, 100),
             ("training.validation_sessions", self.training.validation_sessions, 0),
         ):
             if value < least:
-                raise ValueError(f"{name} must be at least {least}, not {value}.")
+                raise ArgumentError(f"{name} must be at least {least}, not {value}.")

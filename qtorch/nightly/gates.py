@@ -11,6 +11,7 @@ from qtorch.data import DataError, Panel, State, WindowSource, sessions
 from qtorch.data.errors import listing
 from qtorch.data.rows import ParquetRows
 from qtorch.data.standing import standing
+from qtorch.errors import ArgumentError
 from qtorch.nightly.config import NightlyData
 from qtorch.nightly.outcome import NotASession, Refused
 
@@ -31,7 +32,7 @@ def read_panel(config: NightlyData, as_of: str | None) -> Panel:
         try:
             date = pd.Timestamp(as_of).normalize()
         except ValueError as error:
-            raise ValueError(f"as-of {as_of!r} is not a date such as 2022-12-28.") from error
+            raise ArgumentError(f"as-of {as_of!r} is not a date such as 2022-12-28.") from error
         known = pd.to_datetime(frame["date"], errors="coerce")
         if date < known.min():
             raise DataError(f"as-of {date:%Y-%m-%d} is before the data begin, on {known.min():%Y-%m-%d}.")

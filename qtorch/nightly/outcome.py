@@ -2,6 +2,8 @@
 
 from enum import IntEnum
 
+from qtorch.errors import BriefInNotebooks
+
 
 class ExitCode(IntEnum):
     """Exit codes of `qtorch nightly`; 2 is the command line's own, for unusable arguments."""
@@ -13,9 +15,9 @@ class ExitCode(IntEnum):
     NOT_A_SESSION = 5
 
 
-class Refused(Exception):
+class Refused(BriefInNotebooks, Exception):
     """The data do not pass a check; nothing was written."""
 
 
-class NotASession(Exception):
+class NotASession(BriefInNotebooks, Exception):
     """No exchange of the data has a session on the as-of date; nothing was written."""

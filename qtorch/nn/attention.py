@@ -4,6 +4,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from qtorch.errors import ArgumentError
 from qtorch.nn.attend import attend
 from qtorch.nn.dropout import Dropout
 from qtorch.nn.rotary import Angles, rotate
@@ -41,7 +42,7 @@ class Block(nn.Module):
     def __init__(self, width: int, heads: int, expansion: int, dropout: float, drop_weights: bool = False) -> None:
         super().__init__()
         if width % heads:
-            raise ValueError(f"width {width} must be a multiple of the heads, {heads}.")
+            raise ArgumentError(f"width {width} must be a multiple of the heads, {heads}.")
         self.heads, self.weight_dropout, self.whole = heads, dropout if drop_weights else 0.0, False
         self.attention_norm = nn.LayerNorm(width)
         self.qkv = nn.Linear(width, 3 * width, bias=False)

@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Bool, Float, Shaped
 from torch import Tensor, nn
 
+from qtorch.errors import ArgumentError
 from qtorch.nn.memory_block import Memory, MemoryBlock
 from qtorch.nn.squash import squash
 
@@ -34,7 +35,7 @@ class CrossConditioner(nn.Module):
     def __init__(self, in_features: int, width: int, heads: int, depth: int, parameters: int) -> None:
         super().__init__()
         if depth < 1:
-            raise ValueError(f"depth={depth}: give at least 1 block.")
+            raise ArgumentError(f"depth={depth}: give at least 1 block.")
         self.in_features, self.width, self.heads, self.depth = in_features, width, heads, depth
         self.ask = nn.Linear(in_features, width)
         self.tell = nn.Linear(in_features, width)

@@ -4,6 +4,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from qtorch.errors import ArgumentError
+
 
 class Dropout(nn.Module):
     """Zeroes elements at random in training and scales up the rest, as `torch.nn.Dropout` does.
@@ -19,7 +21,7 @@ class Dropout(nn.Module):
     def __init__(self, p: float) -> None:
         super().__init__()
         if not 0 <= p < 1:
-            raise ValueError(f"the probability of dropout must be at least 0 and below 1, not {p}.")
+            raise ArgumentError(f"the probability of dropout must be at least 0 and below 1, not {p}.")
         self.p = p
 
     def forward(

@@ -14,6 +14,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from qtorch.distributions.transforms.bijection import expand_first
+from qtorch.errors import ArgumentError
 from qtorch.nn.linear import linear_first
 from qtorch.nn.relu import relu_
 from qtorch.nn.squash import squash
@@ -40,7 +41,7 @@ class _Weights(nn.Module):
         """
         has = 0 if context is None else context.shape[-1]
         if has != self.context:
-            raise ValueError(f"the context has {has} features, but the network was made for {self.context}.")
+            raise ArgumentError(f"the context has {has} features, but the network was made for {self.context}.")
         return None if context is None or not has else context.movedim(-1, 0)
 
 

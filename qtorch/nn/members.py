@@ -10,6 +10,8 @@ from jaxtyping import Shaped
 from torch import Tensor, nn
 from torch.func import functional_call, vmap
 
+from qtorch.errors import ArgumentError
+
 
 def afresh(module: nn.Module) -> nn.Module:
     """Another module of the same class and arguments, its weights drawn anew from torch's generator.
@@ -41,9 +43,11 @@ def stacked(modules: Sequence[nn.Module]) -> nn.Module:
     shapes = {name: value.shape for name, value in first.named_parameters()}
     for other in others:
         if {name: value.shape for name, value in other.named_parameters()} != shapes:
-            raise ValueError("the members' parameters differ in names or shapes. Give modules of the same arguments.")
+            raise ArgumentError(
+                "the members' parameters differ in names or shapes. Give modules of the same arguments."
+            )
     if state := first.state_dict().keys() - {name for name, _ in first.named_parameters(remove_duplicate=False)}:
-        raise ValueError(
+        raise ArgumentError(
             f"a {type(first).__name__} has buffers {', '.join(sorted(state))} in its state, which members can't have "
             "of their own. Replace batch norms by layer norms."
         )

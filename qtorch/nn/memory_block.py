@@ -4,6 +4,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from qtorch.errors import ArgumentError
 from qtorch.nn.attend import attend
 from qtorch.nn.attention import feedforward
 from qtorch.nn.dropout import Dropout
@@ -32,7 +33,7 @@ class MemoryBlock(nn.Module):
     def __init__(self, width: int, heads: int, expansion: int, dropout: float = 0.0) -> None:
         super().__init__()
         if width % heads:
-            raise ValueError(f"width {width} must be a multiple of the heads, {heads}.")
+            raise ArgumentError(f"width {width} must be a multiple of the heads, {heads}.")
         self.width, self.heads, self.expansion, self.dropout = width, heads, expansion, dropout
         self.whole = False  # as of `Block`
         self.query_norm, self.key_norm = nn.LayerNorm(width), nn.LayerNorm(width)

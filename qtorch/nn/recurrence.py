@@ -13,6 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from qtorch.errors import ArgumentError
 from qtorch.nn import recurrences
 from qtorch.nn.dropout import Dropout
 
@@ -42,7 +43,7 @@ class Recurrence(nn.RNNBase):
 
     def __init__(self, cell: str, width: int, depth: int = 1, dropout: float = 0.0) -> None:
         if cell not in CELLS:
-            raise ValueError(f"cell must be one of {', '.join(CELLS)}, not {cell!r}.")
+            raise ArgumentError(f"cell must be one of {', '.join(CELLS)}, not {cell!r}.")
         super().__init__(cell.upper(), width, width, depth, batch_first=True, dropout=dropout if depth > 1 else 0.0)
         self.cell, self.whole = cell, False
         self.between = Dropout(self.dropout)

@@ -7,6 +7,8 @@ from typing import Any
 
 from torch import nn
 
+from qtorch.errors import ArgumentError
+
 Spec = dict[str, Any]
 
 
@@ -59,7 +61,7 @@ def build(spec: Spec, *, allow: Iterable[str] = (), **arguments: Any) -> nn.Modu
         if key in theirs and key not in inspect.signature(kind).parameters:
             continue
         if _plain(given.setdefault(key, value), key) != _plain(value, key):
-            raise ValueError(f"{path}: init_args give {key}={given[key]!r}, but the windows need {value!r}.")
+            raise ArgumentError(f"{path}: init_args give {key}={given[key]!r}, but the windows need {value!r}.")
     return _call(path, kind, given)
 
 
@@ -76,10 +78,10 @@ def construct(what: Spec, *, allow: Iterable[str] = (), **arguments: Any) -> Any
     """
     path, kind = _named(what, allow, "a class_path is needed, such as qtorch.training.HideInputs.by_kind")
     if not callable(kind):
-        raise ValueError(f"class_path {path!r} is no class or function.")
+        raise ArgumentError(f"class_path {path!r} is no class or function.")
     given = dict(what.get("init_args") or {})
     if twice := given.keys() & arguments.keys():
-        raise ValueError(f"{path}: init_args give {', '.join(sorted(twice))}, which the job gives itself.")
+        raise ArgumentError(f"{path}: init_args give {', '.join(sorted(twice))}, which the job gives itself.")
     return _call(path, kind, given | arguments)
 
 
@@ -95,7 +97,7 @@ def named(what: Spec, *, allow: Iterable[str] = ()) -> Any:
 def _module(spec: Spec, allow: Iterable[str]) -> tuple[str, type[nn.Module]]:
     path, kind = _named(spec, allow, "a model needs a class_path such as qtorch.models.Transformer")
     if not (isinstance(kind, type) and issubclass(kind, nn.Module)):
-        raise ValueError(f"class_path {path!r} is not a torch.nn.Module.")
+        raise ArgumentError(f"class_path {path!r} is not a torch.nn.Module.")
     return path, kind
 
 
@@ -103,10 +105,10 @@ def _named(spec: Spec, allow: Iterable[str], needed: str) -> tuple[str, Any]:
     """The class path of a spec and what stands there: in a module, or in a class of one."""
     path = spec.get("class_path")
     if not isinstance(path, str) or "." not in path:
-        raise ValueError(f"{needed}, not {path!r}.")
+        raise ArgumentError(f"{needed}, not {path!r}.")
     packages = ("qtorch", *allow)
     if not any(path.startswith(f"{package}.") for package in packages):
-        raise ValueError(f"class_path {path!r} is outside the allowed packages ({', '.join(packages)}).")
+        raise ArgumentError(f"class_path {path!r} is outside the allowed packages ({', '.join(packages)}).")
     module, _, name = path.rpartition(".")
     try:
         try:
@@ -120,14 +122,14 @@ def _named(spec: Spec, allow: Iterable[str], needed: str) -> tuple[str, Any]:
                 raise
         return path, getattr(owner, name)
     except (ImportError, AttributeError) as error:
-        raise ValueError(f"class_path {path!r} does not exist: {error}.") from error
+        raise ArgumentError(f"class_path {path!r} does not exist: {error}.") from error
 
 
 def _call(path: str, kind: Any, given: dict[str, Any]) -> Any:
     try:
         return kind(**given)
     except TypeError as error:
-        raise ValueError(f"{path}: {error}. It takes {inspect.signature(kind)}.") from error
+        raise ArgumentError(f"{path}: {error}. It takes {inspect.signature(kind)}.") from error
 
 
 def _plain(value: Any, where: str) -> Any:

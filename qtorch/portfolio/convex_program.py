@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from qtorch.errors import ArgumentError
 from qtorch.portfolio.universe import settle
 
 # Of the weights, the scores and the holdings, cvxpy variables and parameters: the objective, and the constraints.
@@ -69,7 +70,7 @@ class ConvexProgram(nn.Module):
             diffcp.SolverError: the program has no solution.
         """
         if scores.shape[-1] != self.assets:
-            raise ValueError(f"the program is of {self.assets} assets, the scores are of {scores.shape[-1]}.")
+            raise ArgumentError(f"the program is of {self.assets} assets, the scores are of {scores.shape[-1]}.")
         z, free, place, held, _ = settle(scores, mask, holdings, tradable)
         values = (z, held, (~free).double(), place)
         inputs = [x for x, takes in zip(values, self._takes, strict=True) if takes]
@@ -82,5 +83,5 @@ def _loaded(program: Program | str) -> Program:
         return program
     module, colon, name = program.partition(":")
     if not colon:
-        raise ValueError(f"program={program!r}: an import path such as 'mydesk.programs:low_risk' is needed.")
+        raise ArgumentError(f"program={program!r}: an import path such as 'mydesk.programs:low_risk' is needed.")
     return getattr(importlib.import_module(module), name)

@@ -3,8 +3,10 @@
 import torch
 from torch import Tensor
 
+from qtorch.errors import BriefInNotebooks
 
-class RowError(ValueError):
+
+class RowError(BriefInNotebooks, ValueError):
     """A row of a batch that no weights can be made of.
 
     Attributes:

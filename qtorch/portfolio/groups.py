@@ -8,6 +8,7 @@ from jaxtyping import Int64
 from torch import Tensor
 
 from qtorch.data.errors import DataError, listing
+from qtorch.errors import ArgumentError
 from qtorch.portfolio.constraints import GroupCap, Limit
 
 
@@ -50,7 +51,7 @@ def group_rows(
     rows, bounds, names = [torch.zeros((*shape[:-1], 0, shape[-1]), dtype=torch.float64, device=device)], [], []
     for name, cap in caps.items():
         if groups is None or name not in groups:
-            raise ValueError(f"the caps of {name!r} need its labels: pass groups={{{name!r}: labels}}.")
+            raise ArgumentError(f"the caps of {name!r} need its labels: pass groups={{{name!r}: labels}}.")
         labels = groups[name].expand(shape)
         if mask is not None:
             labels = torch.where(mask, labels, -1)
@@ -69,12 +70,12 @@ def group_rows(
 def _count(name: str, cap: GroupCap, labels: Tensor) -> int:
     if torch.compiler.is_compiling():
         if cap.labels is None:
-            raise ValueError(f"in compiled code the caps of {name!r} need their count: GroupCap(..., labels=11).")
+            raise ArgumentError(f"in compiled code the caps of {name!r} need their count: GroupCap(..., labels=11).")
         return cap.labels
     low, high = (int(labels.min()), int(labels.max())) if labels.numel() else (-1, -1)
     count = high + 1 if cap.labels is None else cap.labels
     if low < -1 or high >= count:
-        raise ValueError(f"labels of {name!r} run from {low} to {high}: they must be from -1 (none) to {count - 1}.")
+        raise ArgumentError(f"labels of {name!r} run from {low} to {high}: they must be from -1 (none) to {count - 1}.")
     return count
 
 

@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from qtorch.errors import ArgumentError
 from qtorch.portfolio.capped_simplex import threshold, to_budget
 from qtorch.portfolio.constraints import Constraints
 from qtorch.portfolio.dual import at_prices, coefficients, prices_of
@@ -63,7 +64,7 @@ def project(
         tensor([0.4000, 0.2000, 0.2500, 0.1500])
     """
     if constraints.turnover is not None and holdings is None:
-        raise ValueError("a limit of the turnover needs the holdings: pass holdings=, or turnover=None.")
+        raise ArgumentError("a limit of the turnover needs the holdings: pass holdings=, or turnover=None.")
     z, free, place, held, closed = settle(y, mask, holdings, tradable)
     lower = torch.where(free, -inf if constraints.lower is None else constraints.lower, place)
     upper = torch.where(free, inf if constraints.upper is None else constraints.upper, place)

@@ -6,6 +6,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from qtorch.errors import ArgumentError
 from qtorch.portfolio.costs import Costs
 from qtorch.portfolio.operators import operator
 
@@ -71,7 +72,7 @@ def simulate(
     """
     costs = costs or Costs()
     if costs.impact and (volatility is None or volume is None):
-        raise ValueError(f"impact={costs.impact} needs the assets' volatility and their volume.")
+        raise ArgumentError(f"impact={costs.impact} needs the assets' volatility and their volume.")
     every = torch.ones((), dtype=torch.bool, device=returns.device)
     there = (every if mask is None else mask).expand(returns.shape)
     open_ = there if tradable is None else tradable.expand(returns.shape)
@@ -115,7 +116,7 @@ def _check_liquid(adv: Tensor, sigma: Tensor) -> Tensor:
     for what, x, wrong in (("volume", adv, ~(adv > 0)), ("volatility", sigma, ~(sigma >= 0))):
         if wrong.any():
             place = wrong.nonzero()[0].tolist()
-            raise ValueError(
+            raise ArgumentError(
                 f"session {place[-2]}, asset {place[-1]}: its {what} is {x[tuple(place)].item():g}, so that no "
                 "impact of a trade is known: give a number above 0, or tradable=False where it can't be traded."
             )
@@ -129,7 +130,7 @@ _liquid = operator(
 
 def _check(growth: Tensor, t: int) -> Tensor:
     if not (growth > 0).all():
-        raise ValueError(
+        raise ArgumentError(
             f"session {t}: a portfolio's equity grows by a factor of {growth.min().item():g}: it has lost all it has, "
             "or a return that is not masked is no number; lower the leverage or mask the return."
         )

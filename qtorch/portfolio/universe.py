@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor
 
+from qtorch.errors import ArgumentError
+
 
 def settle(
     y: Tensor, mask: Tensor | None, holdings: Tensor | None, tradable: Tensor | None
@@ -16,7 +18,7 @@ def settle(
         ValueError: closed assets without holdings.
     """
     if tradable is not None and holdings is None:
-        raise ValueError("assets that can't be traded stay at their holdings: pass holdings=.")
+        raise ArgumentError("assets that can't be traded stay at their holdings: pass holdings=.")
     every = torch.ones((), dtype=torch.bool, device=y.device)
     there = (every if mask is None else mask).expand(y.shape)
     free = torch.logical_and(there, every if tradable is None else tradable)

@@ -5,6 +5,8 @@ from jaxtyping import Float64
 from torch import Tensor
 from torch.distributions import Distribution
 
+from qtorch.errors import ArgumentError
+
 
 def drawn_scenarios(law: Distribution, count: int, *, seed: int = 0) -> Float64[Tensor, "S N"]:
     """Random scenarios of a joint law, apart from torch's generator.
@@ -29,7 +31,7 @@ def drawn_scenarios(law: Distribution, count: int, *, seed: int = 0) -> Float64[
         True
     """
     if law.batch_shape or len(law.event_shape) != 1:
-        raise ValueError(
+        raise ArgumentError(
             f"scenarios are drawn of one joint law, not of batch {tuple(law.batch_shape)} and event "
             f"{tuple(law.event_shape)}; take one date and horizon."
         )

@@ -15,6 +15,7 @@ from qtorch.data.errors import DataError, listing
 from qtorch.data.panel import Panel
 from qtorch.data.window import WindowSpec
 from qtorch.distributions.checks import require
+from qtorch.errors import ArgumentError
 from qtorch.models.market_state import MarketState
 from qtorch.portfolio import Costs, simulate
 from qtorch.portfolio.feasibility import RowError
@@ -230,7 +231,9 @@ class Allocator(lightning.LightningModule):
         held = None
         if holdings is not None:
             if len(asked) != 1:
-                raise ValueError(f"holdings are those of one date, but there are {len(asked)}: ask for one at a time.")
+                raise ArgumentError(
+                    f"holdings are those of one date, but there are {len(asked)}: ask for one at a time."
+                )
             unknown = sorted(set(dict(holdings)) - set(panel.assets))
             if unknown:
                 raise DataError(f"the holdings name {unknown[:5]}, which the panel does not have. Sell or add them.")
@@ -299,7 +302,7 @@ class Allocator(lightning.LightningModule):
         except RowError as error:
             (day,) = _days(decisions, at, slice(error.row, error.row + 1))
             asset = "" if error.asset is None else f", {decisions.assets[error.asset]}"
-            raise ValueError(f"{day}{asset}: {error.what}") from error
+            raise ArgumentError(f"{day}{asset}: {error.what}") from error
         return weights
 
 

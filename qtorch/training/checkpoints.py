@@ -9,6 +9,8 @@ import torch
 from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback, Checkpoint
 
+from qtorch.errors import ArgumentError
+
 Plain = str | int | float | bool | None
 
 
@@ -41,7 +43,7 @@ class EpochSeeds(Callback):
             ValueError: another seed was given.
         """
         if self._given not in (None, state_dict["seed"]):
-            raise ValueError(f"the checkpoint is of a run with seed {state_dict['seed']}, not {self._given}.")
+            raise ArgumentError(f"the checkpoint is of a run with seed {state_dict['seed']}, not {self._given}.")
         self.seed = state_dict["seed"]
 
 
@@ -85,6 +87,6 @@ class RunCheckpoints(Checkpoint):
             changes = ", ".join(
                 f"{name} {state_dict.get(name)} there, {self.about.get(name)} here" for name in different
             )
-            raise ValueError(
+            raise ArgumentError(
                 f"{self.file} is the checkpoint of another run: {changes}. Remove it, or name a new folder."
             )

@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.distributions import Distribution
 
 from qtorch.distributions.checks import require
+from qtorch.errors import ArgumentError
 from qtorch.portfolio import ScenarioProgram, portfolio_returns
 from qtorch.training.objectives import Objective
 
@@ -59,7 +60,7 @@ class DecisionFocused(Objective):
         """Checks the settings."""
         require(self.draws >= 2, "draws", self.draws, "give at least 2, from which there is a variance")
         if self.program.needs_holdings:
-            raise ValueError("the program limits turnover, and nothing is held here: give one of turnover=None.")
+            raise ArgumentError("the program limits turnover, and nothing is held here: give one of turnover=None.")
 
     def weights(self, distribution: Distribution, mask: Tensor) -> Tensor:
         """The best weights on the scenarios of a joint law.
@@ -75,7 +76,7 @@ class DecisionFocused(Objective):
             ValueError: the law is not joint, or its draws have no gradient.
         """
         if not distribution.event_shape or not distribution.has_rsample:
-            raise ValueError(_NEEDS_JOINT.format(type(distribution).__name__))
+            raise ArgumentError(_NEEDS_JOINT.format(type(distribution).__name__))
         devices = [mask.device] if mask.is_cuda else []
         with torch.random.fork_rng(devices):
             torch.manual_seed(self.seed)
@@ -91,4 +92,4 @@ class DecisionFocused(Objective):
         return self.program.utility.losses(flat, here).mT.reshape(earned.shape)
 
     def _losses(self, distribution: Distribution, outcomes: Tensor, mask: Tensor) -> Tensor:
-        raise ValueError(_NEEDS_JOINT.format(type(distribution).__name__))
+        raise ArgumentError(_NEEDS_JOINT.format(type(distribution).__name__))

@@ -13,6 +13,7 @@ from qtorch.calibration.calibrated import require_raw
 from qtorch.data.panel import Panel
 from qtorch.data.sampling import Source
 from qtorch.distributions import JointMixture, Posterior, stack
+from qtorch.errors import ArgumentError
 from qtorch.forecast import Forecast
 from qtorch.training.forecaster import Forecaster
 
@@ -55,7 +56,7 @@ class Ensemble:
 
     def __init__(self, models: Sequence[Model], weights: Sequence[float] | None = None) -> None:
         if not models:
-            raise ValueError("an ensemble needs at least one model.")
+            raise ArgumentError("an ensemble needs at least one model.")
         self.models = tuple(models)
         self.weights = _weights(weights, len(models))
 
@@ -138,7 +139,7 @@ def mixed(forecasts: Sequence[Forecast], weights: Sequence[float] | None = None)
         for name in ("dates", "assets", "horizons"):
             a, b = getattr(first, name), getattr(other, name)
             if len(a) != len(b) or any(x != y for x, y in zip(a, b, strict=True)):
-                raise ValueError(f"forecasts of the same {name} are mixed, but some are of others.")
+                raise ArgumentError(f"forecasts of the same {name} are mixed, but some are of others.")
     if len(forecasts) == 1:
         return first
     for forecast in forecasts:
@@ -146,7 +147,7 @@ def mixed(forecasts: Sequence[Forecast], weights: Sequence[float] | None = None)
     laws = [forecast.distribution for forecast in forecasts]
     joint = [bool(law.event_shape) for law in laws]
     if any(joint) and not all(joint):
-        raise ValueError(
+        raise ArgumentError(
             "joint forecasts are mixed with joint forecasts alone, and some of these have marginals alone. Give those "
             "a dependence, forecast.with_copula(...), or mix forecasts of marginals and give the mixture a copula."
         )
@@ -161,5 +162,5 @@ def _weights(weights: Sequence[float] | None, count: int) -> tuple[float, ...]:
     if weights is None:
         return (1.0,) * count
     if len(weights) != count or not all(0 <= weight < math.inf for weight in weights) or not any(weights):
-        raise ValueError(f"{count} models need as many weights of 0 or more, not all 0; given are {list(weights)}.")
+        raise ArgumentError(f"{count} models need as many weights of 0 or more, not all 0; given are {list(weights)}.")
     return tuple(map(float, weights))

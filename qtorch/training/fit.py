@@ -8,6 +8,7 @@ from lightning import Trainer
 from lightning.pytorch.callbacks import Callback
 
 from qtorch.data.datamodule import DataModule
+from qtorch.errors import ArgumentError
 from qtorch.training.averaging import Averaging
 from qtorch.training.best import KeepBest, Patience
 from qtorch.training.checkpoints import EpochSeeds, Plain, RunCheckpoints
@@ -73,7 +74,7 @@ def fit(
     model.check(data)
     scores = ["val_loss", *(f"val_{score.name}" for _, score in model.objective.terms)]
     if monitor not in scores:
-        raise ValueError(f"monitor {monitor!r} is not a validation score of this model; it has {', '.join(scores)}.")
+        raise ArgumentError(f"monitor {monitor!r} is not a validation score of this model; it has {', '.join(scores)}.")
     validated, saved = len(data.validation.entries) > 0, None
     # In this order: the weights are kept while the averaged ones are in place, and a checkpoint knows of both.
     callbacks: list[Callback] = [EpochSeeds(seed)]

@@ -19,6 +19,7 @@ from qtorch.data.window import Window, WindowSpec
 from qtorch.data.windows import WindowSource
 from qtorch.distributions import Posterior
 from qtorch.distributions.joint import rescaled
+from qtorch.errors import ArgumentError
 from qtorch.forecast import Forecast
 from qtorch.heads import AttentionalCopulaHead, CopulaHead, CouplingFlowHead, EachDraw, Ensemble
 from qtorch.nn.penalties import penalized
@@ -80,22 +81,24 @@ class Forecaster(lightning.LightningModule):
             ("head's horizons", getattr(head, "horizons", None), self.spec.horizons),
         ):
             if has is not None and has != needs:
-                raise ValueError(f"the {name} are {has}, but the windows have {needs}. Make both from one WindowSpec.")
+                raise ArgumentError(
+                    f"the {name} are {has}, but the windows have {needs}. Make both from one WindowSpec."
+                )
         if self.network.layout not in ("asset", "panel"):
-            raise ValueError(f"an encoder's layout is asset or panel, not {self.network.layout!r}.")
+            raise ArgumentError(f"an encoder's layout is asset or panel, not {self.network.layout!r}.")
         if isinstance(head, AttentionalCopulaHead | CopulaHead):
-            raise ValueError(
+            raise ArgumentError(
                 f"a {type(head).__name__} gives a copula, and no law of returns. Give "
                 f"JointHead(marginals, {type(head).__name__}(...))."
             )
         if self.network.joint and self.network.layout != "panel":
-            raise ValueError(
+            raise ArgumentError(
                 f"a {type(head).__name__} needs an encoder in panel layout, but {type(encoder).__name__} sees one "
                 "asset at a time. Give one such as PanelTransformer."
             )
         _check_draws(encoder, head)
         if learning_rate is not None and schedule is not None:
-            raise ValueError("the schedule has a learning rate of its own. Give one of schedule and learning_rate.")
+            raise ArgumentError("the schedule has a learning rate of its own. Give one of schedule and learning_rate.")
         default = Schedule() if learning_rate is None else Schedule(learning_rate)
         self.schedule = default if schedule is None else schedule
         self.weight_decay = weight_decay
@@ -103,7 +106,7 @@ class Forecaster(lightning.LightningModule):
         if isinstance(head, CouplingFlowHead) and any(
             not isinstance(score, LogScore) for _, score in self.objective.terms
         ):
-            raise ValueError(
+            raise ArgumentError(
                 "a CouplingFlowHead's law has no marginals in closed form, and trains by LogScore alone. For "
                 f"{self.objective}, give a JointHead of marginals and a copula."
             )
@@ -120,17 +123,17 @@ class Forecaster(lightning.LightningModule):
                 that has none.
         """
         if data.spec != self.spec:
-            raise ValueError(f"the data have windows {data.spec}, but the model is fed {self.spec}.")
+            raise ArgumentError(f"the data have windows {data.spec}, but the model is fed {self.spec}.")
         has = "panel" if isinstance(data.source, PanelWindowSource) else "asset"
         encoder, wants = type(self.network.encoder).__name__, self.network.layout
         if has != wants:
             kind = "PanelWindowSource" if wants == "panel" else "WindowSource"
-            raise ValueError(
+            raise ArgumentError(
                 f"{encoder} is fed windows in {wants} layout, but the data are in {has} layout. "
                 f"Give DataModule(panel, source={kind}(panel, spec), ...)."
             )
         if data.every_position and not self.network.causal:
-            raise ValueError(
+            raise ArgumentError(
                 f"{encoder} is not causal: it forecasts from a window's last position alone, and can't be trained on "
                 "every position. Give DataModule(..., every_position=False)."
             )
@@ -337,7 +340,7 @@ class Forecaster(lightning.LightningModule):
         if not penalties:
             return 0.0
         if self._observed is None:
-            raise ValueError(
+            raise ArgumentError(
                 "the network's penalties are divided by the number of observed training targets, each of a horizon of "
                 "h sessions counted 1/h. Train on a DataModule, which knows it, or give Forecaster(observations=...)."
             )
@@ -384,14 +387,14 @@ def _check_draws(encoder: nn.Module, head: nn.Module) -> None:
     if isinstance(head, Ensemble) and not head.shared:
         reads = True
         if has is not None and has != head.draws:
-            raise ValueError(f"the encoder has {has} members, but the head {head.draws}. Give both the same number.")
+            raise ArgumentError(f"the encoder has {has} members, but the head {head.draws}. Give both the same number.")
     if reads and has is None:
-        raise ValueError(
+        raise ArgumentError(
             f"the {type(head).__name__} reads several hidden states, and a {type(encoder).__name__} gives one. Give "
             "an EncoderEnsemble, or an Ensemble of heads with shared=True."
         )
     if has is not None and not reads:
-        raise ValueError(
+        raise ArgumentError(
             f"a {type(encoder).__name__} gives {has} hidden states, and a {type(head).__name__} reads one. Give "
             "heads.Ensemble(head, members), or heads.EachDraw(head) for one head that all share."
         )

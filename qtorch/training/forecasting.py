@@ -16,6 +16,7 @@ from qtorch.data.sampling import Source
 from qtorch.data.window import WindowSpec
 from qtorch.data.windows import WindowSource
 from qtorch.distributions.joint import rescaled
+from qtorch.errors import ArgumentError
 from qtorch.forecast import Forecast
 from qtorch.training.network import Network
 
@@ -42,7 +43,7 @@ def forecast(
     dates = pd.DatetimeIndex(np.atleast_1d(np.asarray(dates, dtype="M8[us]")))
     rows = np.array([panel.row(date) for date in dates])
     if source is not None and (source.panel is not panel or source.spec != spec):
-        raise ValueError("the source holds the windows of another panel or spec. Give the model's, or leave it out.")
+        raise ArgumentError("the source holds the windows of another panel or spec. Give the model's, or leave it out.")
     if isinstance(source, WindowSource):
         own = source
     else:

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from qtorch.data.datamodule import DataModule, WindowDataset, WindowLoader
 from qtorch.data.sampling import WindowBatches
+from qtorch.errors import ArgumentError
 from qtorch.heads.parametric import Parametric
 from qtorch.training.forecaster import Forecaster
 
@@ -61,7 +62,7 @@ class LastLayer:
         model.check(data)
         network = model.network
         if not isinstance(network.head, Parametric):
-            raise ValueError(
+            raise ArgumentError(
                 f"a posterior of the last layer needs a parametric head's affine map, and a "
                 f"{type(network.head).__name__} has none. Give a trained forecaster with a head such as SkewedStudentT."
             )

@@ -12,6 +12,7 @@ from torch.distributions import Distribution
 
 from qtorch.distributions import tail_mean
 from qtorch.distributions.checks import require
+from qtorch.errors import ArgumentError
 from qtorch.risk.measures.tail import checked_level
 from qtorch.risk.scores import crps, fz0, log_score, pinball
 
@@ -56,7 +57,7 @@ class Objective(ABC):
     def _joint_losses(self, joint: Any, outcomes: Tensor, mask: Tensor) -> Tensor:
         """Of a joint law: the mean over the observed assets, 0 where there is none."""
         if joint.marginals is None:
-            raise ValueError(
+            raise ArgumentError(
                 f"{self.name} scores marginals, which a {type(joint).__name__} has not in closed form: give LogScore()."
             )
         return self(joint.marginals, outcomes, mask).sum(-1) / mask.sum(-1).clamp(min=1)

@@ -4,6 +4,7 @@ import torch
 from jaxtyping import Float64
 from torch import Tensor
 
+from qtorch.errors import ArgumentError
 from qtorch.heads.parametric import Parametric
 from qtorch.training.last_layer import LastLayer, affine_map
 
@@ -27,7 +28,7 @@ def score_covariance(head: Parametric, data: LastLayer) -> Float64[Tensor, "H P 
         covariance matrix, Econometrica 55.
     """
     if data.date is None:
-        raise ValueError("the dates of targets are not known. Give LastLayer(..., date=...), or LastLayer.of(...).")
+        raise ArgumentError("the dates of targets are not known. Give LastLayer(..., date=...), or LastLayer.of(...).")
     weights = affine_map(head)
     x = torch.nn.functional.pad(data.hidden.double(), (0, 1), value=1.0)
     outcome = torch.where(data.weight > 0, data.outcome.double(), 0.0)

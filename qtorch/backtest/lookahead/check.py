@@ -16,6 +16,7 @@ from qtorch.backtest.lookahead.report import COLUMNS, UNMOVED, LookaheadReport
 from qtorch.backtest.lookahead.runner import AskedAt, Pipeline, PipelineError, Runner, history_of, is_model
 from qtorch.data import DataError, Panel
 from qtorch.distributions.checks import require
+from qtorch.errors import ArgumentError
 
 _TESTS = ("changed prices", "changed cells", "truncated")
 _LOCATED = 3  # columns for whose first finding the input is looked for
@@ -106,7 +107,7 @@ def check_lookahead(
         for row in waiting_rows(panel, 1, rows[0] - 1, cuts // 6, seed):
             check.change(row, "prices")
     if check.compared == 0 and not check.found:
-        raise ValueError(
+        raise ArgumentError(
             f"there is nothing to compare: the pipeline has no output up to any of the cuts, "
             f"{panel.dates[rows[0]]:%Y-%m-%d} to {panel.dates[rows[-1]]:%Y-%m-%d}. Give cuts, or first=, within the "
             "dates of its outputs."
@@ -145,7 +146,7 @@ class _Check:
         found, _ = differences(self.whole, again, pd.Timestamp.max, self.scales, self.rtol)
         if found:
             one = found[0]
-            raise ValueError(
+            raise ArgumentError(
                 f"two runs on the same panel differ: {one.column or 'the output'} of {one.asset or 'all'} on "
                 f"{one.date:%Y-%m-%d} was {one.before:.6g} and then {one.after:.6g}, so that nothing can be said of "
                 "the future. Seed the pipeline within each call (torch.manual_seed(0), or a generator made there), put "

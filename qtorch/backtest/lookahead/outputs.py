@@ -10,6 +10,7 @@ from torch import Tensor
 from qtorch.backtest.track import Track
 from qtorch.backtest.walk.result import Walk
 from qtorch.data import Panel
+from qtorch.errors import ArgumentError
 from qtorch.forecast import Forecast
 from qtorch.risk import value_at_risk
 
@@ -85,7 +86,7 @@ def _forecast(forecast: Forecast) -> Outputs:
 def _array(values: np.ndarray, panel: Panel) -> Outputs:
     T, N = panel.state.shape
     if values.ndim == 0 or values.ndim > 3 or len(values) != T:
-        raise ValueError(
+        raise ArgumentError(
             f"the pipeline gave a tensor of shape {tuple(values.shape)} for a panel of {T} dates and {N} assets. Give "
             "the dates in front: [T], [T, N] or [T, N, F]; or a frame, if it is of other dates."
         )
@@ -123,13 +124,15 @@ def _frame(frame: pd.DataFrame, panel: Panel) -> Outputs:
 def _long(frame: pd.DataFrame) -> Outputs:
     """Of a frame indexed by (date, asset)."""
     if frame.index.nlevels != 2:
-        raise ValueError(f"the pipeline gave a frame with {frame.index.nlevels} index levels: give (date, asset).")
+        raise ArgumentError(f"the pipeline gave a frame with {frame.index.nlevels} index levels: give (date, asset).")
     if not frame.index.is_unique:
         date, asset = frame.index[frame.index.duplicated()][0]
-        raise ValueError(f"the pipeline gave {asset} on {date} twice. Give one row a date and asset, and more columns.")
+        raise ArgumentError(
+            f"the pipeline gave {asset} on {date} twice. Give one row a date and asset, and more columns."
+        )
     numbers = frame.select_dtypes(["number", "bool"])
     if numbers.columns.empty:
-        raise ValueError(f"the pipeline gave a frame without a column of numbers; it has {list(frame.columns)}.")
+        raise ArgumentError(f"the pipeline gave a frame without a column of numbers; it has {list(frame.columns)}.")
     found = {}
     for name in numbers.columns:
         wide = numbers[name].unstack()
@@ -141,20 +144,20 @@ def _numbers(frame: pd.DataFrame, assets: Any) -> pd.DataFrame:
     try:
         values = frame.to_numpy(dtype=np.float64, na_value=np.nan)
     except (TypeError, ValueError) as error:
-        raise ValueError(f"the pipeline gave what are no numbers in {list(frame.columns)[:5]} ({error}).") from error
+        raise ArgumentError(f"the pipeline gave what are no numbers in {list(frame.columns)[:5]} ({error}).") from error
     return pd.DataFrame(values, frame.index, [str(asset) for asset in assets])
 
 
 def _dated(frame: pd.DataFrame) -> pd.DataFrame:
     index = frame.index
     if not isinstance(index, pd.DatetimeIndex):
-        raise ValueError(
+        raise ArgumentError(
             f"the pipeline gave rows of {index.dtype} ({list(index[:3])}), not of dates: index them by a DatetimeIndex."
         )
     if index.tz is not None:
         frame = frame.set_axis(index.tz_localize(None), axis=0)  # UTC may be on another date
     if not (frame.index.is_unique and frame.columns.is_unique):
-        raise ValueError("the pipeline gave a date or an asset twice. Give one row a date and one column an asset.")
+        raise ArgumentError("the pipeline gave a date or an asset twice. Give one row a date and one column an asset.")
     return frame.sort_index()
 
 

@@ -8,13 +8,14 @@ import pandas as pd
 
 from qtorch.backtest.lookahead.outputs import Outputs, outputs_of
 from qtorch.data import Panel
+from qtorch.errors import BriefInNotebooks
 
 _HISTORY = 60  # of an ensemble's members, by default
 
 Pipeline = Callable[[Panel], Any]
 
 
-class PipelineError(RuntimeError):
+class PipelineError(BriefInNotebooks, RuntimeError):
     """A pipeline that failed on a panel; its own error is the cause."""
 
 

@@ -22,6 +22,7 @@ from qtorch.backtest.walk.running import Progress, run
 from qtorch.backtest.walk.workers import process_pool
 from qtorch.data import Panel, PanelWindowSource, WindowSource
 from qtorch.data.sampling import Source
+from qtorch.errors import ArgumentError
 from qtorch.forecast import Forecast
 from qtorch.models import default_forecaster
 from qtorch.training import Allocator, Ensemble, Forecaster, mixed, refit, refit_allocator
@@ -116,9 +117,11 @@ def walk_forward(
     make_model = cast(Callable[[], Any], partial(default_forecaster, panel)) if make_model is None else make_model
     rows, stop = refit_rows(panel, refits, start, end)
     if not seeds:
-        raise ValueError("a walk needs a seed, and there are 0 seeds.")
+        raise ArgumentError("a walk needs a seed, and there are 0 seeds.")
     if workers is not None and executor is not None:
-        raise ValueError("workers are processes of this walk's own, beside which there is no other executor: give one.")
+        raise ArgumentError(
+            "workers are processes of this walk's own, beside which there is no other executor: give one."
+        )
     with torch.random.fork_rng(devices=[]):
         model = make_model()
     epochs = {"max_epochs": max_epochs, "warm_epochs": warm_epochs}
@@ -146,7 +149,7 @@ def walk_forward(
         _refuse(model, of_forecasters | batches | of_networks)
         fit = partial(_untrained, make_model)
     if source is not None and source.panel is not panel:
-        raise ValueError("the source holds the windows of another panel. Give one of this panel, or leave it out.")
+        raise ArgumentError("the source holds the windows of another panel. Give one of this panel, or leave it out.")
     if folder is not None:
         settings = of_networks | of_forecasters | batches
         settings |= {"refits": [f"{panel.dates[row]:%Y-%m-%d}" for row in rows]}
@@ -192,8 +195,8 @@ def _refuse(model: Walkable, given: dict[str, Any]) -> None:
     defaults = inspect.signature(walk_forward).parameters
     useless = [name for name, value in given.items() if value != defaults[name].default]
     if useless:
-        raise ValueError(f"{', '.join(useless)}: not for a {type(model).__name__}. Leave it out.")
+        raise ArgumentError(f"{', '.join(useless)}: not for a {type(model).__name__}. Leave it out.")
     if isinstance(model, Ensemble) and any(isinstance(member, Forecaster | Ensemble) for member in model.models):
-        raise ValueError(
+        raise ArgumentError(
             "an ensemble's networks are not trained by a walk. Walk each, and mix the forecasts: qtorch.training.mixed."
         )

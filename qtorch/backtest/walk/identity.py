@@ -14,6 +14,7 @@ from qtorch.backtest.walk.refitting import Walkable
 from qtorch.data import Panel
 from qtorch.data.fingerprint import fingerprint
 from qtorch.deploy.bundle import parts_of, versions
+from qtorch.errors import ArgumentError
 from qtorch.training import Allocator, Forecaster
 from qtorch.training.refit import modules
 
@@ -66,7 +67,7 @@ def claim(folder: Path, about: dict[str, str]) -> None:
     different = [name for name in sorted(there.keys() | about.keys()) if there.get(name) != about.get(name)]
     if different:
         changes = "; ".join(f"{name}: {_apart(there.get(name), about.get(name))}" for name in different)
-        raise ValueError(
+        raise ArgumentError(
             f"{folder} holds another walk. {changes}. Call with the same arguments and data to go on with it, remove "
             "it, or name a new folder."
         )

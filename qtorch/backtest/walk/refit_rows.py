@@ -10,6 +10,7 @@ import pandas as pd
 from qtorch.backtest.schedule import Rebalance, rebalance_rows
 from qtorch.data import Panel
 from qtorch.data.errors import DataError
+from qtorch.errors import ArgumentError
 
 Date = str | pd.Timestamp
 
@@ -39,7 +40,7 @@ def refit_rows(
         refits = operator.index(refits)
     if isinstance(refits, str | int):
         if start is None:
-            raise ValueError(f"refits={refits!r} is a schedule, which needs a start: the date of its first refit.")
+            raise ArgumentError(f"refits={refits!r} is a schedule, which needs a start: the date of its first refit.")
         first = int(dates.searchsorted(pd.Timestamp(start)))
         if first >= stop:
             raise DataError(
@@ -49,10 +50,10 @@ def refit_rows(
         walked = pd.DatetimeIndex([*dates[:stop], _after(panel, stop)])
         return rebalance_rows(walked, cast(Rebalance, refits), first, stop).tolist(), stop
     if start is not None:
-        raise ValueError(f"refits at dates of their own begin at the first of them; leave start={start} out.")
+        raise ArgumentError(f"refits at dates of their own begin at the first of them; leave start={start} out.")
     rows = [panel.row(pd.Timestamp(date)) for date in refits]
     if not rows or any(a >= b for a, b in zip(rows, [*rows[1:], stop], strict=True)):
-        raise ValueError(
+        raise ArgumentError(
             f"a walk needs refits at ascending dates up to its end, {dates[stop - 1]:%Y-%m-%d}; they are at "
             f"{[f'{dates[row]:%Y-%m-%d}' for row in rows]}."
         )

@@ -12,6 +12,7 @@ import torch
 from qtorch.data import Panel
 from qtorch.data.errors import counted, span
 from qtorch.distributions import concatenate
+from qtorch.errors import ArgumentError
 from qtorch.forecast import Forecast
 
 Answer = Forecast | pd.DataFrame
@@ -52,7 +53,7 @@ class Walk:
             ValueError: the walk is an allocator's.
         """
         if isinstance(self.answer, pd.DataFrame):
-            raise ValueError("this walk is of an allocator and has no forecast: take its weights.")
+            raise ArgumentError("this walk is of an allocator and has no forecast: take its weights.")
         return self.answer
 
     @property
@@ -65,7 +66,7 @@ class Walk:
             ValueError: the walk is a forecaster's.
         """
         if isinstance(self.answer, Forecast):
-            raise ValueError("this walk is of a forecaster and has no weights: take its forecast.")
+            raise ArgumentError("this walk is of a forecaster and has no weights: take its forecast.")
         return self.answer
 
     def to_frame(self, levels: Iterable[float] = LEVELS) -> pd.DataFrame:

@@ -13,12 +13,13 @@ import pandas as pd
 from tqdm.std import tqdm
 
 from qtorch.backtest.walk.refitting import Refitting, Weights
+from qtorch.errors import BriefInNotebooks
 from qtorch.forecast import Forecast
 
 Progress = bool | Literal["auto"]
 
 
-class RefitError(RuntimeError):
+class RefitError(BriefInNotebooks, RuntimeError):
     """A refit of a walk failed; the message says which, and why.
 
     Attributes:

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from qtorch.distributions.checks import require
+from qtorch.errors import ArgumentError
 
 
 def process_pool(workers: int, make_model: Callable[[], Any]) -> ProcessPoolExecutor:
@@ -28,7 +29,7 @@ def process_pool(workers: int, make_model: Callable[[], Any]) -> ProcessPoolExec
         function = function.func
     main = sys.modules["__main__"]
     if getattr(function, "__module__", None) == "__main__" and not hasattr(main, "__file__"):
-        raise ValueError(
+        raise ArgumentError(
             f"{getattr(function, '__qualname__', function)} is defined in this notebook, from where other processes "
             "can't import it. Put it into a module, or give a functools.partial of a function of one."
         )

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from qtorch.data.features.feature import Feature, OwnSessions
+from qtorch.errors import ArgumentError
 
 
 @dataclass(frozen=True)
@@ -90,7 +91,7 @@ class ToEvent(Feature):
         days = np.sort(np.array(self.dates, dtype="M8[D]"))
         object.__setattr__(self, "dates", tuple(str(day) for day in days))
         if not self.dates or self.most < 2:
-            raise ValueError(f"ToEvent {self.name!r} needs dates, and most of 2 days or more, not {self.most}.")
+            raise ArgumentError(f"ToEvent {self.name!r} needs dates, and most of 2 days or more, not {self.most}.")
 
     @property
     def names(self) -> tuple[str, ...]:

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from qtorch.data.calendars import NO_SESSION, day_number
 from qtorch.data.panel import Panel
+from qtorch.errors import ArgumentError
 
 BLOCK = 256  # assets handled at once: their sessions fit a processor's cache better than all, and memory always
 
@@ -188,7 +189,7 @@ class Feature(ABC):
         path = plain["feature"]
         known = {f"{cls.__module__}.{cls.__qualname__}": cls for cls in _subclasses(Feature)}  # type: ignore[type-abstract]
         if path not in known:
-            raise ValueError(f"no feature {path!r} is known. If it is your own, import its module first.")
+            raise ArgumentError(f"no feature {path!r} is known. If it is your own, import its module first.")
         settings = {
             name: Feature.from_dict(value)
             if isinstance(value, Mapping)
@@ -247,7 +248,7 @@ def one_column(feature: Feature, user: str) -> None:
         ValueError: it has several.
     """
     if len(feature.names) != 1:
-        raise ValueError(f"{user} takes a feature of one column, not of {len(feature.names)}: {feature.names}.")
+        raise ArgumentError(f"{user} takes a feature of one column, not of {len(feature.names)}: {feature.names}.")
 
 
 def _block(values: Float64[Tensor, "T N F"], names: tuple[str, ...]) -> FeatureBlock:

@@ -9,6 +9,7 @@ from qtorch.data.features.feature import Feature
 from qtorch.data.features.market import MarketState
 from qtorch.data.features.series import Absolute, Scaled, check_decay
 from qtorch.data.features.volatility import VolatilityLevel, VolatilityRatio
+from qtorch.errors import ArgumentError
 
 
 def default_features(decay: float = 0.94, decays: tuple[float, ...] = (0.5, 0.8, 0.985, 0.996)) -> tuple[Feature, ...]:
@@ -64,12 +65,12 @@ class Features:
         object.__setattr__(self, "parts", tuple(self.parts))
         check_decay(self.scale_decay)
         if not self.parts:
-            raise ValueError("Features needs at least one feature.")
+            raise ArgumentError("Features needs at least one feature.")
         if self.warm_up is not None and self.warm_up < 1:
-            raise ValueError(f"warm_up must be at least 1 session, not {self.warm_up}.")
+            raise ArgumentError(f"warm_up must be at least 1 session, not {self.warm_up}.")
         twice = {name for name in self.names if self.names.count(name) > 1}
         if twice:
-            raise ValueError(f"more than one column is named {', '.join(sorted(twice))}. Give each feature once.")
+            raise ArgumentError(f"more than one column is named {', '.join(sorted(twice))}. Give each feature once.")
 
     def __len__(self) -> int:
         """The number of inputs `F`."""

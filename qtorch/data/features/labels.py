@@ -7,6 +7,7 @@ import numpy as np
 
 from qtorch.data.features.feature import Feature, OwnSessions
 from qtorch.data.panel import Panel
+from qtorch.errors import ArgumentError
 
 
 @dataclass(frozen=True)
@@ -38,11 +39,11 @@ class Label(Feature):
     def __post_init__(self) -> None:
         object.__setattr__(self, "values", tuple(self.values))
         if not self.values or len(set(self.values)) < len(self.values):
-            raise ValueError(f"Label {self.name!r} needs values, each once, not {self.values}.")
+            raise ArgumentError(f"Label {self.name!r} needs values, each once, not {self.values}.")
         if self.of is not None:
             pairs = tuple((str(asset), str(value)) for asset, value in self.of)
             if len(dict(pairs)) < len(pairs):
-                raise ValueError(f"Label {self.name!r} names an asset twice. Give each asset one value.")
+                raise ArgumentError(f"Label {self.name!r} names an asset twice. Give each asset one value.")
             object.__setattr__(self, "of", pairs)
 
     @classmethod

@@ -10,6 +10,7 @@ from qtorch.data.features.series import FLOOR, Return, Scaled, Volatility, check
 from qtorch.data.features.volatility import log_ratio
 from qtorch.data.features.windowed import ewma
 from qtorch.data.panel import Panel
+from qtorch.errors import ArgumentError
 
 _ROWS = 256  # dates sorted at once
 _APART = 60  # minutes between closes that are not one
@@ -208,6 +209,6 @@ class LaterCloses(CrossSection):
 def _check(of: Feature, user: str, min_assets: int) -> None:
     one_column(of, user)
     if isinstance(of, CrossSection):
-        raise ValueError(f"{user} takes a feature of own sessions, not {type(of).__name__}.")
+        raise ArgumentError(f"{user} takes a feature of own sessions, not {type(of).__name__}.")
     if min_assets < 2:
-        raise ValueError(f"{user} needs min_assets of at least 2, not {min_assets}.")
+        raise ArgumentError(f"{user} needs min_assets of at least 2, not {min_assets}.")

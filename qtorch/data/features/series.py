@@ -6,6 +6,7 @@ import numpy as np
 
 from qtorch.data.features.feature import Feature, OwnSessions
 from qtorch.data.features.windowed import MOMENTS, ewma, rolling_moment
+from qtorch.errors import ArgumentError
 
 FLOOR = 1e-6  # of daily volatility: a price that never moves must not make a scale of zero
 
@@ -199,7 +200,7 @@ class Rolling(Feature):
 
     def __post_init__(self) -> None:
         if self.window < 2 or self.moment not in MOMENTS or not 0 < self.min_share <= 1:
-            raise ValueError(
+            raise ArgumentError(
                 f"Rolling needs a window of at least 2 sessions, not {self.window}; a moment of mean, std, skew and "
                 f"kurtosis, not {self.moment!r}; and a min_share in (0, 1], not {self.min_share}."
             )
@@ -255,4 +256,4 @@ def check_decay(*decays: float) -> None:
         ValueError: one is.
     """
     if not all(0 < decay < 1 for decay in decays):
-        raise ValueError(f"decays must lie inside (0, 1), not {', '.join(map(str, decays))}.")
+        raise ArgumentError(f"decays must lie inside (0, 1), not {', '.join(map(str, decays))}.")

@@ -7,6 +7,7 @@ import numpy as np
 from qtorch.data.features.feature import Feature, OwnSessions
 from qtorch.data.features.series import FLOOR, check_decay, variance
 from qtorch.data.features.windowed import ewma, rolling_moment
+from qtorch.errors import ArgumentError
 
 _TAIL = 1.65  # volatilities; 5 % of a normal law lie beyond
 
@@ -142,7 +143,7 @@ class RangeVariance(Feature):
 
     def __post_init__(self) -> None:
         if self.estimator not in ESTIMATORS:
-            raise ValueError(f"estimator {self.estimator!r} is none of {', '.join(ESTIMATORS)}.")
+            raise ArgumentError(f"estimator {self.estimator!r} is none of {', '.join(ESTIMATORS)}.")
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -170,7 +171,7 @@ class YangZhang(Feature):
 
     def __post_init__(self) -> None:
         if self.window < 2:
-            raise ValueError(f"YangZhang needs a window of at least 2 sessions, not {self.window}.")
+            raise ArgumentError(f"YangZhang needs a window of at least 2 sessions, not {self.window}.")
 
     @property
     def names(self) -> tuple[str, ...]:

@@ -7,6 +7,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from qtorch.distributions.transforms.bijection import Bijection, promoted
+from qtorch.errors import ArgumentError
 
 
 class Permutation(Bijection):
@@ -27,7 +28,7 @@ class Permutation(Bijection):
         self.order = torch.as_tensor(order)
         self.back = torch.argsort(self.order) if back is None else back
         if back is None and self.order[self.back].tolist() != list(range(len(self.order))):
-            raise ValueError(f"order={self.order.tolist()} must hold each of 0 to {len(self.order) - 1} once.")
+            raise ArgumentError(f"order={self.order.tolist()} must hold each of 0 to {len(self.order) - 1} once.")
 
     def call_and_ladj(self, x: Float[Tensor, "... D"]) -> tuple[Float[Tensor, "... D"], Float[Tensor, "..."]]:
         """The reordered vector and 0."""

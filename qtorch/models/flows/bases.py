@@ -11,6 +11,7 @@ from qtorch.distributions.common_shock import CommonShock
 from qtorch.distributions.student_t import StudentT
 from qtorch.distributions.tail_index import tail_index
 from qtorch.distributions.transforms.student_tails import heavier
+from qtorch.errors import ArgumentError
 
 _LEAST_INDEX, _ROWS, _EM_STEPS = 0.002, 10_000, 10
 
@@ -81,7 +82,7 @@ class CommonShockBase(nn.Module):
             ValueError: there are fewer than 20 rows, or not finite ones.
         """
         if len(data) < 20 or not torch.isfinite(data).all():
-            raise ValueError(f"{len(data)} rows of data: a common shock needs at least 20 rows, all finite.")
+            raise ArgumentError(f"{len(data)} rows of data: a common shock needs at least 20 rows, all finite.")
         z = data.double()[:: -(-len(data) // _ROWS)]
         best = z.new_tensor(-torch.inf)
         for xi in torch.logspace(math.log10(_LEAST_INDEX), math.log10(0.6), 30, dtype=torch.float64, device=z.device):

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from qtorch.distributions.checks import require
 from qtorch.distributions.transforms import Affine, Bijection, MixtureGaussianisation, Rotation
 from qtorch.distributions.transforms.affine import MAX_LOG_SCALE
+from qtorch.errors import ArgumentError
 from qtorch.models.flows.bases import NormalBase
 from qtorch.models.flows.flow import Flow
 from qtorch.models.flows.layers import Context, Layer, TailLayer
@@ -93,7 +94,7 @@ class MixtureLayer(Layer):
             ValueError: there are fewer than two rows to a kernel, or they are not finite.
         """
         if len(data) < 2 * self.kernels or not torch.isfinite(data).all():
-            raise ValueError(f"{len(data)} rows of data: {self.kernels} kernels need two finite rows each.")
+            raise ArgumentError(f"{len(data)} rows of data: {self.kernels} kernels need two finite rows each.")
         # Marginals alone matter here, and some thousand of their order statistics tell all of them.
         rows = torch.linspace(0, len(data) - 1, min(len(data), 4096), device=data.device).round().long()
         x = data.double().sort(0).values[rows]

@@ -13,6 +13,7 @@ from qtorch.distributions.tail_index import hill, tail_index
 from qtorch.distributions.transforms import Autoregressive, Bijection, Coupling, LULinear, Permutation, StudentTails
 from qtorch.distributions.transforms.coupling import Elementwise
 from qtorch.distributions.transforms.student_tails import heavier
+from qtorch.errors import ArgumentError
 from qtorch.models.flows.orders import coupling_orders
 from qtorch.nn.feature_first import FeatureFirstMLP, MaskedMLP
 
@@ -161,7 +162,7 @@ class TailLayer(Layer):
         z = -torch.special.ndtri(mass)
         scale = threshold / (z * torch.exp(heavier(z, index)[0]))
         if not (scale.mean(0) > 0).all():
-            raise ValueError(
+            raise ArgumentError(
                 f"coordinates {(~(scale.mean(0) > 0)).nonzero().flatten().tolist()} have no tails: all but a few of "
                 "their values are one and the same. Leave them out."
             )

@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from qtorch.errors import ArgumentError
 from qtorch.nn.graph.graph import Graph
 
 if TYPE_CHECKING:
@@ -102,7 +103,7 @@ def from_networkx(graphs: "Sequence[networkx.Graph]", names: Sequence[Any]) -> G
     facts: list[dict[str, Any]] = []
     for b, one in enumerate(graphs):
         if unknown := [node for node in one if node not in place]:
-            raise ValueError(f"graph {b} has the node {unknown[0]!r}, which is not among the names.")
+            raise ArgumentError(f"graph {b} has the node {unknown[0]!r}, which is not among the names.")
         mask[b, [place[node] for node in one]] = True
         for source, target, known in one.edges(data=True):
             ends = b * N + place[source], b * N + place[target]
@@ -122,5 +123,5 @@ def _column(facts: list[dict[str, Any]], key: str, dtype: torch.dtype) -> Tensor
     if not have:
         return None
     if have < len(facts):
-        raise ValueError(f"{have} of {len(facts)} edges have a {key!r}; give it to all or none.")
+        raise ArgumentError(f"{have} of {len(facts)} edges have a {key!r}; give it to all or none.")
     return torch.tensor([known[key] for known in facts], dtype=dtype)

@@ -5,6 +5,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from qtorch.distributions.transforms.bijection import promoted
+from qtorch.errors import ArgumentError
 from qtorch.nn.graph.additive import additive_scores
 from qtorch.nn.graph.aggregate import aggregate, living
 from qtorch.nn.graph.graph import Graph
@@ -52,9 +53,9 @@ class GATv2(nn.Module):
     ) -> None:
         super().__init__()
         if out_features % heads:
-            raise ValueError(f"out_features, {out_features}, must be a multiple of the heads, {heads}.")
+            raise ArgumentError(f"out_features, {out_features}, must be a multiple of the heads, {heads}.")
         if slope <= 0:
-            raise ValueError(f"slope must be positive, not {slope}.")
+            raise ArgumentError(f"slope must be positive, not {slope}.")
         self.in_features, self.out_features, self.heads = in_features, out_features, heads
         self.weighted, self.kinds, self.slope, self.self_loops = weighted, kinds, slope, self_loops
         self.source = nn.Linear(in_features, out_features)
@@ -88,7 +89,7 @@ class GATv2(nn.Module):
         parts = []
         if self.weighted:
             if graph.weights is None:
-                raise ValueError("the layer is weighted: give the graph weights.")
+                raise ArgumentError("the layer is weighted: give the graph weights.")
             parts.append(graph.weights[..., None].to(dtype))
         if self.kinds:
             parts.append(one_hot(graph, self.kinds, dtype))

@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from qtorch.errors import ArgumentError
 from qtorch.nn.graph.links import Links, link
 
 Kept = TypeVar("Kept")
@@ -128,11 +129,11 @@ class Graph:
         """
         (B, N), E = mask.shape, edge_index.shape[1]
         if E and not (int(edge_index.min()) >= 0 and int(edge_index.max()) < B * N):
-            raise ValueError(f"edge_index must be from 0 to {B * N - 1}, the nodes of {B} dates with {N} each.")
+            raise ArgumentError(f"edge_index must be from 0 to {B * N - 1}, the nodes of {B} dates with {N} each.")
         source, target = edge_index
         if wrong := (source // N != target // N).nonzero().flatten().tolist():
             first = wrong[0]
-            raise ValueError(
+            raise ArgumentError(
                 f"edge {first} goes from node {int(source[first])} to {int(target[first])}, which are of different"
                 f" dates; with {N} nodes a date, node n of date b is {N} b + n."
             )
@@ -255,23 +256,25 @@ class Graph:
     def _check_shapes(self) -> None:
         shape = tuple(self.neighbours.shape)
         if len(shape) != 3 or shape[2] < 1:
-            raise ValueError(f"neighbours must be [B, N, K] with K of 1 or more, not {list(shape)}.")
+            raise ArgumentError(f"neighbours must be [B, N, K] with K of 1 or more, not {list(shape)}.")
         for name in ("present", "weights", "kinds"):
             tensor = getattr(self, name)
             if tensor is not None and tuple(tensor.shape) != shape:
-                raise ValueError(f"{name} must have the shape of neighbours, {list(shape)}, not {list(tensor.shape)}.")
+                raise ArgumentError(
+                    f"{name} must have the shape of neighbours, {list(shape)}, not {list(tensor.shape)}."
+                )
         if tuple(self.mask.shape) != shape[:2]:
-            raise ValueError(f"mask must be [B, N] = {list(shape[:2])}, not {list(self.mask.shape)}.")
+            raise ArgumentError(f"mask must be [B, N] = {list(shape[:2])}, not {list(self.mask.shape)}.")
         for name in ("present", "mask"):
             if getattr(self, name).dtype != torch.bool:
-                raise ValueError(f"{name} must be bool, True where usable, not {getattr(self, name).dtype}.")
+                raise ArgumentError(f"{name} must be bool, True where usable, not {getattr(self, name).dtype}.")
 
     def _check_neighbours(self) -> None:
         N = self.neighbours.shape[1]
         wrong = torch.logical_and(self.present, torch.logical_or(self.neighbours < 0, self.neighbours >= N))
         if wrong.any():
             b, n, k = wrong.nonzero()[0].tolist()
-            raise ValueError(
+            raise ArgumentError(
                 f"neighbours[{b}, {n}, {k}] is {int(self.neighbours[b, n, k])}, but nodes are 0 to {N - 1};"
                 " places without an edge must be False in present."
             )
@@ -283,4 +286,4 @@ class Graph:
         ):
             if isinstance(bad, Tensor) and bad.any():
                 b, n, k = bad.nonzero()[0].tolist()
-                raise ValueError(f"{name}[{b}, {n}, {k}] is {getattr(self, name)[b, n, k].item()}: {rule}.")
+                raise ArgumentError(f"{name}[{b}, {n}, {k}] is {getattr(self, name)[b, n, k].item()}: {rule}.")

@@ -5,6 +5,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from qtorch.distributions.transforms.bijection import promoted
+from qtorch.errors import ArgumentError
 from qtorch.nn.graph.aggregate import DENSE_SUM, aggregate, is_dense, living, shares
 from qtorch.nn.graph.graph import Graph
 
@@ -35,7 +36,7 @@ class RelationalGCN(nn.Module):
         super().__init__()
         for name, value in (("kinds", kinds), ("bases", bases)):
             if value is not None and value < 1:
-                raise ValueError(f"{name} must be at least 1, not {value}.")
+                raise ArgumentError(f"{name} must be at least 1, not {value}.")
         self.in_features, self.out_features = in_features, out_features
         self.kinds, self.bases, self.dense = kinds, bases, dense
         self.matrices = nn.Parameter(torch.empty(kinds if bases is None else bases, in_features, out_features))
@@ -69,6 +70,6 @@ def one_hot(graph: Graph, kinds: int, dtype: torch.dtype) -> Float[Tensor, "B N 
         IndexError: it has a kind that is not below the number of kinds.
     """
     if graph.kinds is None:
-        raise ValueError("the layer needs the kinds of edges: give the graph kinds.")
+        raise ArgumentError("the layer needs the kinds of edges: give the graph kinds.")
     eye = torch.eye(kinds, dtype=dtype, device=graph.kinds.device)
     return torch.where(graph.present[..., None], nn.functional.embedding(graph.kinds, eye), 0.0)

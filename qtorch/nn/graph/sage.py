@@ -5,6 +5,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from qtorch.distributions.transforms.bijection import promoted
+from qtorch.errors import ArgumentError
 from qtorch.nn.graph.aggregate import DENSE_SUM, aggregate, is_dense, living, shares
 from qtorch.nn.graph.graph import Graph
 
@@ -40,7 +41,7 @@ class GraphSAGE(nn.Module):
     ) -> None:
         super().__init__()
         if pool not in KINDS:
-            raise ValueError(f"pool must be one of {', '.join(KINDS)}, not {pool!r}.")
+            raise ArgumentError(f"pool must be one of {', '.join(KINDS)}, not {pool!r}.")
         self.in_features, self.out_features, self.pool = in_features, out_features, pool
         self.self_loops, self.dense = self_loops, dense
         self.neighbours = nn.Linear(in_features, out_features)

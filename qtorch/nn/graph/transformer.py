@@ -7,6 +7,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from qtorch.distributions.transforms.bijection import promoted
+from qtorch.errors import ArgumentError
 from qtorch.nn.graph.aggregate import aggregate, is_dense, living
 from qtorch.nn.graph.graph import Graph
 from qtorch.nn.graph.messages import edge_products
@@ -56,7 +57,7 @@ class GraphTransformer(nn.Module):
     ) -> None:
         super().__init__()
         if out_features % heads:
-            raise ValueError(f"out_features, {out_features}, must be a multiple of the heads, {heads}.")
+            raise ArgumentError(f"out_features, {out_features}, must be a multiple of the heads, {heads}.")
         self.in_features, self.out_features, self.heads = in_features, out_features, heads
         self.weighted, self.kinds, self.self_loops, self.dense = weighted, kinds, self_loops, dense
         self.query = nn.Linear(in_features, out_features)
@@ -86,7 +87,7 @@ class GraphTransformer(nn.Module):
         bias = None
         if self.weight_bias is not None:
             if graph.weights is None:
-                raise ValueError("the layer is weighted: give the graph weights.")
+                raise ArgumentError("the layer is weighted: give the graph weights.")
             bias = self.weight_bias[:, None, None, None] * graph.weights.to(dtype)
         if self.kind_bias is not None:
             kind = (one_hot(graph, self.kinds, dtype).unsqueeze(0) * self.kind_bias[:, None, None, None]).sum(-1)

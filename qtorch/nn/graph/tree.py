@@ -8,6 +8,8 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
+from qtorch.errors import ArgumentError
+
 
 class Level(NamedTuple):
     """The merges of one level, over all dates: which states join, and which are left for later levels.
@@ -88,19 +90,19 @@ class Tree:
 def _check(merges: Tensor, mask: Tensor) -> None:
     B, N = mask.shape
     if N < 1 or tuple(merges.shape) != (B, N - 1, 2):
-        raise ValueError(f"merges must be [B, N - 1, 2] with the mask's B={B} and N={N}, not {list(merges.shape)}.")
+        raise ArgumentError(f"merges must be [B, N - 1, 2] with the mask's B={B} and N={N}, not {list(merges.shape)}.")
     made = torch.arange(N, 2 * N - 1, device=merges.device)[:, None]
     early = torch.logical_or(merges < 0, merges >= made)
     if early.any():
         b, m, k = early.nonzero()[0].tolist()
-        raise ValueError(
+        raise ArgumentError(
             f"merges[{b}, {m}, {k}] is {int(merges[b, m, k])},"
             f" but before merge {m} there are only nodes 0 to {N + m - 1}."
         )
     once = merges.flatten(1).sort(1).values == torch.arange(2 * N - 2, device=merges.device)
     if not once.all():
         b = int((~once.all(1)).nonzero()[0])
-        raise ValueError(f"merges[{b}] has a node that is merged twice; each is to be in one merge.")
+        raise ArgumentError(f"merges[{b}] has a node that is merged twice; each is to be in one merge.")
 
 
 def _lay_out(merges: Tensor, mask: Tensor) -> dict[str, Tensor | tuple[Level, ...]]:

@@ -7,6 +7,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from qtorch.distributions.transforms.bijection import promoted
+from qtorch.errors import ArgumentError
 from qtorch.nn.graph.tree import Tree
 
 CELLS = ("child_sum", "binary")
@@ -61,7 +62,7 @@ class TreeLSTM(nn.Module):
     def __init__(self, in_features: int, width: int, cell: str = "child_sum") -> None:
         super().__init__()
         if cell not in CELLS:
-            raise ValueError(f"cell must be one of {', '.join(CELLS)}, not {cell!r}.")
+            raise ArgumentError(f"cell must be one of {', '.join(CELLS)}, not {cell!r}.")
         self.in_features, self.width, self.cell = in_features, width, cell
         self.leaf = nn.Linear(in_features, 3 * width)
         if cell == "binary":

@@ -12,6 +12,7 @@ from jaxtyping import Int64
 from torch import Tensor
 
 from qtorch.data import Panel
+from qtorch.errors import ArgumentError
 from qtorch.nn.graph import Graph
 from qtorch.nn.specs import Spec, construct
 from qtorch.portfolio.graphs.combined import combined
@@ -126,9 +127,9 @@ def _spec(step: Step, given: Iterable[str]) -> Spec:
     function, settings = (step.func, step.keywords) if isinstance(step, partial) else (step, {})
     name = f"{function.__module__}.{getattr(function, '__qualname__', '<unnamed>')}"
     if "<" in name or (isinstance(step, partial) and step.args):
-        raise ValueError(f"{name} can't be saved: give a function of a module, its settings by keyword.")
+        raise ArgumentError(f"{name} can't be saved: give a function of a module, its settings by keyword.")
     try:
         inspect.signature(function).bind(**dict.fromkeys(given), **settings)
     except TypeError as error:
-        raise ValueError(f"{name}: {error}. It takes {inspect.signature(function)}.") from error
+        raise ArgumentError(f"{name}: {error}. It takes {inspect.signature(function)}.") from error
     return {"class_path": name, "init_args": dict(settings)}

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import torch
 
+from qtorch.errors import ArgumentError
 from qtorch.nn.graph import Graph
 
 
@@ -26,17 +27,19 @@ def combined(*graphs: Graph, kinds: Sequence[int] | None = None) -> Graph:
         [[[0, 1], [0, 1]]]
     """
     if not graphs:
-        raise ValueError("combined needs at least one graph.")
+        raise ArgumentError("combined needs at least one graph.")
     counts = [1] * len(graphs) if kinds is None else list(kinds)
     if len(counts) != len(graphs):
-        raise ValueError(f"kinds must tell of {len(graphs)} graphs how many kinds each has, not {counts}.")
+        raise ArgumentError(f"kinds must tell of {len(graphs)} graphs how many kinds each has, not {counts}.")
     first, tables, weights = 0, [], []
     for g, (graph, count) in enumerate(zip(graphs, counts, strict=True)):
         if not torch.equal(graph.mask, graphs[0].mask):
-            raise ValueError(f"graph {g} has another mask than graph 0; make all of the same dates, assets and mask.")
+            raise ArgumentError(
+                f"graph {g} has another mask than graph 0; make all of the same dates, assets and mask."
+            )
         own = torch.zeros_like(graph.neighbours) if graph.kinds is None else graph.kinds
         if int(own.max()) >= count:
-            raise ValueError(f"graph {g} has an edge of kind {int(own.max())}, but {count} kinds were told of it.")
+            raise ArgumentError(f"graph {g} has an edge of kind {int(own.max())}, but {count} kinds were told of it.")
         tables.append(own + first)
         weights.append(graph.present.float() if graph.weights is None else graph.weights)
         first += count

@@ -11,6 +11,7 @@ from torch import Tensor
 from qtorch.data import Panel
 from qtorch.data.standing import standing
 from qtorch.distributions.checks import require
+from qtorch.errors import ArgumentError
 from qtorch.portfolio.graphs.closing import SESSIONS, closes_later
 from qtorch.portfolio.graphs.returns import LONGEST, Returns, returns
 from qtorch.portfolio.graphs.sums import BLOCK, MEMORY, Sums, ewma_sums, rolling_sums
@@ -155,7 +156,9 @@ def _rows(panel: Panel, rows: Sequence[int] | np.ndarray | Tensor) -> Int64[np.n
     asked = np.asarray(rows.cpu() if isinstance(rows, Tensor) else rows, dtype=np.int64)
     T = len(panel.dates)
     if len(asked) == 0 or asked[0] < 0 or asked[-1] >= T or (np.diff(asked) <= 0).any():
-        raise ValueError(f"rows must be ascending rows of the panel, 0 to {T - 1}, at least one; not {asked.tolist()}.")
+        raise ArgumentError(
+            f"rows must be ascending rows of the panel, 0 to {T - 1}, at least one; not {asked.tolist()}."
+        )
     return asked
 
 

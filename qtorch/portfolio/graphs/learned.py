@@ -6,6 +6,7 @@ from torch import Tensor, nn
 
 from qtorch.distributions.checks import require
 from qtorch.distributions.transforms.bijection import promoted
+from qtorch.errors import ArgumentError
 from qtorch.nn.graph import Graph
 
 
@@ -68,7 +69,9 @@ class LearnedGraph(nn.Module):
         """
         N = states.shape[1]
         if self.assets not in (None, N):
-            raise ValueError(f"this graph has vectors of {self.assets} assets, not {N}; assets=None takes any number.")
+            raise ArgumentError(
+                f"this graph has vectors of {self.assets} assets, not {N}; assets=None takes any number."
+            )
         places = self.project(torch.where(mask[..., None], states, 0.0))
         if self.vectors is not None:
             places = places + self.vectors

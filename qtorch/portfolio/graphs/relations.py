@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Bool
 from torch import Tensor
 
+from qtorch.errors import ArgumentError
 from qtorch.nn.graph import Graph
 
 
@@ -106,7 +107,9 @@ def same_label(
     np.add.at(count, (date, place[row]), 1)
     if (count > 1).any():
         d, n = np.argwhere(count > 1)[0]
-        raise ValueError(f"{assets[n]} has {count[d, n]} labels on {dates[d]:%Y-%m-%d}; let one end before the next.")
+        raise ArgumentError(
+            f"{assets[n]} has {count[d, n]} labels on {dates[d]:%Y-%m-%d}; let one end before the next."
+        )
     codes = np.full(mask.shape, -1)
     codes[date, place[row]] = pd.factorize(frame["label"])[0][row]
     code = torch.from_numpy(codes).to(mask.device)
@@ -117,7 +120,7 @@ def same_label(
 
 def _check(assets: Sequence[str], dates: pd.DatetimeIndex, mask: Tensor) -> None:
     if tuple(mask.shape) != (len(dates), len(assets)):
-        raise ValueError(f"mask must be [{len(dates)}, {len(assets)}], of dates and assets, not {list(mask.shape)}.")
+        raise ArgumentError(f"mask must be [{len(dates)}, {len(assets)}], of dates and assets, not {list(mask.shape)}.")
 
 
 def _valid(frame: pd.DataFrame, dates: pd.DatetimeIndex) -> np.ndarray:

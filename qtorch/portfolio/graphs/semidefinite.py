@@ -2,6 +2,7 @@
 
 import torch
 
+from qtorch.errors import ArgumentError
 from qtorch.portfolio.graphs.correlations import Correlations
 
 
@@ -28,7 +29,7 @@ def positive_semidefinite(correlations: Correlations, floor: float = 1e-6) -> Co
     hole = torch.logical_and(alive, given.isnan())
     if hole.any():
         r, i, j = hole.nonzero()[0].tolist()
-        raise ValueError(
+        raise ArgumentError(
             f"values[{r}, {i}, {j}] is NaN: {int(correlations.counts[r, i, j])} common observations were too few."
             " Fill such pairs first, as shrunk() does with its target."
         )

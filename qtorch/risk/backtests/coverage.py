@@ -4,6 +4,7 @@ import torch
 from jaxtyping import Bool, Float, Float64
 from torch import Tensor
 
+from qtorch.errors import ArgumentError
 from qtorch.risk.backtests.laws import chi2_sf
 from qtorch.risk.backtests.result import BacktestResult
 from qtorch.risk.backtests.series import (
@@ -43,7 +44,7 @@ def exceedances(
     """
     negative, given = int((value_at_risk < 0).sum()), int(value_at_risk.isfinite().sum())
     if 2 * negative > given:
-        raise ValueError(
+        raise ArgumentError(
             f"value_at_risk is negative in {negative:,} of {given:,} places: give losses as positive numbers, that is "
             "minus the quantile of returns."
         )

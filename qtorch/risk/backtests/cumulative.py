@@ -8,6 +8,7 @@ from jaxtyping import Bool, Float, Float64
 from torch import Tensor
 
 from qtorch.distributions.checks import require
+from qtorch.errors import ArgumentError
 from qtorch.risk.backtests.laws import chi2_sf, two_sided
 from qtorch.risk.backtests.monte_carlo import simulated_p_values
 from qtorch.risk.backtests.result import BacktestResult
@@ -135,7 +136,7 @@ def check_transforms(pit: Tensor, there: Tensor) -> None:
     bad = there & ((pit < 0) | (pit > 1))
     if bad.any():
         place = tuple(bad.nonzero()[0].tolist())
-        raise ValueError(
+        raise ArgumentError(
             f"pit[{', '.join(map(str, place))}] = {pit[place].item():.6g}, and {int(bad.sum())} in all lie outside "
             "[0, 1]: give the forecast's cdf at the realised return."
         )

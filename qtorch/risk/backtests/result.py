@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Bool, Float64, Int64
 from torch import Tensor
 
+from qtorch.errors import ArgumentError
 from qtorch.risk.backtests.multiplicity import benjamini_hochberg
 
 _FEW = 12  # series that are printed one by one
@@ -119,7 +120,7 @@ def series_index(shape: torch.Size, names: Sequence[Hashable] | None) -> pd.Inde
     count = shape.numel()
     if names is not None:
         if len(names) != count:
-            raise ValueError(f"{len(names)} names for {count} series; give one name for each series.")
+            raise ArgumentError(f"{len(names)} names for {count} series; give one name for each series.")
         return pd.Index(names, name="series")
     if len(shape) < 2:
         return pd.RangeIndex(count, name="series")

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from qtorch.distributions.checks import require
+from qtorch.errors import ArgumentError
 
 Pair = tuple[Tensor, Tensor]  # statistic and p-value
 
@@ -48,7 +49,7 @@ def check_shortfall(value_at_risk: Tensor, expected_shortfall: Tensor, there: Te
         if bad.any():
             place = tuple(bad.nonzero()[0].tolist())
             shown = ", ".join(map(str, place))
-            raise ValueError(
+            raise ArgumentError(
                 f"expected_shortfall[{shown}] = {expected_shortfall[place].item():.6g} with value_at_risk "
                 f"{value_at_risk[place].item():.6g}, one of {int(bad.sum())}, {what}."
             )
@@ -69,14 +70,14 @@ def usable(mask: Tensor | None, **panels: Tensor) -> Tensor:
     everything = panels if mask is None else {**panels, "mask": mask}
     for name, other in everything.items():
         if other.shape != values.shape:
-            raise ValueError(
+            raise ArgumentError(
                 f"{name} has shape {tuple(other.shape)} but {first} {tuple(values.shape)}: "
                 "give both as [T, *series] on the same dates."
             )
     there = torch.ones_like(values, dtype=torch.bool)
     if mask is not None:
         if mask.dtype != torch.bool:
-            raise ValueError(f"mask is {mask.dtype}: give a bool tensor, True where a row is usable.")
+            raise ArgumentError(f"mask is {mask.dtype}: give a bool tensor, True where a row is usable.")
         there = mask
     for panel in panels.values():
         if panel.is_floating_point():

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from qtorch.distributions import Empirical
 from qtorch.distributions.checks import require
+from qtorch.errors import ArgumentError
 from qtorch.risk.measures.expectiles import expectile
 from qtorch.risk.measures.spectral import Spectrum, spectral_risk
 from qtorch.risk.measures.tail import checked_level, expected_shortfall, value_at_risk
@@ -156,7 +157,9 @@ def checked_scenarios(
     bad = ~scenarios.isfinite()
     if bad.any():
         at = tuple(bad.nonzero()[0].tolist())
-        raise ValueError(f"{int(bad.sum())} of {bad.numel()} scenarios are not finite, the first at {at}: fill holes.")
+        raise ArgumentError(
+            f"{int(bad.sum())} of {bad.numel()} scenarios are not finite, the first at {at}: fill holes."
+        )
     return scenarios.double(), scenario_weights(scenarios, weights).reshape(-1, *[1] * (scenarios.ndim - 1))
 
 
@@ -169,7 +172,7 @@ def scenario_weights(scenarios: Float[Tensor, "S ..."], weights: Float[Tensor, "
     S = scenarios.shape[0]
     w = torch.ones(S, dtype=torch.float64, device=scenarios.device) if weights is None else weights.double()
     if not ((w >= 0).all() and w.isfinite().all() and (w > 0).any()):
-        raise ValueError("Weights of scenarios must be finite, not negative, and not all zero.")
+        raise ArgumentError("Weights of scenarios must be finite, not negative, and not all zero.")
     return w / w.sum()
 
 

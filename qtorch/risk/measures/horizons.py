@@ -5,6 +5,7 @@ from jaxtyping import Float, Float64
 from torch import Tensor
 
 from qtorch.distributions.checks import require
+from qtorch.errors import ArgumentError
 
 
 def variance_factor(horizon: int, autocorrelation: float | Tensor = 0.0) -> Tensor:
@@ -149,7 +150,7 @@ def filtered_scenarios(
     """
     _checked(horizon, draws)
     if not residuals.isfinite().all():
-        raise ValueError(f"{int((~residuals.isfinite()).sum())} residuals are not finite: fill or drop their dates.")
+        raise ArgumentError(f"{int((~residuals.isfinite()).sum())} residuals are not finite: fill or drop their dates.")
     require(bool((variance > 0).all()), "variance", variance.min().item(), "give positive variances")
     row = torch.randint(len(residuals), (draws, horizon), generator=generator).to(residuals.device)
     v = variance.double().expand(draws, *variance.shape)

@@ -8,6 +8,7 @@ from jaxtyping import Float, Float64, Int64
 from torch import Tensor
 
 from qtorch.distributions.checks import require
+from qtorch.errors import ArgumentError
 from qtorch.risk.measures.estimates import estimate_expected_shortfall
 
 LIQUIDITY_HORIZONS = (10, 20, 40, 60, 120)
@@ -128,7 +129,7 @@ def stressed_es(reduced_stressed: Tensor, full_current: Tensor, reduced_current:
     """
     short = reduced_current < 0.75 * full_current
     if short.any():
-        raise ValueError(
+        raise ArgumentError(
             f"{int(short.sum())} reduced sets of risk factors explain less than 75 % of the full set's expected "
             "shortfall: add risk factors to them."
         )

@@ -10,6 +10,7 @@ from torch.distributions import Distribution
 
 from qtorch.distributions import Empirical
 from qtorch.distributions.checks import require
+from qtorch.errors import ArgumentError
 from qtorch.risk.quadrature import integrate, unit_rule
 
 Spectrum = Callable[[Float64[Tensor, "..."]], Float64[Tensor, "..."]]
@@ -116,16 +117,16 @@ def _checked_nodes(spectrum: Spectrum, breaks: Sequence[float]) -> tuple[Float64
     weight = torch.cat([(b - a) * weight for a, b in _pairs(bounds)])
     phi = spectrum(mass).double()
     if (phi < 0).any() or not phi.isfinite().all():
-        raise ValueError("The spectrum must be finite and not negative at left-tail masses in (0, 1).")
+        raise ArgumentError("The spectrum must be finite and not negative at left-tail masses in (0, 1).")
     rise = phi.diff() > 1e-9 * phi.max()
     if rise.any():
-        raise ValueError(
+        raise ArgumentError(
             f"The spectrum rises at left-tail mass {mass[1:][rise][0].item():.4g}: a measure that weighs worse "
             "outcomes less is not coherent. Give a density that does not rise."
         )
     total = (weight * phi).sum().item()
     if abs(total - 1) > 1e-6:
-        raise ValueError(
+        raise ArgumentError(
             f"The spectrum integrates to {total:.8f}, not 1. Scale it, and name its jumps and kinks in `breaks`."
         )
     return mass, weight

@@ -2,6 +2,7 @@
 
 from typing import TYPE_CHECKING
 
+from qtorch.errors import ArgumentError
 from qtorch.risk.diagnostics import CalibrationError, SelectiveRisk
 from qtorch.risk.plots.style import BANDS, GRID, INK, LINE, RED, tidy
 
@@ -28,7 +29,7 @@ def reliability_diagram(ax: "Axes", result: CalibrationError, confidence: float 
 
     if result.error.ndim:
         shape = tuple(result.error.shape)
-        raise ValueError(f"the result is of series {shape}: draw one series, or calibration_error(..., panel=True).")
+        raise ArgumentError(f"the result is of series {shape}: draw one series, or calibration_error(..., panel=True).")
     p, observed = result.probabilities.cpu().numpy(), result.observed.cpu().numpy()
     half = norm.ppf((1 + confidence) / 2) * result.standard_error.cpu().numpy()
     gap = observed - p

@@ -5,6 +5,7 @@ import math
 import torch
 from torch import Tensor
 
+from qtorch.errors import ArgumentError
 from qtorch.risk.measures.tail import checked_level
 from qtorch.risk.scores.observed import observed
 
@@ -78,7 +79,7 @@ def _observed(
     there, (y, var, es) = observed(mask, returns, value_at_risk, expected_shortfall)
     bad = es <= 0
     if bad.any():
-        raise ValueError(
+        raise ArgumentError(
             f"{name} needs positive expected shortfalls; {int(bad.sum())} of {bad.numel()} are not, the first at "
             f"{tuple(bad.nonzero()[0].tolist())}. Mask them, or give losses as positive numbers."
         )

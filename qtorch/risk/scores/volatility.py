@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from qtorch.errors import ArgumentError
 from qtorch.risk.scores.observed import observed
 
 
@@ -31,7 +32,7 @@ def qlike(proxy: Tensor, variance: Tensor, mask: Tensor | None = None, normalise
     """
     there, (s, h) = observed(mask, proxy, variance)
     if (h <= 0).any() or (s < 0).any():
-        raise ValueError(
+        raise ArgumentError(
             f"qlike needs positive variance forecasts ({int((h <= 0).sum())} are not) and proxies that are not "
             f"negative ({int((s < 0).sum())} are). Mask them, or give variances instead of returns."
         )
