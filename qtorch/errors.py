@@ -38,6 +38,10 @@ class ArgumentError(BriefInNotebooks, ValueError):
     """An argument that cannot be used; the message names it, its value and what to do."""
 
 
+class NonFiniteError(BriefInNotebooks, FloatingPointError):
+    """A training whose numbers are no longer finite; the message says where, and what to do."""
+
+
 def _own_lines(error: BaseException) -> list[str]:
     """The last lines of the traceback that stand neither in this package nor in an installed one."""
     paths = sysconfig.get_paths()

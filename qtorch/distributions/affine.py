@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.distributions import Distribution, constraints
 from torch.types import _size
 
-from qtorch.distributions.cumulative import cdf, icdf
+from qtorch.distributions.cumulative import cdf, has_atoms, icdf
 from qtorch.distributions.log_tails import log_cdf, log_sf, log_tails
 from qtorch.distributions.moment_generating import log_moment_generating
 from qtorch.distributions.parameters import broadcast, tensor_of
@@ -66,6 +66,11 @@ class Affine(Distribution):
     def expand(self, batch_shape: _size, _instance: object = None) -> "Affine":
         """The distribution expanded to a batch shape."""
         return Affine(self.base.expand(batch_shape), self.loc.expand(batch_shape), self.scale.expand(batch_shape))
+
+    @property
+    def has_atoms(self) -> bool:
+        """As the base."""
+        return has_atoms(self.base)
 
     @property
     def mean(self) -> Tensor:

@@ -21,6 +21,11 @@ def icdf(distribution: Distribution, p: Tensor) -> Tensor:
     return distribution.icdf(p)
 
 
+def has_atoms(distribution: Distribution) -> bool:
+    """Whether single values may have mass: of an `Empirical`, and of laws made of one."""
+    return bool(getattr(distribution, "has_atoms", False))
+
+
 def ndtr(x: Tensor) -> Tensor:
     """The standard normal distribution function; torch's ndtr, 1 + erf, has no digit left where this is below 1e-16."""
     return 0.5 * torch.erfc(x * -math.sqrt(0.5))

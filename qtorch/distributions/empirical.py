@@ -9,6 +9,9 @@ from torch.types import _size
 from qtorch.distributions.tails import register_tail_mean
 from qtorch.errors import ArgumentError
 
+# A p S within float32's rounding of a whole number means that number: 0.05 * 500 is 25, not 25.0000004.
+ROUNDED = 1 - 2e-7
+
 
 class Empirical(Distribution):
     """Mass on each of `S` values, equal or given; the law behind historical simulation and weighted scenarios.
@@ -28,6 +31,7 @@ class Empirical(Distribution):
 
     arg_constraints = {}
     support = constraints.real
+    has_atoms = True
 
     def __init__(
         self,
@@ -81,6 +85,13 @@ class Empirical(Distribution):
         share = torch.where(value.isnan(), torch.nan, share)
         return share.to(torch.promote_types(self.values.dtype, value.dtype))
 
+    def partial_mean(self, value: Tensor) -> Tensor:
+        """E[X 1{X <= value}]."""
+        at_most = self.values <= value.unsqueeze(-1)
+        share = (torch.where(at_most, self.values, 0.0) * self._mass).sum(-1)
+        share = torch.where(value.isnan(), torch.nan, share)
+        return share.to(torch.promote_types(self.values.dtype, value.dtype))
+
     def icdf(self, value: Tensor) -> Tensor:
         """Quantile at left-tail mass `value` in [0, 1]; NaN outside."""
         value = value.to(self.values.device)
@@ -96,8 +107,7 @@ class Empirical(Distribution):
 
     def _rank(self, probability: Tensor) -> Tensor:
         """How many of the smallest values the left tail of that mass takes."""
-        # A p S within float32's rounding of a whole number means that number: 0.05 * 500 is 25, not 25.0000004.
-        p = probability.to(self.count.device, torch.float64) * (1 - 2e-7)
+        p = probability.to(self.count.device, torch.float64) * ROUNDED
         if self.weights is None:
             return torch.ceil(p * self.count).clamp(min=1).long()
         # Above 0, so that values without mass before the first with one are passed over.

@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.distributions import Distribution, Normal, constraints
 from torch.types import _size
 
-from qtorch.distributions.cumulative import cdf, icdf
+from qtorch.distributions.cumulative import cdf, has_atoms, icdf
 from qtorch.distributions.indexing import take
 from qtorch.distributions.log_tails import log_cdf, log_sf
 from qtorch.distributions.moment_generating import log_moment_generating
@@ -46,6 +46,11 @@ class ExpMinusOne(Distribution):
     def expand(self, batch_shape: _size, _instance: object = None) -> "ExpMinusOne":
         """The distribution expanded to a batch shape."""
         return ExpMinusOne(self.base.expand(batch_shape))
+
+    @property
+    def has_atoms(self) -> bool:
+        """As the base."""
+        return has_atoms(self.base)
 
     @property
     def mean(self) -> Tensor:

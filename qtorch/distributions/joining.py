@@ -28,7 +28,8 @@ Join = Callable[[list[Tensor]], Tensor]
 def stack(distributions: Sequence[Distribution]) -> Distribution:
     """Distributions of one batch shape `[...]` as one of batch shape `[..., K]`: a mixture's components.
 
-    Laws of one class, down to what they are made of, become one of that class; others become a `Stacked`.
+    Laws of one class, down to what they are made of, become one of that class; others, and empirical laws of unlike
+    numbers of values, become a `Stacked`.
 
     Args:
         distributions: `K` of them, without event dimension. Classes whose parameters, named in `arg_constraints`, are
@@ -181,10 +182,12 @@ def _bases(distributions: Sequence[Any], name: str, join: Join) -> Distribution:
 
 
 def _kind(distribution: Distribution) -> tuple[Any, ...]:
-    """The class of a law and of those that it is made of, and how many components a mixture has."""
+    """The class of a law and of those that it is made of, and how many components or values it has."""
     own = (part if isinstance(part, tuple) else (part,) for part in vars(distribution).values())
     parts = (part for several in own for part in several if isinstance(part, Distribution))
-    count = distribution.weights.shape[-1] if isinstance(distribution, Mixture) else None
+    count: Any = distribution.weights.shape[-1] if isinstance(distribution, Mixture) else None
+    if isinstance(distribution, Empirical):
+        count = distribution.values.shape[-1], distribution.weights is not None
     return (type(distribution), count, *map(_kind, parts))
 
 

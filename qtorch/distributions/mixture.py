@@ -8,9 +8,10 @@ from torch import Tensor
 from torch.distributions import Distribution, constraints
 from torch.types import _size
 
-from qtorch.distributions.cumulative import cdf, icdf
+from qtorch.distributions.cumulative import cdf, has_atoms, icdf
+from qtorch.distributions.empirical import ROUNDED
 from qtorch.distributions.indexing import keep_last, take
-from qtorch.distributions.inversion import invert
+from qtorch.distributions.inversion import invert, least
 from qtorch.distributions.log_tails import log_cdf, log_sf, log_tails
 from qtorch.distributions.moment_generating import log_moment_generating
 from qtorch.distributions.quadrature import entropy
@@ -27,7 +28,9 @@ class Mixture(Distribution):
 
     What an ensemble, a posterior or a jump model predicts: its value at risk and expected shortfall are those of the
     mixture, not means over components. Distribution function, density and tail means are sums; quantiles are found by
-    Newton's method between the components' own. All differentiate in weights and components.
+    Newton's method between the components' own. All differentiate in weights and components. Where a component has
+    atoms, as an `Empirical` has, quantiles are the smallest value whose mass reaches p, found by bisection, and do not
+    differentiate.
 
     Args:
         weights: probabilities `[..., K]`; scaled to sum to 1.
@@ -74,6 +77,11 @@ class Mixture(Distribution):
         return self.components.has_rsample
 
     @property
+    def has_atoms(self) -> bool:
+        """As the components."""
+        return has_atoms(self.components)
+
+    @property
     def mean(self) -> Tensor:
         """Mean."""
         return average(self.weights, self.components.mean)
@@ -106,13 +114,20 @@ class Mixture(Distribution):
         return self._weighted(below), self._weighted(above)
 
     def icdf(self, value: Tensor) -> Tensor:
-        """Quantile at left-tail mass `value` in [0, 1], found in float64; NaN outside."""
+        """Quantile at left-tail mass `value` in [0, 1], found in float64; NaN outside.
+
+        With atoms it is the smallest value whose mass reaches p, up to a rounding of p, as of `Empirical`.
+        """
         p = value.to(self.weights.device, torch.float64)
         with torch.no_grad():
             each = icdf(self.components, p.unsqueeze(-1)).double()
             low, high = each.amin(-1), each.amax(-1)
             inside = (p > 0) & (p < 1)
-        x = invert(self.log_tails, self.log_prob, p, torch.where(inside, low, 0.0), torch.where(inside, high, 0.0))
+        bracket = torch.where(inside, low, 0.0), torch.where(inside, high, 0.0)
+        if self.has_atoms:
+            x = torch.where(inside, least(self.cdf, p * ROUNDED, *bracket), torch.nan)
+        else:
+            x = invert(self.log_tails, self.log_prob, p, *bracket)
         x = torch.where(p == 0, low, torch.where(p == 1, high, x))
         return x.to(torch.promote_types(self.weights.dtype, value.dtype))
 
@@ -154,7 +169,8 @@ def average(weights: Tensor, values: Tensor) -> Tensor:
 
 @register_tail_mean(Mixture)
 def _tail_mean(distribution: Mixture, p: Tensor) -> Tensor:
-    return distribution.partial_mean(distribution.icdf(p)) / p
+    q = distribution.icdf(p)
+    return distribution.partial_mean(q) / (distribution.cdf(q) if distribution.has_atoms else p)
 
 
 @take.register

@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.distributions import Distribution, constraints
 from torch.types import _size
 
-from qtorch.distributions.cumulative import cdf, icdf
+from qtorch.distributions.cumulative import cdf, has_atoms, icdf
 from qtorch.distributions.log_tails import log_cdf, log_sf, log_tails
 from qtorch.distributions.moment_generating import log_moment_generating
 from qtorch.distributions.tails import partial_mean, register_tail_mean, tail_mean
@@ -54,6 +54,11 @@ class Stacked(Distribution):
     def has_rsample(self) -> bool:  # type: ignore[override]
         """Whether all have it."""
         return all(law.has_rsample for law in self.laws)
+
+    @property
+    def has_atoms(self) -> bool:
+        """Whether any has."""
+        return any(map(has_atoms, self.laws))
 
     @property
     def mean(self) -> Tensor:

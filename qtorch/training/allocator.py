@@ -8,6 +8,7 @@ import lightning
 import pandas as pd
 import torch
 from jaxtyping import Bool, Float, Int64
+from lightning.pytorch.utilities.seed import isolate_rng
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
@@ -15,7 +16,7 @@ from qtorch.data.errors import DataError, listing
 from qtorch.data.panel import Panel
 from qtorch.data.window import WindowSpec
 from qtorch.distributions.checks import require
-from qtorch.errors import ArgumentError
+from qtorch.errors import ArgumentError, NonFiniteError
 from qtorch.models.market_state import MarketState
 from qtorch.portfolio import Costs, simulate
 from qtorch.portfolio.feasibility import RowError
@@ -185,7 +186,7 @@ class Allocator(lightning.LightningModule):
         """
         loss = self.loss(episodes)
         if not torch.isfinite(loss):
-            raise FloatingPointError(
+            raise NonFiniteError(
                 f"the objective is {loss.item()} at step {self.global_step}: lower the learning rate, or look at the "
                 "returns of the panel."
             )
@@ -257,6 +258,7 @@ class Allocator(lightning.LightningModule):
 
         Raises:
             DataError: the span is too short for an episode.
+            ValueError: `max_epochs` or `max_steps` is given, and not `steps`.
             FloatingPointError: the objective is not finite.
         """
         fit_allocator(self, panel, until, **training)
@@ -435,7 +437,7 @@ def fit_allocator(
 ) -> None:
     """Trains an allocator in place on the past of a panel, and leaves it in evaluation mode.
 
-    The Trainer that was used is `allocator.trainer` afterwards.
+    The Trainer that was used is `allocator.trainer` afterwards. The caller's random generators are left as they were.
 
     Args:
         allocator: the model.
@@ -451,16 +453,20 @@ def fit_allocator(
         precision: as of Lightning.
         progress: show a progress bar.
         **trainer: further arguments of `lightning.Trainer`, such as `callbacks` and `logger`, as of
-            `qtorch.training.fit`.
+            `qtorch.training.fit`; but `max_epochs` and `max_steps`, whose place is taken by `steps`.
 
     Raises:
+        ValueError: `max_epochs` or `max_steps` is given.
         DataError: the span is too short for an episode.
         FloatingPointError: the objective is not finite.
     """
+    for name in ("max_epochs", "max_steps"):
+        if name in trainer:
+            raise ArgumentError(f"{name}={trainer[name]}: an allocator is trained for a number of batches. Give steps.")
     data = EpisodeSet(
         allocator, panel, until, since, batches=steps, batch_size=batch_size, seed=seed, min_assets=min_assets
     )
-    with quiet():
+    with quiet(), isolate_rng():
         runner = trainer_of(
             trainer,
             [] if averaging is None else [Averaging(averaging)],
@@ -472,7 +478,7 @@ def fit_allocator(
             enable_checkpointing=False,
             enable_progress_bar=progress,
         )
-        lightning.seed_everything(seed, verbose=False)
+        torch.manual_seed(seed)
         allocator.train()
         runner.fit(allocator, DataLoader(data, batch_size=None))
     allocator.eval()

@@ -1,5 +1,6 @@
 """Which weights a training ends with."""
 
+import warnings
 from typing import Any
 
 import torch
@@ -35,7 +36,17 @@ class KeepBest(Callback):
             self.score, self.epoch, self.weights = score, trainer.current_epoch, self._latest
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Leaves the model with the best weights, and the score among the trainer's metrics as ``best``."""
+        """Leaves the model with the best weights, and the score among the trainer's metrics as ``best``.
+
+        Where no validation was run, or none gave a number, the last weights stay, with a warning.
+        """
+        if not self.weights:
+            warnings.warn(
+                f"no epoch has a {self.monitor} that is a number, so the model keeps its last weights: validation did "
+                "not run, or it failed. Look at max_epochs, check_val_every_n_epoch and max_time.",
+                stacklevel=2,
+            )
+            return
         pl_module.load_state_dict(self.weights)
         trainer.callback_metrics["best"] = torch.tensor(self.score)  # metrics come back from spawned processes
 

@@ -64,6 +64,11 @@ class RunCheckpoints(Checkpoint):
         """The run's last checkpoint, if there is one."""
         return self.file if self.file.exists() else None
 
+    @property
+    def written(self) -> int | None:
+        """When the last checkpoint was written, by the file's clock; None if there is none."""
+        return self.file.stat().st_mtime_ns if self.file.exists() else None
+
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Writes the checkpoint; the other callbacks have seen the epoch's end by then."""
         part = self.file.with_suffix(".part")

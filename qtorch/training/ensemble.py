@@ -1,9 +1,11 @@
 """Several models as one forecaster: the mixture of what they forecast."""
 
+import copy
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from functools import reduce
+from pathlib import Path
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import pandas as pd
@@ -15,7 +17,7 @@ from qtorch.data.sampling import Source
 from qtorch.distributions import JointMixture, Posterior, stack
 from qtorch.errors import ArgumentError
 from qtorch.forecast import Forecast
-from qtorch.training.forecaster import Forecaster
+from qtorch.models.baselines.baseline import Baseline
 
 
 @runtime_checkable
@@ -30,6 +32,20 @@ class Model(Protocol):
         source: Any = None,
     ) -> Forecast:
         """Forecasts every asset of a panel at some of its dates."""
+        ...
+
+    def fit(self, panel: Panel, *, until: str | pd.Timestamp | None = None) -> Any:
+        """Trains on a panel's past, and gives itself; `Baseline` alone takes no further arguments."""
+        ...
+
+    def predict(
+        self,
+        panel: Panel,
+        dates: Iterable[str | pd.Timestamp] | str | pd.Timestamp | None = None,
+        *,
+        source: Any = None,
+    ) -> Forecast:
+        """The same as `forecast`, at the panel's last date by default."""
         ...
 
 
@@ -84,7 +100,7 @@ class Ensemble:
         return mixed([model.forecast(panel, dates, source=source) for model in self.models], self.weights)
 
     def fit(self: _Ensemble, panel: Panel, *, until: str | pd.Timestamp | None = None, **training: Any) -> _Ensemble:
-        """Trains each member that has something to train on a panel's past.
+        """Fits every member on a panel's past: trains those that have something to train.
 
         Members made one after the other begin with weights of their own and draw dropout and noise of their own; with
         `seed` they would share the noise.
@@ -92,16 +108,30 @@ class Ensemble:
         Args:
             panel: the market.
             until: the last date that may be known, which need not be a session; the panel's last by default.
-            **training: further arguments of `Forecaster.fit`, for the forecasters among the members.
+            **training: further arguments of the members' own `fit`, such as `Forecaster.fit`, for all that are no
+                baselines. Of a folder for `checkpoints` each member has a folder of its own, ``member-0`` and so on;
+                of `callbacks` each has copies of its own, in its `trainer.callbacks` afterwards.
 
         Raises:
             DataError: there are too few rows, or the dates are out of order.
-            ValueError: a member can't be trained so.
+            ValueError: a member can't be trained so, there are options and no member to train, or there is one logger
+                for all.
             FloatingPointError: a loss is not finite.
         """
-        for model in self.models:
-            if isinstance(model, Forecaster | Ensemble):
-                model.fit(panel, until=until, **training)
+        trained = [k for k, model in enumerate(self.models) if _is_trained(model)]
+        if training and not trained:
+            raise ArgumentError(f"{', '.join(training)}: no member of this ensemble is trained, so leave it out.")
+        if not isinstance(training.get("logger"), bool | None):
+            raise ArgumentError(
+                "logger: one logger would mix the members' numbers. Fit each member with one of its own."
+            )
+        for k, model in enumerate(self.models):
+            options = dict(training) if k in trained else {}
+            if options.get("checkpoints") is not None:
+                options["checkpoints"] = Path(options["checkpoints"]) / f"member-{k}"
+            if "callbacks" in options:
+                options["callbacks"] = copy.deepcopy(options["callbacks"])
+            model.fit(panel, until=until, **options)
         return self
 
     def predict(
@@ -116,7 +146,8 @@ class Ensemble:
         Args:
             panel: the market.
             dates: as-of dates, one or many; the panel's last by default.
-            source: as of `forecast`, whose errors are raised too.
+            source: as of `forecast`, whose errors are raised too. Which assets have enough history is each member's
+                to say: baselines are made with `min_history` and `stale`, forecasters take their defaults.
         """
         return self.forecast(panel, panel.dates[-1] if dates is None else dates, source=source)
 
@@ -155,6 +186,13 @@ def mixed(forecasts: Sequence[Forecast], weights: Sequence[float] | None = None)
     probabilities = torch.tensor(shares, dtype=torch.float64, device=first.mask.device)
     law = JointMixture(probabilities, laws) if any(joint) else Posterior(probabilities, stack(laws))
     return replace(first, distribution=law, mask=mask)
+
+
+def _is_trained(model: Model) -> bool:
+    """Whether a model, or a member of an ensemble, has something to train."""
+    if isinstance(model, Ensemble):
+        return any(map(_is_trained, model.models))
+    return not isinstance(model, Baseline)
 
 
 def _weights(weights: Sequence[float] | None, count: int) -> tuple[float, ...]:

@@ -1,5 +1,7 @@
 """Fits a forecaster: early stopping on validation windows, the best state kept."""
 
+import warnings
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +53,9 @@ def fit(
         averaging: decay of a moving average of the weights, which is then validated and kept; None takes the weights
             as they are.
         checkpoints: a folder for the run's state after each epoch. A run that was killed goes on from there when it is
-            called again with the same arguments and a fresh model, and comes out as if it had not been.
+            called again with the same arguments and a fresh model, and comes out as if it had not been. Arguments of
+            the Trainer count, but for callbacks and logger. Of a run that was finished the weights are taken, with a
+            warning.
         seed: of dropout and noise; None draws one from torch's generator.
         compile: compile the network, in place; forecasts of recurrent nets, which share their sessions' work, are not
             compiled.
@@ -67,15 +71,20 @@ def fit(
         The best validation score, the last where patience is None, or NaN without validation windows.
 
     Raises:
-        ValueError: the model can't be trained on the data, the score is not one of the objective's, or the folder holds
-            the checkpoint of another run.
-        FloatingPointError: a loss is not finite.
+        ValueError: the model can't be trained on the data, the score is not one of the objective's, the folder holds
+            the checkpoint of another run, or no validation is run that patience asks for.
+        NonFiniteError: a loss is not finite; a FloatingPointError.
     """
     model.check(data)
     scores = ["val_loss", *(f"val_{score.name}" for _, score in model.objective.terms)]
     if monitor not in scores:
         raise ArgumentError(f"monitor {monitor!r} is not a validation score of this model; it has {', '.join(scores)}.")
     validated, saved = len(data.validation.entries) > 0, None
+    if validated and patience is not None and trainer.get("limit_val_batches") == 0:
+        raise ArgumentError(
+            f"limit_val_batches={trainer['limit_val_batches']}: validation decides when training stops. Leave out the "
+            "validation windows (validation_start), or give patience=None."
+        )
     # In this order: the weights are kept while the averaged ones are in place, and a checkpoint knows of both.
     callbacks: list[Callback] = [EpochSeeds(seed)]
     if validated and patience is not None:
@@ -91,8 +100,11 @@ def fit(
             "devices": str(devices),
             "precision": str(precision),
         }
-        saved = RunCheckpoints(Path(checkpoints).absolute(), about | _about(model, data))
+        # What is listened to changes nothing that is trained.
+        others = {name: _plain(value) for name, value in trainer.items() if name not in ("callbacks", "logger")}
+        saved = RunCheckpoints(Path(checkpoints).absolute(), about | others | _about(model, data))
         callbacks.append(saved)
+        written = saved.written
     with quiet():
         runner = trainer_of(
             trainer,
@@ -108,6 +120,12 @@ def fit(
         )
         model.train()  # Lightning keeps the mode that it finds; a model that has forecast is in evaluation mode
         runner.fit(model, datamodule=data, ckpt_path=None if saved is None else saved.last, weights_only=True)
+    if saved is not None and written is not None and saved.written == written:
+        warnings.warn(
+            f"{saved.file} is of a run that was finished: the model has its weights, and nothing was trained. To train "
+            "anew, remove the file or name a new folder.",
+            stacklevel=2,
+        )
     data.trainer = None  # else it would keep the optimiser alive, and travel with it to other processes
     model.eval()
     return float(runner.callback_metrics.get("best", runner.callback_metrics.get(monitor, torch.nan)))
@@ -128,6 +146,13 @@ def _about(model: Forecaster, data: DataModule) -> dict[str, Plain]:
         "training_windows": len(data.training.entries),
         "validation_windows": len(data.validation.entries),
     }
+
+
+def _plain(value: Any) -> Plain:
+    """An argument of the Trainer as a plain value; an object as the name of its class, as its address is a new one."""
+    if value is None or isinstance(value, str | int | float | bool):
+        return value
+    return repr(value) if isinstance(value, list | tuple | dict | timedelta) else type(value).__qualname__
 
 
 class _Compiled(Callback):

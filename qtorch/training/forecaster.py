@@ -18,8 +18,9 @@ from qtorch.data.sampling import Source
 from qtorch.data.window import Window, WindowSpec
 from qtorch.data.windows import WindowSource
 from qtorch.distributions import Posterior
+from qtorch.distributions.checks import require
 from qtorch.distributions.joint import rescaled
-from qtorch.errors import ArgumentError
+from qtorch.errors import ArgumentError, NonFiniteError
 from qtorch.forecast import Forecast
 from qtorch.heads import AttentionalCopulaHead, CopulaHead, CouplingFlowHead, EachDraw, Ensemble
 from qtorch.nn.penalties import penalized
@@ -30,6 +31,11 @@ from qtorch.training.objectives import LogScore, Objective
 from qtorch.training.optimisation import Schedule, adamw
 
 _Forecaster = TypeVar("_Forecaster", bound="Forecaster")
+_OF_FIT = {  # arguments of DataModule that `fit` makes itself
+    "source": "fit makes the windows of the panel; for others call qtorch.training.fit(model, DataModule(...))",
+    "until": "give fit(panel, until=...)",
+    "validation_start": "give fit(panel, validation_start=...)",
+}
 
 
 class Forecaster(lightning.LightningModule):
@@ -289,7 +295,8 @@ class Forecaster(lightning.LightningModule):
             validation_start: the first as-of date for validation, which decides when training stops; None has none, and
                 trains on all for all epochs.
             data: further arguments of `DataModule`, such as ``{"batch_size": 128, "half_life": 500.0, "seed": 1}``.
-                Where the encoder is not causal, `every_position` is False unless it is given.
+                Where the encoder is not causal, `every_position` is False unless it is given. Dates and windows are
+                the fit's own: ``source``, ``until`` and ``validation_start`` are refused here.
             **training: further arguments of `qtorch.training.fit`, such as `max_epochs`, `seed`, `checkpoints`,
                 `accelerator`, `devices` and `precision`, and those of `lightning.Trainer`, such as `callbacks` and
                 `logger`.
@@ -300,7 +307,7 @@ class Forecaster(lightning.LightningModule):
         Raises:
             DataError: there are too few rows, or the dates are out of order.
             ValueError: the model can't be trained so.
-            FloatingPointError: a loss is not finite.
+            NonFiniteError: a loss is not finite; a FloatingPointError.
 
         Example:
             >>> from qtorch.data import load_sample
@@ -312,6 +319,8 @@ class Forecaster(lightning.LightningModule):
         """
         from qtorch.training.fit import fit
 
+        for name, instead in _OF_FIT.items():
+            require(name not in (data or {}), "data", f"{{{name!r}: ...}}", instead)
         seen = panel if until is None else panel.until(panel.dates[panel.row_until(until)])
         kind = PanelWindowSource if self.network.layout == "panel" else WindowSource
         options = {"every_position": self.network.causal} | dict(data or {})
@@ -353,12 +362,24 @@ class Forecaster(lightning.LightningModule):
 
     def _standardised(self, window: Window) -> Distribution:
         """The distribution of returns in units of the scale, with the window's target's shape for a batch shape."""
+        parameters = self._of_law(window)
+        try:
+            return self.network.head.distribution(*parameters)
+        except (ValueError, torch.linalg.LinAlgError):  # type: ignore[attr-defined]
+            # Laws refuse parameters that are no numbers; in a training those tell of its weights.
+            if self._trainer is not None:
+                stage = "training" if self.training else "validation"
+                self._refuse_non_finite(stage, _undefined(parameters, window), window)
+            raise
+
+    def _of_law(self, window: Window) -> tuple[Tensor, ...]:
+        """Those of the law, with the window's target's shape before dimensions of their own."""
         every_position = window.target.ndim == window.inputs.ndim
         parameters = self.network(window.inputs, window.mask, every_position)
         if self.network.layout == "panel":
             last = window.target.ndim - 1  # the horizons' axis, whatever stands behind it
             parameters = tuple(parameter.movedim(last, last - 1) for parameter in parameters)
-        return self.network.head.distribution(*parameters)
+        return parameters
 
     def _refuse_non_finite(self, stage: str, loss: Tensor, window: Window) -> None:
         """Raises an error that names the batch, because a step on such a loss makes every weight NaN."""
@@ -374,7 +395,7 @@ class Forecaster(lightning.LightningModule):
         names = getattr(getattr(getattr(self.trainer, "datamodule", None), "source", None), "panel", None)
         assets = [str(int(n)) if names is None else names.assets[int(n)] for n in columns]
         every = "all" if bad.sum() == window.target_mask.sum() else "some"
-        raise FloatingPointError(
+        raise NonFiniteError(
             f"the {stage} loss is not finite at epoch {self.current_epoch}, step {self.global_step}: {int(bad.sum())} "
             f"targets, {every} of the batch, of the assets {listing(assets)}. If all are, the weights are not finite: "
             "lower the learning rate. Else look at these assets' prices and inputs, and at the head's bounds."
@@ -398,6 +419,17 @@ def _check_draws(encoder: nn.Module, head: nn.Module) -> None:
             f"a {type(encoder).__name__} gives {has} hidden states, and a {type(head).__name__} reads one. Give "
             "heads.Ensemble(head, members), or heads.EachDraw(head) for one head that all share."
         )
+
+
+def _undefined(parameters: tuple[Tensor, ...], window: Window) -> Tensor:
+    """NaN at the observed targets of whose law a parameter is not finite, else 0, `[*target]`."""
+    shape = window.target.shape
+    bad = torch.zeros_like(window.target_mask)
+    for parameter in parameters:
+        wrong = ~torch.isfinite(parameter)
+        of_each = wrong.shape[: len(shape)] == shape
+        bad = bad | (wrong.reshape(*shape, -1).any(-1) if of_each else wrong.any())
+    return torch.where(bad & window.target_mask, torch.nan, 0.0)
 
 
 def _of_the_law(score: Objective, law: Distribution, outcomes: Tensor, mask: Tensor, scale: Tensor) -> Tensor:

@@ -116,7 +116,7 @@ def test_what_cannot_be_joined_is_named():
     with pytest.raises(ValueError, match="not all of the laws to join have a lower_scale"):
         stack([SplicedTails(skewed(0), 0.05, 0.1, lower_scale=1.0), SplicedTails(skewed(0), 0.05, 0.1)])
     with pytest.raises(ValueError, match="as many values"):
-        stack([LAWS["empirical"](0), Empirical(torch.randn(*SHAPE, 5))])
+        concatenate([LAWS["empirical"](0), Empirical(torch.randn(*SHAPE, 5))])
     with pytest.raises(ValueError, match="several can't be joined"):
         stack([JumpStudentT(batch_shape=torch.Size(SHAPE)), JumpStudentT(4.0, batch_shape=torch.Size(SHAPE))])
 

@@ -1,6 +1,7 @@
 """The two verbs of every model: fit and predict."""
 
 import lightning
+import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -8,8 +9,9 @@ from lightning.pytorch.callbacks import Callback
 
 from qtorch import Forecaster, heads, models
 from qtorch.data import DataError, DataModule, Panel, WindowSpec
+from qtorch.errors import BriefInNotebooks
 from qtorch.models import HAR, FilteredHistoricalSimulation, Garch, HistoricalSimulation, RiskMetrics
-from qtorch.training import Ensemble, fit
+from qtorch.training import Ensemble, Network, Schedule, fit
 from tests.conftest import make_prices
 from tests.training.test_allocator import allocator
 
@@ -63,6 +65,10 @@ def test_fit_is_the_fit_of_training(market):
         assert torch.equal(ours, theirs)
 
 
+def weights_of(module):
+    return torch.nn.utils.parameters_to_vector(module.parameters()).detach().clone()
+
+
 class Steps(Callback):
     def __init__(self) -> None:
         self.taken = 0
@@ -103,17 +109,96 @@ def test_predict_is_forecast_of_the_last_date_by_default(market):
 )
 def test_one_line_runs_every_forecaster(market, make):
     model = make()
-    before = [each.clone() for each in small(seed=1).network.parameters()]
+    networks = [m for m in model.modules() if isinstance(m, Network)] if isinstance(model, Forecaster) else []
+    if isinstance(model, Ensemble):
+        networks = [model.models[0].network, model.models[1].models[0].network]
+    before = [weights_of(network) for network in networks]
     options = {"max_epochs": 1, "limit_train_batches": 1} if isinstance(model, Forecaster | Ensemble) else {}
     dates = market.dates[-2:]
     forecast = model.fit(market, until=UNTIL, **options).predict(market, dates)
     assert forecast.mask.all()
     assert list(forecast.dates) == list(dates)
-    if isinstance(model, Ensemble):
-        for member in (model.models[0], model.models[1].models[0]):
-            assert any(not torch.equal(a, b) for a, b in zip(before, member.network.parameters(), strict=True))
+    assert not any(torch.equal(a, weights_of(b)) for a, b in zip(before, networks, strict=True))
     with pytest.raises(DataError, match="before the panel's first date, 2018-06-01"):
         model.fit(market, until="2017-01-02")
+
+
+SHORT = {"max_epochs": 1, "data": {"batch_size": 16, "batches_per_epoch": 1}}
+
+
+def test_members_have_checkpoints_and_callbacks_of_their_own(market, tmp_path):
+    steps = Steps()
+    pair = [small(seed=1), Ensemble([small(seed=2)]), RiskMetrics(WindowSpec(horizons=(1, 5)))]
+    before = [weights_of(model.network) for model in (pair[0], pair[1].models[0])]
+    Ensemble(pair).fit(market, checkpoints=tmp_path, callbacks=steps, **SHORT)
+    first, second = (weights_of(model.network) for model in (pair[0], pair[1].models[0]))
+    assert not torch.equal(first, second)
+    assert (before[0] - first).abs().max() < 0.1, "near where it began, and not where the other is"
+    assert (before[1] - second).abs().max() < 0.1
+    files = sorted(str(file.relative_to(tmp_path)) for file in tmp_path.rglob("*.ckpt"))
+    assert files == ["member-0/last.ckpt", "member-1/member-0/last.ckpt"]
+    assert steps.taken == 0
+    assert [s.taken for s in pair[0].trainer.callbacks if isinstance(s, Steps)] == [1]
+
+
+def test_an_ensemble_calls_every_members_fit_and_refuses_what_none_takes(market):
+    class Own:
+        def fit(self, panel, *, until=None, **training):
+            self.given = until, training
+            return self
+
+        def forecast(self, panel, dates, *, source=None):
+            raise AssertionError
+
+        predict = forecast
+
+    own = Own()
+    Ensemble([own, RiskMetrics()]).fit(market, until=UNTIL, anything=3)
+    assert own.given == (UNTIL, {"anything": 3})
+    with pytest.raises(DataError, match="before the panel's first date"):
+        Ensemble([RiskMetrics()]).fit(market, until="1990-06-01")
+    with pytest.raises(ValueError, match="nonsense: no member of this ensemble is trained"):
+        Ensemble([Ensemble([RiskMetrics()])]).fit(market, nonsense=3)
+    with pytest.raises(ValueError, match="logger: one logger would mix"):
+        Ensemble([own]).fit(market, logger=object())
+
+
+def test_an_exploding_fit_says_so(market):
+    model = small()
+    model.schedule = Schedule(learning_rate=1e30)
+    with pytest.raises(FloatingPointError, match=r"not finite at .* of the assets .*lower the learning rate") as error:
+        model.fit(market, data={"batch_size": 16, "batches_per_epoch": 4}, max_epochs=3)
+    assert isinstance(error.value, BriefInNotebooks)
+
+
+def test_arguments_that_undo_each_other_are_refused(market, tmp_path):
+    for name in ("source", "until", "validation_start"):
+        with pytest.raises(ValueError, match=f"data=.'{name}': ...}}: .*fit"):
+            small().fit(market, data={name: None})
+    with pytest.raises(ValueError, match="limit_val_batches=0: .*patience=None"):
+        small().fit(market, validation_start="2019-10-01", limit_val_batches=0)
+    with pytest.warns(UserWarning, match="no epoch has a val_loss"):
+        small().fit(market, validation_start="2019-10-01", check_val_every_n_epoch=2, **SHORT)
+    for name in ("max_epochs", "max_steps"):
+        with pytest.raises(ValueError, match=f"{name}=1: .* Give steps"):
+            allocator("covariance").fit(market, **{name: 1})
+
+
+def test_the_trainers_arguments_are_those_of_a_run(market, tmp_path):
+    options = SHORT | {"checkpoints": tmp_path, "gradient_clip_val": 0.5}
+    small().fit(market, callbacks=[Steps()], **options)
+    with pytest.warns(UserWarning, match="of a run that was finished: .* nothing was trained"):
+        small().fit(market, **options)
+    with pytest.raises(ValueError, match="gradient_clip_val 0.5 there, 0.25 here"):
+        small().fit(market, **options | {"gradient_clip_val": 0.25})
+
+
+def test_an_allocators_fit_leaves_the_random_generators(market):
+    model = allocator("covariance")
+    states = torch.get_rng_state(), np.random.get_state()[1]  # noqa: NPY002
+    model.fit(market, until=UNTIL, steps=1, batch_size=1, min_assets=2)
+    assert torch.equal(torch.get_rng_state(), states[0])
+    assert (np.random.get_state()[1] == states[1]).all()  # noqa: NPY002
 
 
 def test_an_allocator_has_the_same_verbs(market):

@@ -28,7 +28,10 @@ class Baseline:
         raise NotImplementedError
 
     def fit(self: _Baseline, panel: Panel, *, until: str | pd.Timestamp | None = None) -> _Baseline:
-        """Itself, as it is: there is nothing to train. It has the method so that code for any model runs with it.
+        """Itself, as it is: there is nothing to train, and no option of a training is taken.
+
+        It has the method so that ``model.fit(panel, until=...).predict(panel)`` runs with any model; an `Ensemble`
+        gives options of a training to other members alone.
 
         Args:
             panel: the market.
@@ -47,6 +50,7 @@ class Baseline:
         Args:
             panel: the market.
             dates: as-of dates, one or many; the panel's last by default.
-            source: as of `forecast`, whose errors are raised too.
+            source: as of `forecast`, whose errors are raised too. What a forecaster takes here as `min_history` and
+                `stale` a baseline is made with.
         """
         return self.forecast(panel, panel.dates[-1] if dates is None else dates, source=source)
