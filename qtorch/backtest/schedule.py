@@ -31,7 +31,7 @@ def rebalance_rows(dates: pd.DatetimeIndex, rebalance: Rebalance, first: int, la
         >>> rebalance_rows(dates, "month", 0, 9), rebalance_rows(dates, "week", 0, 9), rebalance_rows(dates, 4, 0, 9)
         (array([0, 2]), array([0, 4]), array([0, 4, 8]))
     """
-    if isinstance(rebalance, int):
+    if isinstance(rebalance, int) and not isinstance(rebalance, bool):
         require(rebalance >= 1, "rebalance", rebalance, "give a number of rows of at least 1")
         return np.arange(first, last, rebalance)
     words = ", ".join(map(repr, _PERIODS))

@@ -1,7 +1,7 @@
 """Several models as one forecaster: the mixture of what they forecast."""
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import reduce
 from typing import Any, Protocol, TypeVar, runtime_checkable
@@ -11,6 +11,7 @@ import torch
 
 from qtorch.calibration.calibrated import require_raw
 from qtorch.data.panel import Panel
+from qtorch.data.rows import Dates
 from qtorch.data.sampling import Source
 from qtorch.distributions import JointMixture, Posterior, stack
 from qtorch.forecast import Forecast
@@ -24,7 +25,7 @@ class Model(Protocol):
     def forecast(
         self,
         panel: Panel,
-        dates: Iterable[str | pd.Timestamp] | str | pd.Timestamp,
+        dates: Dates,
         *,
         source: Any = None,
     ) -> Forecast:
@@ -65,7 +66,7 @@ class Ensemble:
     def forecast(
         self,
         panel: Panel,
-        dates: Iterable[str | pd.Timestamp] | str | pd.Timestamp,
+        dates: Dates,
         *,
         source: Source | None = None,
     ) -> Forecast:
@@ -79,8 +80,8 @@ class Ensemble:
         Raises:
             ValueError: the members' forecasts can't be mixed; see `mixed`.
         """
-        dates = list(pd.DatetimeIndex([dates] if isinstance(dates, (str, pd.Timestamp)) else list(dates)))
-        return mixed([model.forecast(panel, dates, source=source) for model in self.models], self.weights)
+        days = list(panel.dates[panel.rows(dates)])  # once, of dates that may be an iterator
+        return mixed([model.forecast(panel, days, source=source) for model in self.models], self.weights)
 
     def fit(self: _Ensemble, panel: Panel, *, until: str | pd.Timestamp | None = None, **training: Any) -> _Ensemble:
         """Trains each member that has something to train on a panel's past.
@@ -106,7 +107,7 @@ class Ensemble:
     def predict(
         self,
         panel: Panel,
-        dates: Iterable[str | pd.Timestamp] | str | pd.Timestamp | None = None,
+        dates: Dates | None = None,
         *,
         source: Source | None = None,
     ) -> Forecast:
