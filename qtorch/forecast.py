@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.distributions import Distribution
 
 from qtorch.data.errors import counted, span
+from qtorch.data.rows import Date, label
 from qtorch.data.states import State
 from qtorch.distributions import (
     Decomposition,
@@ -184,9 +185,7 @@ class Forecast:
             )
         return replace(self, distribution=JointDistribution(self.marginals, copula))
 
-    def scenarios(
-        self, date: str | pd.Timestamp, horizon: int, count: int = 1024, seed: int = 0
-    ) -> Float64[Tensor, "S N"]:
+    def scenarios(self, date: Date, horizon: int, count: int = 1024, seed: int = 0) -> Float64[Tensor, "S N"]:
         """Joint scenarios of simple returns.
 
         Quasi-random ones, as of `qtorch.risk.quasi_random_scenarios`, where the copula is of factors; else drawn.
@@ -201,10 +200,11 @@ class Forecast:
             NaN for assets without a forecast.
 
         Raises:
+            DataError: the date can't be read, is absent, or has a time zone.
             ValueError: the law is not joint, or the date, horizon or count is not right.
         """
         self._joint("scenarios")
-        day = pd.Timestamp(date)
+        day = label(date, "date")
         if day not in self.dates:
             raise ArgumentError(f"there is no forecast of {day:%Y-%m-%d}; the dates are {span(self.dates)}.")
         if horizon not in self.horizons:
@@ -285,7 +285,7 @@ class Forecast:
     def __repr__(self) -> str:
         horizons = ", ".join(map(str, self.horizons))
         return (
-            f"Forecast({counted(len(self.dates), 'date')} {span(self.dates)}, "
+            f"{type(self).__name__}({counted(len(self.dates), 'date')} {span(self.dates)}, "
             f"{counted(len(self.assets), 'asset')}, horizons {horizons}; {int(self.mask.sum())} of "
             f"{self.mask.numel()} forecast)"
         )

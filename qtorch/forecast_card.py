@@ -32,6 +32,8 @@ def forecast_card(forecast: Forecast) -> str:
 def _riskiest(last: Forecast) -> str:
     """The value at risk and expected shortfall of the assets that have most of them, at each horizon."""
     levels = getattr(last, "levels", (_VAR, _ES))  # those that a calibrated forecast has
+    if not levels or not last.horizons:
+        return ""
     var, es = (min(levels, key=lambda level, to=to: abs(level - to)) for to in (_VAR, _ES))
     at_risk, shortfall = (each[0].cpu() for each in (last.value_at_risk(var), last.expected_shortfall(es)))
     order = at_risk[0].nan_to_num(nan=-float("inf")).argsort(descending=True, stable=True)

@@ -2,7 +2,6 @@
 
 import html.parser
 import re
-import time
 from dataclasses import replace
 
 import numpy as np
@@ -12,9 +11,9 @@ import torch
 from torch.distributions import Normal
 
 from qtorch import Forecast
-from qtorch.backtest import Ledger, Signals, Walk
+from qtorch.backtest import Ledger, Orders, Signals, Walk
 from qtorch.calibration.calibrated import CalibratedForecast
-from qtorch.data import Panel, State, WindowSource, WindowSpec
+from qtorch.data import Panel, State, WindowSource, WindowSpec, sessions
 from qtorch.data.card import state_counts
 from qtorch.forecast_card import forecast_card
 from qtorch.html import card, sparkline, table
@@ -82,7 +81,7 @@ def test_a_panels_card_counts_its_states(panel):
     assert panel._repr_html_().count("#e0405a") == 2, "the exchange with missing prices, and the legend"
 
 
-def test_a_panels_card_is_small_and_quick_for_a_large_market():
+def test_a_panels_card_is_small_for_a_large_market():
     T, N = 6300, 5000
     dates = pd.date_range("1999-01-04", periods=T, freq="B").as_unit("us")
     sizes = {"values": (T, N, 1), "session_day": (T, N), "exchange_is_session": (T, 40)}
@@ -95,13 +94,7 @@ def test_a_panels_card_is_small_and_quick_for_a_large_market():
         assets=tuple(f"asset {n}" * 9 for n in range(N)), fields=tuple(f"field {i}" for i in range(50)),
         exchanges=tuple(codes[n % 40] for n in range(N)), exchange_codes=codes, delisted=None, findings=pd.DataFrame(),
     )  # fmt: skip
-    took = []
-    for _ in range(3):
-        start = time.process_time()
-        text = large._repr_html_()
-        took.append(time.process_time() - start)
-    checked(text)
-    assert min(took) < 0.05
+    checked(large._repr_html_())
 
 
 def test_a_window_tells_its_layout_and_what_is_usable(panel):
@@ -124,14 +117,50 @@ def test_a_forecasts_card_names_the_most_risky_assets():
     assert "none here" not in table
     assert f"{float(forecast.value_at_risk(0.99)[1, 0, 1]):.2%}" in table
     assert "13 of 14 dates and assets" in words
-    corrected = CalibratedForecast(
-        **{name: getattr(forecast, name) for name in ("distribution", "mask", "state", "dates", "assets", "horizons")},
-        levels=(0.95,), mass=torch.full((1, 2, 2, 7), 0.04, dtype=torch.float64),
-        shift=torch.zeros(1, 2, 2, 7, dtype=torch.float64),
-    )  # fmt: skip
-    assert "VaR 95%, 1 d" in checked(corrected._repr_html_())
+    assert "VaR 95%, 1 d" in checked(calibrated(forecast, (0.95,))._repr_html_())
     nothing = replace(forecast, mask=torch.zeros_like(mask))
     assert "0 of 14 dates and assets" in checked(forecast_card(nothing))
+
+
+def calibrated(forecast: Forecast, levels: tuple[float, ...]) -> CalibratedForecast:
+    names = ("distribution", "mask", "state", "dates", "assets", "horizons")
+    shape = (len(levels), *forecast.marginals.batch_shape)
+    return CalibratedForecast(
+        **{name: getattr(forecast, name) for name in names}, levels=levels,
+        mass=torch.full(shape, 0.04, dtype=torch.float64), shift=torch.zeros(shape, dtype=torch.float64),
+    )  # fmt: skip
+
+
+def test_a_calibrated_forecast_shows_no_tensors_and_may_be_of_no_level():
+    forecast = forecast_of(("A", "B"), torch.tensor([0.01, 0.02]), torch.ones(2, 2, dtype=torch.bool))
+    corrected = calibrated(forecast, (0.95,))
+    assert repr(corrected) == f"Calibrated{forecast!r}"
+    assert repr(forecast).startswith("Forecast(2 dates 2024-05-02..2024-05-03, 2 assets, horizons 1, 10; 4 of 4")
+    words = checked(calibrated(forecast, ())._repr_html_())
+    assert words.startswith("CalibratedForecast")
+    assert "most at risk" not in words
+    assert "tensor(" not in checked(corrected._repr_html_())
+    for none in (forecast.select(slice(0, 0)), corrected.select(slice(0, 0))):
+        assert "dates none" in checked(none._repr_html_())
+
+
+def test_cards_of_signals_and_orders_are_small_for_a_large_market():
+    D, N = 500, 1000
+    days = sessions("XNYS", pd.Timestamp("2003-01-02"), pd.Timestamp("2023-12-29")).days[:D]
+    values = np.random.default_rng(0).normal(size=(D, N))
+    values[::7, ::3] = np.nan
+    known = np.broadcast_to(days.to_numpy("M8[us]")[:, None] + np.timedelta64(22, "h"), (D, N)).copy()
+    known[0, 0], known[7, 3] = known[0, 0] - np.timedelta64(9, "D"), np.datetime64("2099-01-01", "us")  # of no value
+    signals = Signals(values, known, days, tuple(f"asset {n}" for n in range(N)), ("XNYS",) * N)
+    orders = Orders(values, np.ones((D, N)), np.ones((D, N)), "close", "fill", days, signals.assets, pd.DataFrame(
+        {name: [] for name in ("asset", "date", "value", "reason")}))  # fmt: skip
+    checked(orders._repr_html_())
+    words = checked(signals._repr_html_())
+    there = ~np.isnan(values)
+    gross = np.nansum(np.abs(values), 1)
+    assert f"{there.sum():,}; {(~there).sum():,} without an order" in words
+    assert f"2003-01-02 22:00 to {days[-1]:%Y-%m-%d} 22:00 UTC" in words
+    assert f"{gross[-1]:.4g}, {np.nansum(values[-1]):.4g} on the last date; gross {gross.min():.4g} to" in words
 
 
 def test_signals_orders_account_and_walk(panel):

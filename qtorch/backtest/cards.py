@@ -2,6 +2,7 @@
 
 import numpy as np
 import pandas as pd
+from jaxtyping import Float64
 
 from qtorch.backtest.account import Account
 from qtorch.backtest.orders import Orders
@@ -18,19 +19,18 @@ _ROWS = 5
 
 def signals_card(signals: Signals) -> str:
     """When the values were known and what they do with it, what they add up to, and the largest of the last date."""
-    there = ~np.isnan(signals.values)
-    stamps = signals.known_at[there]
-    gross, net = np.nansum(np.abs(signals.values), 1), np.nansum(signals.values, 1)
+    count, first, latest, gross = _extent(signals)
+    last = signals.values[-1]
     facts = {
         "dates": _dates(signals.dates),
         "assets": f"{len(signals.assets):,}: {listing(signals.assets)}",
         "exchanges": listing(dict.fromkeys(map(code_of, signals.exchanges))),
-        "values": f"{int(there.sum()):,}; {int((~there).sum()):,} without an order",
-        "known at": f"{_instant(stamps.min())} to {_instant(stamps.max())} UTC" if len(stamps) else "none",
+        "values": f"{count:,}; {signals.values.size - count:,} without an order",
+        "known at": f"{_instant(first)} to {_instant(latest)} UTC" if count else "none",
         "fill, sizing": f"{signals.fill}, {signals.sizing}",
-        "gross, net": f"{gross[-1]:.4g}, {net[-1]:.4g} on the last date; gross {gross.min():.4g} to {gross.max():.4g}",
+        "gross, net": f"{gross[-1]:.4g}, {np.nansum(last):.4g} on the last date; "
+        f"gross {gross.min():.4g} to {gross.max():.4g}",
     }
-    last = signals.values[-1]
     order = np.argsort(-np.abs(np.nan_to_num(last)), kind="stable")[:_ROWS]
     rows = [
         [signals.assets[n], f"{last[n]:.4g}", _instant(signals.known_at[-1, n])] for n in order if not np.isnan(last[n])
@@ -41,10 +41,11 @@ def signals_card(signals: Signals) -> str:
 
 def orders_card(orders: Orders) -> str:
     """Where orders fill, and what is pending."""
+    count = orders.targets.size - np.count_nonzero(np.isnan(orders.targets))
     facts = {
         "dates": _dates(orders.dates),
         "assets": f"{len(orders.assets):,}: {listing(orders.assets)}",
-        "orders": f"{int((~np.isnan(orders.targets)).sum()):,} at the {orders.phase}, sizing {orders.sizing}",
+        "orders": f"{count:,} at the {orders.phase}, sizing {orders.sizing}",
         "pending": f"{len(orders.pending):,}",
     }
     rows = [
@@ -84,6 +85,16 @@ def walk_card(walk: Walk) -> str:
     return card(
         "Walk of an allocator", facts, table(["asset", "weight"], rows, f"largest on {walk.dates[-1]:%Y-%m-%d}")
     )
+
+
+def _extent(signals: Signals) -> tuple[int, np.datetime64, np.datetime64, Float64[np.ndarray, " D"]]:
+    """How many values there are, the first and the last instant at which one was known, and the gross of each date."""
+    there = ~np.isnan(signals.values)
+    ticks, unit = signals.known_at.view(np.int64), signals.known_at.dtype  # integers need no look for NaT
+    ends = np.iinfo(np.int64)
+    first, latest = ticks.min(where=there, initial=ends.max), ticks.max(where=there, initial=ends.min)
+    gross = np.abs(signals.values).sum(1, where=there)
+    return int(there.sum()), np.int64(first).view(unit), np.int64(latest).view(unit), gross
 
 
 def _dates(dates: pd.DatetimeIndex) -> str:

@@ -15,6 +15,7 @@ from qtorch.backtest.track import Track
 from qtorch.backtest.violations import violations
 from qtorch.data import DataError, Panel
 from qtorch.data.errors import listing
+from qtorch.data.rows import label
 from qtorch.data.standing import known_gone
 from qtorch.distributions.checks import require
 from qtorch.portfolio import Constraints, Costs, Simulation, simulate
@@ -127,8 +128,8 @@ class WalkForward:
 
     def _span(self, dates: pd.DatetimeIndex) -> tuple[int, int]:
         """The row of the first trades and the last row."""
-        first = self.lag if self.start is None else int(dates.searchsorted(pd.Timestamp(self.start))) - 1
-        last = len(dates) - 1 if self.end is None else int(dates.searchsorted(pd.Timestamp(self.end), side="right")) - 1
+        first = self.lag if self.start is None else int(dates.searchsorted(label(self.start, "start"))) - 1
+        last = len(dates) - 1 if self.end is None else int(dates.searchsorted(label(self.end, "end"), side="right")) - 1
         if not self.lag <= first < last:
             raise DataError(
                 f"nothing to run from start={self.start} to end={self.end} with lag={self.lag}: the panel has "

@@ -31,10 +31,11 @@ def rebalance_rows(dates: pd.DatetimeIndex, rebalance: Rebalance, first: int, la
         >>> rebalance_rows(dates, "month", 0, 9), rebalance_rows(dates, "week", 0, 9), rebalance_rows(dates, 4, 0, 9)
         (array([0, 2]), array([0, 4]), array([0, 4, 8]))
     """
+    words = ", ".join(map(repr, _PERIODS))
+    require(not isinstance(rebalance, bool), "rebalance", rebalance, f"give {words} or a number of rows")
     if isinstance(rebalance, int):
         require(rebalance >= 1, "rebalance", rebalance, "give a number of rows of at least 1")
         return np.arange(first, last, rebalance)
-    words = ", ".join(map(repr, _PERIODS))
     require(rebalance in _PERIODS, "rebalance", rebalance, f"give {words} or a number of rows")
     period = np.asarray(dates.to_period(_PERIODS[rebalance]).asi8)
     rows = np.arange(first, last)

@@ -16,7 +16,7 @@ from qtorch.errors import ArgumentError
 from qtorch.forecast import Forecast
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)  # Forecast's, with its own name
 class CalibratedForecast(Forecast):
     """A forecast read at corrected left-tail masses, and shifted.
 

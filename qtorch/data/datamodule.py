@@ -16,6 +16,7 @@ from torch.utils.data import DataLoader, Dataset
 from qtorch.data.errors import DataError
 from qtorch.data.panel import Panel
 from qtorch.data.panel_windows import PanelWindowSource
+from qtorch.data.rows import label
 from qtorch.data.sampling import BucketBatches, By, Source, WindowBatches, sampling_weights
 from qtorch.data.window import Window, WindowSpec
 from qtorch.data.windows import WindowSource
@@ -97,10 +98,7 @@ def _first_row(dates: pd.DatetimeIndex, start: str | pd.Timestamp | None) -> int
     """The first row from a date on; the row after the last for None."""
     if start is None:
         return len(dates)
-    day = pd.Timestamp(start)
-    if day.tzinfo is not None:
-        raise DataError(f"{start} has a time zone, but a panel's dates have none. Give the date alone.")
-    return int(dates.searchsorted(day))
+    return int(dates.searchsorted(label(start, "the start of a span")))
 
 
 class WindowDataset(Dataset[Window]):

@@ -6,16 +6,17 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+import numpy as np
 import pandas as pd
 import torch
-from jaxtyping import Bool, Float64, Int32, UInt8
+from jaxtyping import Bool, Float64, Int32, Int64, UInt8
 from torch import Tensor
 
 from qtorch.data.build import build
 from qtorch.data.calendars import AnyCalendar
 from qtorch.data.errors import DataError, counted, listing, span
 from qtorch.data.progress import progress_bar
-from qtorch.data.rows import FrameRows, ParquetRows, Rows, label
+from qtorch.data.rows import Date, Dates, FrameRows, ParquetRows, Rows, label, labels
 from qtorch.data.rules import Rules
 from qtorch.data.sinks import DiskSink, MemorySink
 from qtorch.data.states import State, last_listed_row, last_price, states
@@ -288,31 +289,39 @@ class Panel:
         ratio = price / previous(price)
         return ratio.log() if log else ratio - 1
 
-    def row(self, date: str | pd.Timestamp) -> int:
+    def row(self, date: Date) -> int:
         """The row of a date.
 
         Raises:
             DataError: the date is not among the panel's dates, cannot be read, or has a time zone.
         """
-        date = label(date, "date")
-        row = int(self.dates.searchsorted(date))
-        if row == len(self.dates) or self.dates[row] != date:
+        day = label(date, "date")
+        row = int(self.dates.searchsorted(day))
+        if row == len(self.dates) or self.dates[row] != day:
             raise DataError(
-                f"{date:%Y-%m-%d} is not a date of this panel, which has {len(self.dates)} from "
+                f"{day:%Y-%m-%d} is not a date of this panel, which has {len(self.dates)} from "
                 f"{self.dates[0]:%Y-%m-%d} to {self.dates[-1]:%Y-%m-%d}, sessions of {listing(set(self.exchanges))}."
             )
         return row
 
-    def row_until(self, date: str | pd.Timestamp) -> int:
+    def rows(self, dates: Dates) -> Int64[np.ndarray, " D"]:
+        """The rows of one date or of many.
+
+        Raises:
+            DataError: there is no date, or one is not among the panel's, cannot be read, or has a time zone.
+        """
+        return np.array([self.row(date) for date in labels(dates, "date")], dtype=np.int64)
+
+    def row_until(self, date: Date) -> int:
         """The last row on or before a date, which need not be one of the panel's.
 
         Raises:
             DataError: the date is before the panel's first, cannot be read, or has a time zone.
         """
-        date = label(date, "date")
-        row = int(self.dates.searchsorted(date, side="right")) - 1
+        day = label(date, "date")
+        row = int(self.dates.searchsorted(day, side="right")) - 1
         if row < 0:
-            raise DataError(f"{date:%Y-%m-%d} is before the panel's first date, {self.dates[0]:%Y-%m-%d}.")
+            raise DataError(f"{day:%Y-%m-%d} is before the panel's first date, {self.dates[0]:%Y-%m-%d}.")
         return row
 
     def quality(self, *, stale: int = 5, jump: float = 0.1, jump_scales: float = 10.0) -> "Quality":
@@ -382,7 +391,7 @@ class Panel:
 
         return interchange.to_neuralforecast(self, field, fill=fill)
 
-    def until(self, date: str | pd.Timestamp) -> "Panel":
+    def until(self, date: Date) -> "Panel":
         """The panel as it stood at a date: its rows up to that one, with states that know nothing later."""
         n = self.row(date) + 1
         mask, is_session = self.mask[:n], self.exchange_is_session[:n]

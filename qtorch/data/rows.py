@@ -1,6 +1,7 @@
 """Where rows of prices come from: a frame of any accepted layout, or Parquet read in chunks."""
 
-from collections.abc import Iterator, Sequence
+import datetime
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -17,6 +18,8 @@ PRICES = ("open", "high", "low", "close")
 FIELDS = (*PRICES, "volume", "realised_variance")
 ACTIONS = ("adj_close", "split", "dividend")
 KEYS = ("date", "asset", "exchange", "known_at")
+Date = str | datetime.date | np.datetime64  # a datetime and pandas' Timestamp are dates too
+Dates = Iterable[Date] | Date
 CHUNK = 1 << 19  # rows held at once while Parquet is read
 
 
@@ -161,6 +164,20 @@ def label(date: Any, what: str) -> pd.Timestamp:
     if pd.isna(day) or day.tz is not None:
         raise DataError(f"{what} is {date!r}. Give a session's label, a date without a time zone: 2020-01-31.")
     return day
+
+
+def labels(dates: Any, what: str) -> list[pd.Timestamp]:
+    """Labels of sessions, of one date or of many.
+
+    Raises:
+        DataError: there is none, or one cannot be read, is absent, or has a time zone.
+    """
+    dates = np.atleast_1d(dates) if isinstance(dates, np.ndarray) else dates  # one of no dimension can't be iterated
+    one = isinstance(dates, str) or not isinstance(dates, Iterable)
+    found = [label(date, what) for date in ([dates] if one else dates)]
+    if not found:
+        raise DataError(f"there is no {what}. Give at least one.")
+    return found
 
 
 @contextmanager

@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from qtorch.data.errors import DataError, listing
 from qtorch.data.panel import Panel
+from qtorch.data.rows import Dates, label
 from qtorch.data.window import WindowSpec
 from qtorch.distributions.checks import require
 from qtorch.errors import ArgumentError, NonFiniteError
@@ -213,7 +214,7 @@ class Allocator(lightning.LightningModule):
     def allocate(
         self,
         panel: Panel,
-        dates: Iterable[str | pd.Timestamp] | str | pd.Timestamp,
+        dates: Dates,
         holdings: pd.Series | Mapping[str, float] | None = None,
     ) -> pd.DataFrame:
         """Weights at some dates of a panel, one row a date and one column an asset, of what is known there.
@@ -225,22 +226,21 @@ class Allocator(lightning.LightningModule):
                 With them, what is closed at the date stays as it is.
 
         Raises:
-            DataError: a date is not among the panel's, or an asset of the holdings is not, or the universe is empty.
+            DataError: there is no date, one or an asset of the holdings is not the panel's, or the universe is empty.
             ValueError: holdings for several dates, or no weights keep to the constraints.
         """
-        asked = [dates] if isinstance(dates, str | pd.Timestamp) else list(dates)
+        rows = panel.rows(dates).tolist()
         held = None
         if holdings is not None:
-            if len(asked) != 1:
+            if len(rows) != 1:
                 raise ArgumentError(
-                    f"holdings are those of one date, but there are {len(asked)}: ask for one at a time."
+                    f"holdings are those of one date, but there are {len(rows)}: ask for one at a time."
                 )
             unknown = sorted(set(dict(holdings)) - set(panel.assets))
             if unknown:
                 raise DataError(f"the holdings name {unknown[:5]}, which the panel does not have. Sell or add them.")
             by_name = dict(holdings)
             held = torch.tensor([[float(by_name.get(asset, 0.0)) for asset in panel.assets]])
-        rows = [panel.row(date) for date in asked]
         weights = self.decide(self.source(panel).at(rows), held)
         return pd.DataFrame(weights.double().cpu().numpy(), index=panel.dates[rows], columns=list(panel.assets))
 
@@ -267,7 +267,7 @@ class Allocator(lightning.LightningModule):
     def predict(
         self,
         panel: Panel,
-        dates: Iterable[str | pd.Timestamp] | str | pd.Timestamp | None = None,
+        dates: Dates | None = None,
         holdings: pd.Series | Mapping[str, float] | None = None,
     ) -> pd.DataFrame:
         """Weights at some dates of a panel: `allocate`, as the method that every model has.
@@ -381,7 +381,7 @@ class EpisodeSet(Dataset[Episodes]):
         self.every, self.length = allocator.every, allocator.length
         self.batches, self.batch_size, self.seed = batches, batch_size, seed
         seen = self.source.panel
-        first = allocator.min_history if since is None else int(seen.dates.searchsorted(pd.Timestamp(since)))
+        first = allocator.min_history if since is None else int(seen.dates.searchsorted(label(since, "since")))
         last = len(seen.dates) - 1 - self.every * self.length
         apart = max(self.every // 3, 1)  # starts stand this far apart, so that estimates are shared
         first = -(-first // apart) * apart

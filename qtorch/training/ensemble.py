@@ -2,7 +2,7 @@
 
 import copy
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import reduce
 from pathlib import Path
@@ -13,6 +13,7 @@ import torch
 
 from qtorch.calibration.calibrated import require_raw
 from qtorch.data.panel import Panel
+from qtorch.data.rows import Dates
 from qtorch.data.sampling import Source
 from qtorch.distributions import JointMixture, Posterior, stack
 from qtorch.errors import ArgumentError
@@ -27,25 +28,11 @@ class Model(Protocol):
     def forecast(
         self,
         panel: Panel,
-        dates: Iterable[str | pd.Timestamp] | str | pd.Timestamp,
+        dates: Dates,
         *,
         source: Any = None,
     ) -> Forecast:
         """Forecasts every asset of a panel at some of its dates."""
-        ...
-
-    def fit(self, panel: Panel, *, until: str | pd.Timestamp | None = None) -> Any:
-        """Trains on a panel's past, and gives itself; `Baseline` alone takes no further arguments."""
-        ...
-
-    def predict(
-        self,
-        panel: Panel,
-        dates: Iterable[str | pd.Timestamp] | str | pd.Timestamp | None = None,
-        *,
-        source: Any = None,
-    ) -> Forecast:
-        """The same as `forecast`, at the panel's last date by default."""
         ...
 
 
@@ -82,7 +69,7 @@ class Ensemble:
     def forecast(
         self,
         panel: Panel,
-        dates: Iterable[str | pd.Timestamp] | str | pd.Timestamp,
+        dates: Dates,
         *,
         source: Source | None = None,
     ) -> Forecast:
@@ -96,8 +83,8 @@ class Ensemble:
         Raises:
             ValueError: the members' forecasts can't be mixed; see `mixed`.
         """
-        dates = list(pd.DatetimeIndex([dates] if isinstance(dates, (str, pd.Timestamp)) else list(dates)))
-        return mixed([model.forecast(panel, dates, source=source) for model in self.models], self.weights)
+        days = list(panel.dates[panel.rows(dates)])  # once, of dates that may be an iterator
+        return mixed([model.forecast(panel, days, source=source) for model in self.models], self.weights)
 
     def fit(self: _Ensemble, panel: Panel, *, until: str | pd.Timestamp | None = None, **training: Any) -> _Ensemble:
         """Fits every member on a panel's past: trains those that have something to train.
@@ -131,13 +118,14 @@ class Ensemble:
                 options["checkpoints"] = Path(options["checkpoints"]) / f"member-{k}"
             if "callbacks" in options:
                 options["callbacks"] = copy.deepcopy(options["callbacks"])
-            model.fit(panel, until=until, **options)
+            if hasattr(model, "fit"):
+                model.fit(panel, until=until, **options)
         return self
 
     def predict(
         self,
         panel: Panel,
-        dates: Iterable[str | pd.Timestamp] | str | pd.Timestamp | None = None,
+        dates: Dates | None = None,
         *,
         source: Source | None = None,
     ) -> Forecast:

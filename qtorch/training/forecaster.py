@@ -1,6 +1,6 @@
 """The one LightningModule of all forecasters."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 import lightning
@@ -14,6 +14,7 @@ from qtorch.data.datamodule import DataModule
 from qtorch.data.errors import listing
 from qtorch.data.panel import Panel
 from qtorch.data.panel_windows import PanelWindowSource
+from qtorch.data.rows import Dates
 from qtorch.data.sampling import Source
 from qtorch.data.window import Window, WindowSpec
 from qtorch.data.windows import WindowSource
@@ -249,7 +250,7 @@ class Forecaster(lightning.LightningModule):
     def forecast(
         self,
         panel: Panel,
-        dates: Iterable[str | pd.Timestamp] | str | pd.Timestamp,
+        dates: Dates,
         *,
         min_history: int = 60,
         stale: int = 5,
@@ -269,7 +270,7 @@ class Forecaster(lightning.LightningModule):
             source: the panel's windows in either layout, if they have been made already.
 
         Raises:
-            DataError: a date is not among the panel's, or no asset can be forecast at any.
+            DataError: there is no date, one is not among the panel's, or no asset can be forecast at any.
             ValueError: the source is of another panel or other windows.
         """
         return forecast(self.network, self.spec, panel, dates, min_history, stale, batch_size=batch_size, source=source)
@@ -331,7 +332,7 @@ class Forecaster(lightning.LightningModule):
     def predict(
         self,
         panel: Panel,
-        dates: Iterable[str | pd.Timestamp] | str | pd.Timestamp | None = None,
+        dates: Dates | None = None,
         **options: Any,
     ) -> Forecast:
         """Forecasts every asset of a panel: `forecast`, as the method that every model has.

@@ -1,10 +1,7 @@
 """From a network and a panel to a forecast at some dates."""
 
 import copy
-from collections.abc import Iterable
 
-import numpy as np
-import pandas as pd
 import torch
 from jaxtyping import Int64
 from torch import Tensor
@@ -12,6 +9,7 @@ from torch import Tensor
 from qtorch.data.errors import DataError, listing
 from qtorch.data.panel import Panel
 from qtorch.data.panel_windows import PanelWindowSource
+from qtorch.data.rows import Dates
 from qtorch.data.sampling import Source
 from qtorch.data.window import WindowSpec
 from qtorch.data.windows import WindowSource
@@ -19,8 +17,6 @@ from qtorch.distributions.joint import rescaled
 from qtorch.errors import ArgumentError
 from qtorch.forecast import Forecast
 from qtorch.training.network import Network
-
-Dates = Iterable[str | pd.Timestamp] | str | pd.Timestamp
 
 
 @torch.no_grad()
@@ -40,8 +36,8 @@ def forecast(
     An asset is forecast from the window that ends at its own last session up to the date, in panel layout too, where
     that window holds what all assets had done by then.
     """
-    dates = pd.DatetimeIndex(np.atleast_1d(np.asarray(dates, dtype="M8[us]")))
-    rows = np.array([panel.row(date) for date in dates])
+    rows = panel.rows(dates)
+    dates = panel.dates[rows].rename(None)
     if source is not None and (source.panel is not panel or source.spec != spec):
         raise ArgumentError("the source holds the windows of another panel or spec. Give the model's, or leave it out.")
     if isinstance(source, WindowSource):

@@ -176,7 +176,7 @@ def test_no_label_of_any_horizon_reaches_the_embargo(source, embargo):
             assert (last >= 0).all()
     with pytest.raises(ValueError, match="embargo must be at least 0 sessions, not -3"):
         chronological_split(source, "2019-03-01", None, -3)
-    with pytest.raises(DataError, match="has a time zone"):
+    with pytest.raises(DataError, match="a date without a time zone"):
         chronological_split(source, pd.Timestamp("2019-03-01", tz="UTC"), None)
 
 

@@ -15,12 +15,13 @@ import torch
 from qtorch.backtest.schedule import Rebalance
 from qtorch.backtest.walk.deciding import decided
 from qtorch.backtest.walk.identity import claim, identity
-from qtorch.backtest.walk.refit_rows import Date, refit_rows
+from qtorch.backtest.walk.refit_rows import refit_rows
 from qtorch.backtest.walk.refitting import Refitting, Walkable
 from qtorch.backtest.walk.result import Answer, Walk, in_turn
 from qtorch.backtest.walk.running import Progress, run
 from qtorch.backtest.walk.workers import process_pool
 from qtorch.data import Panel, PanelWindowSource, WindowSource
+from qtorch.data.rows import Date
 from qtorch.data.sampling import Source
 from qtorch.errors import ArgumentError
 from qtorch.forecast import Forecast

@@ -1,12 +1,16 @@
 """Ray as an executor."""
 
 from collections.abc import Callable
-from concurrent.futures import Executor
+from concurrent.futures import Executor, Future
+from concurrent.futures import wait as wait_for
 from typing import Any
 
 
 class RayExecutor(Executor):
     """Runs calls as tasks of Ray, on the machines of a cluster; extra `ray`.
+
+    As other executors, it is shut down after use, or used in a `with` statement: it lets go of the function then, and
+    of the panel that a walk's function holds.
 
     What the calls write, such as the folder of a walk, has to be on a file system that all machines share.
 
@@ -29,15 +33,38 @@ class RayExecutor(Executor):
         self._remote = ray.remote(**options)(_call) if options else ray.remote(_call)
         self._function: Callable | None = None
         self._shared: Any = None
+        self._running: list[Future] = []
+        self._open = True
 
     def submit(self, fn: Callable, /, *args: Any, **kwargs: Any) -> Any:
         """The call's future.
 
         One function after another is sent to the cluster once, with all that it holds: a walk's holds the panel.
+
+        Raises:
+            RuntimeError: the executor has been shut down.
         """
+        if not self._open:
+            raise RuntimeError("this RayExecutor has been shut down. Make another.")
         if fn is not self._function:
             self._function, self._shared = fn, self._put(fn)
-        return self._remote.remote(self._shared, args, kwargs).future()
+        future: Future = self._remote.remote(self._shared, args, kwargs).future()
+        self._running = [each for each in self._running if not each.done()] + [future]
+        return future
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        """Takes no further calls, and lets go of the function that was sent; Ray itself goes on.
+
+        Args:
+            wait: until all calls are done.
+            cancel_futures: cancel those that can still be.
+        """
+        self._open, self._function, self._shared = False, None, None
+        running, self._running = self._running, []
+        for each in running if cancel_futures else ():
+            each.cancel()
+        if wait:
+            wait_for([each for each in running if not each.cancelled()])  # which waits for ever for those
 
 
 def _call(fn: Callable, args: tuple, kwargs: dict[str, Any]) -> Any:

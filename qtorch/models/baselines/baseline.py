@@ -5,9 +5,9 @@ from typing import TypeVar
 import pandas as pd
 
 from qtorch.data.panel import Panel
+from qtorch.data.rows import Dates
 from qtorch.data.windows import WindowSource
 from qtorch.forecast import Forecast
-from qtorch.models.baselines.request import Dates
 
 _Baseline = TypeVar("_Baseline", bound="Baseline")
 

@@ -7,6 +7,7 @@ from jaxtyping import Float64
 from torch import Tensor
 
 from qtorch.data.panel import Panel
+from qtorch.data.rows import Dates
 from qtorch.data.window import WindowSpec
 from qtorch.data.windows import WindowSource
 from qtorch.distributions import Empirical
@@ -14,7 +15,7 @@ from qtorch.distributions.checks import require
 from qtorch.forecast import Forecast
 from qtorch.models.baselines.baseline import Baseline
 from qtorch.models.baselines.filters import Ewma, Filter, Filtered
-from qtorch.models.baselines.request import Dates, Request
+from qtorch.models.baselines.request import Request
 
 _CELLS = 1 << 22  # of simulated paths at once
 

@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.distributions import Distribution, Normal
 
 from qtorch.data.panel import Panel
+from qtorch.data.rows import Dates
 from qtorch.data.window import WindowSpec
 from qtorch.data.windows import WindowSource
 from qtorch.distributions import HansenSkewedT, StudentT
@@ -18,7 +19,7 @@ from qtorch.forecast import Forecast
 from qtorch.models.baselines.baseline import Baseline
 from qtorch.models.baselines.filters import Filtered
 from qtorch.models.baselines.refits import Refit, refits
-from qtorch.models.baselines.request import Dates, Request
+from qtorch.models.baselines.request import Request
 from qtorch.models.garch.fit import GarchFit, as_tensor, fit, own_sessions, variance_forecast
 from qtorch.models.garch.specification import Errors, Parameters, Specification
 

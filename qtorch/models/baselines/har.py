@@ -9,6 +9,7 @@ from torch import Tensor
 from qtorch.data.features import RangeVariance
 from qtorch.data.features.series import FLOOR
 from qtorch.data.panel import Panel
+from qtorch.data.rows import Dates
 from qtorch.data.window import WindowSpec
 from qtorch.data.windows import WindowSource
 from qtorch.distributions import Empirical
@@ -16,7 +17,7 @@ from qtorch.distributions.checks import require
 from qtorch.forecast import Forecast
 from qtorch.models.baselines.baseline import Baseline
 from qtorch.models.baselines.refits import Refit, refits
-from qtorch.models.baselines.request import Dates, Request
+from qtorch.models.baselines.request import Request
 
 _WEEK, _MONTH = 5, 22
 # Of the monthly average, added before a logarithm. Squared returns come near zero, where their logarithm is large and

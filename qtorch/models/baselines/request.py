@@ -1,6 +1,5 @@
 """What a forecast is asked for, shared by all baselines: dates, rows, and which assets have a forecast."""
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -14,11 +13,10 @@ from torch.distributions import Distribution
 from qtorch.data.features import OwnSessions
 from qtorch.data.features.series import FLOOR
 from qtorch.data.panel import Panel
+from qtorch.data.rows import Dates
 from qtorch.data.window import WindowSpec
 from qtorch.data.windows import WindowSource
 from qtorch.forecast import Forecast
-
-Dates = Iterable[str | pd.Timestamp] | str | pd.Timestamp
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,14 +60,14 @@ class Request:
             stale: after this many sessions of its exchange without a price an asset has no forecast.
 
         Raises:
-            DataError: a date is not among the panel's.
+            DataError: there is no date, or one is not among the panel's.
         """
         source = WindowSource(panel, spec) if source is None else source
-        dates = pd.DatetimeIndex(np.atleast_1d(np.asarray(dates, dtype="M8[us]")))
-        rows = np.array([panel.row(date) for date in dates])
+        rows = panel.rows(dates)
         entries, valid = source.at(rows, min_history, stale)
         position = entries + source.spec.context - 1
-        return cls(panel, source, dates, torch.as_tensor(rows, device=valid.device), position, valid)
+        known = torch.as_tensor(rows, device=valid.device)
+        return cls(panel, source, panel.dates[rows].rename(None), known, position, valid)
 
     @property
     def last(self) -> Int64[Tensor, "D N"]:

@@ -7,11 +7,12 @@ import torch
 from torch.distributions import Normal
 
 from qtorch.data.panel import Panel
+from qtorch.data.rows import Dates
 from qtorch.data.window import WindowSpec
 from qtorch.data.windows import WindowSource
 from qtorch.forecast import Forecast
 from qtorch.models.baselines.baseline import Baseline
-from qtorch.models.baselines.request import Dates, Request
+from qtorch.models.baselines.request import Request
 
 
 @dataclass(frozen=True)

@@ -1,18 +1,21 @@
 """Walks of forecasters: what is forecast, by which refit, and from what is known."""
 
 import dataclasses
+import datetime
+import itertools
 import pickle
 from concurrent.futures import Executor, Future, ProcessPoolExecutor
 from functools import partial
 from multiprocessing import get_context
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
 from qtorch.backtest import RefitError, walk_forward
 from qtorch.backtest.walk.refit_rows import refit_rows
-from qtorch.data import DataError, Panel, PanelWindowSource, WindowSource
+from qtorch.data import Calendar, DataError, Panel, PanelWindowSource, WindowSource
 from qtorch.distributions import Mixture
 from qtorch.training import refit
 from tests.conftest import make_prices
@@ -148,13 +151,48 @@ def test_the_last_date_of_a_panel_can_be_a_refit(source):
     assert list(forecast(source, [last]).dates) == [last]
 
 
-@pytest.mark.parametrize("exchanges", [{"AAA": "XNYS"}, {"AAA": "XNYS", "EEE": "XECB"}])
-@pytest.mark.parametrize("as_of", [None, "16:30 Europe/London"])
-@pytest.mark.parametrize("last", ["2019-08-29", "2019-08-30"])
-def test_a_schedule_is_that_of_a_longer_panel(exchanges, as_of, last):
+COIN = Calendar("COIN", close="24:00", weekdays="Mon Tue Wed Thu Fri Sat Sun")
+
+
+@pytest.mark.parametrize(
+    ("codes", "as_of", "schedule", "last", "refit"),
+    [
+        *itertools.product(
+            ["XNYS", "XNYS XECB"], [None, "16:30 Europe/London"], ["month"], ["2019-08-29", "2019-08-30"], [None]
+        ),
+        ("XNYS", "15:00 America/New_York", "month", "2024-03-28", True),  # Good Friday follows
+        ("24/7", "16:30 Europe/London", "month", "2019-08-30", False),  # a Friday, before Saturday the 31st
+        ("24/7", "16:30 Europe/London", "month", "2019-08-31", True),
+        ("24/7 XNYS", "16:30 Europe/London", "month", "2019-08-30", False),
+        ("24/7 XNYS", "23:00 Europe/London", "month", "2019-08-30", False),
+        ("COIN XNYS", "16:30 Europe/London", "month", "2019-08-30", False),
+        ("XTKS", "12:00 Asia/Tokyo", "year", "2019-12-30", True),  # the 31st is a holiday
+    ],
+)
+def test_a_schedule_is_that_of_a_longer_panel(codes, as_of, schedule, last, refit):
     """30 August is the last session of a month, which a panel that ends there knows by its calendars."""
-    longer = Panel.from_frame(make_prices(exchanges, "2019-06-03", "2019-09-10"), as_of=as_of)
-    rows, stop = refit_rows(longer.until(last), "month", "2019-06-10", None)
-    assert (rows, stop) == refit_rows(longer, "month", "2019-06-10", last)
-    expected = ["2019-06-10", "2019-06-28", "2019-07-31", *(["2019-08-30"] if last == "2019-08-30" else [])]
-    assert list(longer.dates[rows].strftime("%Y-%m-%d")) == expected
+    start, end = (pd.Timestamp(last) + pd.Timedelta(days=days) for days in (-70, 11))
+    known = {code: "24/7" if code == "COIN" else code for code in codes.split()}
+    frame = make_prices(known, f"{start:%Y-%m-%d}", f"{end:%Y-%m-%d}")
+    longer = Panel.from_frame(
+        frame.drop(columns="exchange"), exchange={c: c for c in known}, calendars=[COIN], as_of=as_of
+    )
+    rows, stop = refit_rows(longer.until(last), schedule, longer.dates[5], None)
+    assert (rows, stop) == refit_rows(longer, schedule, longer.dates[5], last)
+    assert (rows[-1] == stop - 1) == (last == "2019-08-30" if refit is None else refit)
+
+
+def test_a_walk_reads_its_dates_as_a_panel_does():
+    panel = Panel.from_frame(make_prices({"AAA": "XNYS"}, "2019-06-03", "2019-09-10"))
+    walk = partial(refit_rows, panel, start="2019-06-10", end=None)
+    assert walk("month", start=datetime.date(2019, 6, 10)) == walk("month")
+    zoned = pd.Timestamp("2019-07-01", tz="America/New_York")
+    for name in ("start", "end"):
+        with pytest.raises(DataError, match=f"{name} is .*a date without a time zone"):
+            walk("month", **{name: zoned})
+    with pytest.raises(DataError, match="date is .*a date without a time zone"):
+        walk([zoned], start=None)
+    with pytest.raises(DataError, match="end=2019-01-01 is before the panel's first date, 2019-06-03"):
+        walk(["2019-07-01"], start=None, end="2019-01-01")
+    with pytest.raises(ValueError, match="True"):
+        walk(True)

@@ -3,6 +3,8 @@
 import pickle
 import sys
 import types
+import weakref
+from concurrent.futures import Future
 from functools import partial
 
 import numpy as np
@@ -60,6 +62,63 @@ def test_ray_runs_a_walk(panel):
         assert walk(executor=RayExecutor(num_cpus=1)).to_frame().equals(walk().to_frame())
     finally:
         ray.shutdown()
+
+
+class FakeRay(types.ModuleType):
+    """Runs tasks at once, and counts what is put."""
+
+    def __init__(self) -> None:
+        super().__init__("ray")
+        self.puts: list[object] = []
+
+    def is_initialized(self):
+        return True
+
+    def put(self, value):
+        self.puts.append(value)
+        return value
+
+    def remote(self, function):
+        def task(*arguments):
+            done = Future()
+            done.set_result(function(*arguments))
+            return types.SimpleNamespace(future=lambda: done)
+
+        return types.SimpleNamespace(remote=task)
+
+
+def test_ray_is_sent_a_function_once_and_lets_go_of_it(monkeypatch):
+    ray = FakeRay()
+    monkeypatch.setitem(sys.modules, "ray", ray)
+    with RayExecutor() as executor:
+        double = partial(int.__mul__, 2)
+        assert [executor.submit(double, n).result() for n in range(5)] == [0, 2, 4, 6, 8]
+        assert ray.puts == [double]
+        assert executor.submit(int, "3").result() == 3
+        assert ray.puts == [double, int]
+        ray.puts.clear()
+        held = weakref.ref(double)
+        assert executor.submit(double, 4).result() == 8
+        ray.puts.clear()
+        del double
+        assert held() is not None
+    assert held() is None
+    with pytest.raises(RuntimeError, match="has been shut down"):
+        executor.submit(int)
+
+
+def test_ray_waits_for_calls_that_run(monkeypatch):
+    monkeypatch.setitem(sys.modules, "ray", FakeRay())
+    executor, waiting = RayExecutor(), Future()
+    executor._remote = types.SimpleNamespace(remote=lambda *_: types.SimpleNamespace(future=lambda: waiting))
+    assert executor.submit(int) is waiting
+    executor.shutdown(wait=False)
+    assert not waiting.done()
+    executor = RayExecutor()
+    executor._remote = types.SimpleNamespace(remote=lambda *_: types.SimpleNamespace(future=lambda: waiting))
+    executor.submit(int)
+    executor.shutdown(cancel_futures=True)
+    assert waiting.cancelled()
 
 
 def test_without_ray_it_is_said(monkeypatch):
