@@ -117,7 +117,7 @@ pairs = [("this close", "next open"), ("this close", "next close"), ("next close
 
 def compare(name, one, other):
     a, b = (torch.as_tensor(accounts[name, each].returns) for each in (one, other))
-    return sharpe_interval(a, b)
+    return sharpe_interval(a, b, draws=200 if quick else 2000)
 
 
 differences = {(name, f"{a} - {b}"): compare(name, a, b) for name in indices for a, b in pairs}
@@ -262,7 +262,7 @@ stocks = Panel.from_frame(sample)
 returns = stocks.to_wide().pct_change().iloc[1:]
 prior = ForecastPrior(RiskMetrics(spec=WindowSpec(horizons=(1,))), scenarios=256, lookback=250, factors=1)
 model = MeanRisk(risk_measure=RiskMeasure.CVAR, prior_estimator=prior, max_weights=0.15)
-ends = returns.index.to_series().groupby(returns.index.to_period("Q")).last().iloc[-3 if quick else -9 : -1]
+ends = returns.index.to_series().groupby(returns.index.to_period("Q")).last().iloc[-2 if quick else -9 : -1]
 chosen = pd.DataFrame([model.fit(returns.loc[:end]).weights_ for end in ends], ends, list(returns.columns))
 equal = chosen * 0 + 1 / chosen.shape[1]
 books = {"least CVaR": chosen, "equal weights": equal}
