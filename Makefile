@@ -51,9 +51,10 @@ format: .venv/lint
 sample: .venv/sample
 	$(BIN)/python data/build_sample.py
 
-# Executes the notebooks' sources and writes them, with outputs, beside them.
-notebooks: .venv/test
-	$(BIN)/python notebooks/execute.py
+# Executes the notebooks' sources and writes them, with outputs, beside them; the last with other libraries' backtests.
+notebooks: .venv/test .venv-harness/done
+	$(BIN)/python notebooks/execute.py notebooks/0[1-6]*.py
+	.venv-harness/bin/python notebooks/execute.py notebooks/07*.py
 
 # The documentation site in out/site, without a warning; NO_MKDOCS_2_WARNING silences an advertisement.
 docs: .venv/docs

@@ -64,13 +64,17 @@ plt.show()
 # %% [markdown]
 # ## Can it be believed?
 # At 99 % one return in a hundred may be worse than the value at risk. Over all 35 assets, of a year that the model has
-# not seen:
+# not seen, with what another year may bring: whole weeks are drawn anew, since assets fall together.
 
 # %%
 risk = forecast.value_at_risk(0.99)[:, 0]
 there = returns.isfinite() & risk.isfinite()
-share = (returns < -risk)[there].double().mean().item()
+weeks = torch.stack(((returns < -risk) & there, there)).sum(2).double().view(2, 50, 5).sum(2)
+share = (weeks[0].sum() / weeks[1].sum()).item()
+drawn = weeks[:, torch.randint(50, (5000, 50))].sum(2)
+low, high = (drawn[0] / drawn[1]).quantile(torch.tensor([0.025, 0.975]).double()).tolist()
 print(f"{share:.2%} of {int(there.sum()):,} returns were beyond their 99 % value at risk")
+print(f"95 % interval {low:.2%} to {high:.2%}: 1 % is {'inside' if low <= 0.01 <= high else 'outside'}")
 
 # %% [markdown]
 # ## Tonight

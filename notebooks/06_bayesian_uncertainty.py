@@ -98,10 +98,13 @@ for name, forecast in forecasts.items():
         rows[name, age] = {"epistemic share": share[which].mean(), "width of VaR's band": width[which].mean()}
 table = pd.DataFrame(rows).T.astype(float)
 print(table.to_string(float_format="{:.3%}".format))
+for name, width in widths.items():
+    wider = int((width["new"] > width["with its past"]).sum())
+    print(f"{name}: a wider band for {wider} of {len(twice)} as new listings")
 
 # %% [markdown]
-# `Laplace` is less sure of each of the new listings, though these are the same stocks on the same days; three networks
-# that differ in their starts tell it on average alone. That is worth a wider limit until there is more history.
+# The stocks and the days are the same; what the new listings lack is history. A wider band is worth a wider limit until
+# there is more.
 #
 # ## When the model is wrong
 # A posterior is of the model's own parameters; it does not doubt the model. What does is the record of its exceedances.

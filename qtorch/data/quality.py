@@ -21,7 +21,7 @@ COLUMNS_AT_ONCE = 128  # assets per block: bounds the memory of 5,000 assets x 6
 MANY = 250  # runs of a kind in an asset, beyond which events name only where they begin and end
 ROUNDING = 1e-6  # relative; adjusted prices are products of rounded factors
 COUNTED = ["behind", "missing", "missing_shared", "off_calendar", "stale_runs", "jumps", "spikes", "splits_suspected"]
-COUNTED += ["zero_volume", "padded", "ohlc_inconsistent", "incomplete", "refused"]
+COUNTED += ["stale_opens", "zero_volume", "padded", "ohlc_inconsistent", "incomplete", "refused"]
 COLUMNS = ["exchange", "first", "last", "behind", "sessions", "observed", "missing", "longest_missing_run"]
 COLUMNS += ["missing_shared", "off_calendar", "stale_runs", "longest_stale_run", *COUNTED[5:]]
 EVENT = ["asset", "kind", "date", "end", "length", "detail"]
@@ -34,11 +34,11 @@ class Quality:
     Attributes:
         table: a row per asset, in the panel's order; the columns are told in `quality`.
         events: a row per event, by asset and date: asset; kind (``missing``, ``off_calendar``, ``stale``, ``jump``,
-            ``spike``, ``split``, ``zero_volume``, ``padded``, ``ohlc_inconsistent``, ``incomplete``, ``refused``,
-            ``no_price``); date (of the first session or price concerned; of the panel's row if there is no price);
-            end (of the last); length (how many they are); detail (words). Zero volume is listed where it lasts for
-            `stale` prices. Of an asset with more than 250 runs of a kind, one event spans them all. Assets without any
-            price, which the table lacks, come last.
+            ``spike``, ``split``, ``stale_open``, ``zero_volume``, ``padded``, ``ohlc_inconsistent``, ``incomplete``,
+            ``refused``, ``no_price``); date (of the first session or price concerned; of the panel's row if there is
+            no price); end (of the last); length (how many they are); detail (words). Zero volume is listed where it
+            lasts for `stale` prices. Of an asset with more than 250 runs of a kind, one event spans them all. Assets
+            without any price, which the table lacks, come last.
         panel: what was examined.
     """
 
@@ -111,6 +111,9 @@ def quality(panel: Panel, *, stale: int = 5, jump: float = 0.1, jump_scales: flo
     * ``splits_suspected``: moves by a split's ratio (3:2 to 100:1, or the reverse) within 2 % to 8 %, three usual
       moves; overnight where there is an open; not taken back; and not, where there is volume, on a day on which
       shares and turnover are both beyond three times their median of the 20 prices before, as they are on bad news.
+    * ``stale_opens``: opens that are the close before, in runs of at least `stale` prices that move within their day:
+      an index's open before its stocks have traded, at which nobody could have dealt. Where trading never stops they
+      are as they should be.
     * ``zero_volume``: prices with a volume of zero; ``padded``: those of them with an unchanged close and no range,
       with which vendors fill holidays and halts. <NA> without volume.
     * ``ohlc_inconsistent``: prices whose open or close is outside low to high; ``incomplete``: prices some of whose
@@ -118,7 +121,7 @@ def quality(panel: Panel, *, stale: int = 5, jump: float = 0.1, jump_scales: flo
 
     Args:
         panel: the market.
-        stale: the shortest run of unchanged closes, or of zero volume, that is an event, in prices.
+        stale: the shortest run of unchanged closes, of stale opens, or of zero volume, that is an event, in prices.
         jump: the least move that is a jump; a simple return, 0.1 for 10 % up or the log return as large down.
         jump_scales: how many usual moves a jump is.
 
@@ -260,7 +263,7 @@ def _gaps(own: _Own, shared: np.ndarray, counts: dict[str, np.ndarray]) -> pd.Da
 
 
 def _runs_and_rows(own: _Own, stale: int, counts: dict[str, np.ndarray]) -> Iterator[pd.DataFrame]:
-    """Stale closes, zero volume, and prices whose fields do not fit together."""
+    """Stale closes and opens, zero volume, and prices whose fields do not fit together."""
     close, nothing = own.fields["close"], np.full_like(own.fields["close"], np.nan)
     o, h, low, volume = (own.fields.get(name, nothing) for name in ("open", "high", "low", "volume"))
     unchanged = np.zeros_like(own.there)
@@ -277,6 +280,18 @@ def _runs_and_rows(own: _Own, stale: int, counts: dict[str, np.ndarray]) -> Iter
         for c, size, m in told
     ]
     yield own.event("stale", n, own.date[n, first], own.date[n, last], length, detail)
+
+    copied = np.zeros_like(own.there)
+    copied[:, 1:] = (np.abs(o[:, 1:] - close[:, :-1]) <= ROUNDING * close[:, :-1]) & (h[:, 1:] > low[:, 1:])
+    n, first, last, length = _runs(copied, own.there & ~copied)
+    n, first, last, length = (x[length >= stale] for x in (n, first, last, length))
+    counts["stale_opens"] = np.bincount(n, length, len(own.assets)).astype(np.int64)
+    n, first, last, length, runs = _condense(n, first, last, length)
+    detail = [
+        f"the open is the close before on {_plural(size, 'session')}" + (f", in {m} runs" if m > 1 else "")
+        for size, m in zip(length.tolist(), runs.tolist(), strict=True)
+    ]
+    yield own.event("stale_open", n, own.date[n, first], own.date[n, last], length, detail)
 
     every: list[str] = [name for name in ("open", "high", "low", "close", "volume") if name in own.fields]
     with np.errstate(invalid="ignore"):

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from qtorch.data import DataError, Panel
+from qtorch.data import DataError, Panel, load_sample
 from qtorch.data import quality as module
 from qtorch.data.quality import quality
 from tests.conftest import make_prices
@@ -188,6 +188,33 @@ def test_bad_news_and_a_fall_within_the_day_are_no_splits(market):
     market.loc[fall, ["open", "high"]] *= 2
     report = quality(Panel.from_frame(market))
     assert counts(report) == {("AAA", "jumps"): 1, ("BBB", "jumps"): 1}
+
+
+def test_opens_that_are_yesterdays_closes_are_counted_where_they_last(market):
+    def copy_opens(asset, first, last):
+        before = market.groupby("asset")["close"].shift()
+        market.loc[rows(market, asset, first, last), "open"] = before
+        market["high"] = market[["high", "open"]].max(axis=1)
+        market["low"] = market[["low", "open"]].min(axis=1)
+
+    copy_opens("AAA", "2018-08-01", "2018-08-08")
+    copy_opens("BBB", "2018-08-01", "2018-08-06")  # four: chance, where prices are round
+    report = quality(Panel.from_frame(market))
+    assert counts(report) == {("AAA", "stale_opens"): 6}
+    assert events(report, "stale_open") == [("AAA", "2018-08-01", "2018-08-08", 6)]
+    assert report.events["detail"].tolist() == ["the open is the close before on 6 sessions"]
+    assert counts(quality(Panel.from_frame(market), stale=4)) == {("AAA", "stale_opens"): 6, ("BBB", "stale_opens"): 4}
+    flat = rows(market, "AAA", "2018-08-03")  # a price that does not move within its day says nothing of its open
+    market.loc[flat, PRICES] = market.loc[flat, "open"].item()
+    assert counts(quality(Panel.from_frame(market)), "stale_opens") == {}
+    assert quality(Panel.from_frame(market[["date", "asset", "exchange", "close"]])).table["stale_opens"].sum() == 0
+
+
+def test_the_samples_index_has_stale_opens():
+    sample = load_sample().query("'2000' <= date < '2006' and asset in ['NASDAQ', 'SP500']")
+    table = quality(Panel.from_frame(sample)).table
+    assert table.loc["SP500", "stale_opens"] > 0.9 * table.loc["SP500", "observed"]
+    assert table.loc["NASDAQ", "stale_opens"] == 0
 
 
 def test_zero_volume_and_padded_holidays(market):
