@@ -91,8 +91,8 @@ class SklearnAllocator(BaseOptimization):
         return self
 
 
-def require_dates(returns: Any) -> None:
-    """Refuses an array, or a frame without dates.
+def require_dates(returns: Any) -> pd.DatetimeIndex:
+    """The index of a frame of dates by assets.
 
     Raises:
         DataError: there is no index of dates.
@@ -103,6 +103,7 @@ def require_dates(returns: Any) -> None:
         raise DataError(
             f"returns need dates as their index to make a panel, not {what}. Give a frame of dates by assets."
         )
+    return index
 
 
 def returns_panel(returns: pd.DataFrame, exchange: str) -> Panel:
@@ -120,21 +121,21 @@ def returns_panel(returns: pd.DataFrame, exchange: str) -> Panel:
         DataError: the index has no dates, or they are no session labels in order; a return loses all or more; or prices
             cannot be made of the returns.
     """
-    require_dates(returns)
-    days = sessions(exchange, *session_labels(returns.index)[[0, -1]]).days
-    left_out = days.searchsorted(returns.index[1:]) - days.searchsorted(returns.index[:-1], side="right")
+    dates = session_labels(require_dates(returns))
+    days = sessions(exchange, dates[0], dates[-1]).days
+    left_out = days.searchsorted(dates[1:]) - days.searchsorted(dates[:-1], side="right")
     (holes,) = np.nonzero(left_out > _HOLE)
     if len(holes):
-        returns = returns.iloc[holes[-1] + 1 :]
+        dates, returns = dates[holes[-1] + 1 :], returns.iloc[holes[-1] + 1 :]
     lost = returns.le(-1.0).to_numpy()
     if lost.any():
         t, n = (index[:5] for index in np.nonzero(lost))
-        cells = [f"{returns.columns[j]} {returns.index[i]:%Y-%m-%d}" for i, j in zip(t, n, strict=True)]
+        cells = [f"{returns.columns[j]} {dates[i]:%Y-%m-%d}" for i, j in zip(t, n, strict=True)]
         raise DataError(
             f"returns of -100 % or less: {listing(cells, total=int(lost.sum()))}. Correct them, or leave the asset out."
         )
-    start = returns.index[:1] - pd.offsets.BDay()  # a session or not: the panel keeps prices of other days too
-    wide = returns.reindex(start.append(returns.index))
+    start = dates[:1] - pd.offsets.BDay()  # a session or not: the panel keeps prices of other days too
+    wide = returns.reindex(start.append(dates))
     there = wide.notna()
     base = there.shift(-1, fill_value=False) & ~there.cummax()
     closes = (1 + wide.fillna(0.0)).cumprod().where(there | base)
