@@ -81,6 +81,8 @@ def test_bts_statistics_are_daily(world):
     backtest = to_bt(orders, costs)
     backtest.run()
     account = by_ledger(orders, costs)
-    prices = backtest.stats.daily_prices  # the first, of the day before, is 100
-    assert (prices.index[1:] == account.dates).all()
-    np.testing.assert_allclose(prices, np.append(1.0, account.equity / account.initial) * 100, rtol=1e-11)
+    prices = backtest.stats.daily_prices  # from the day before the first trade, at 100
+    first = len(account.dates) - len(prices)
+    assert account.trade_rows[0] - 1 == first
+    assert (prices.index == account.dates[first:]).all()
+    np.testing.assert_allclose(prices, account.equity[first:] / account.initial * 100, rtol=1e-11)
