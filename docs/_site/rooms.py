@@ -11,24 +11,29 @@ ELSEWHERE = {"qtorch.nightly.config.NightlyConfig"}  # on the page of configurat
 
 
 def exported(room: str) -> dict[str, str]:
-    """By each name of a room's ``__all__``, where it is defined; empty for what is a room itself.
+    """By each public name of a room, where it is defined; empty for what is a room itself.
+
+    Public are the names of ``__all__`` and those that are imported for type checking alone: classes that need an extra,
+    which the room imports when they are named.
 
     Raises:
         ValueError: a name is not imported from anywhere, or the room has no ``__all__``.
     """
     tree = ast.parse((ROOT / room.replace(".", "/") / "__init__.py").read_text())
-    origins, names = {}, None
+    origins, names, late = {}, None, set()
     for node in ast.walk(tree):
         if isinstance(node, ast.ImportFrom) and node.module:
             origins |= {alias.asname or alias.name: f"{node.module}.{alias.name}" for alias in node.names}
         elif isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__all__":
             names = ast.literal_eval(node.value)
+        elif isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
+            late |= {alias.asname or alias.name for each in node.body for alias in each.names}
     if names is None or not set(names) <= set(origins):
         raise ValueError(
             f"{room}: __all__ is missing, or names what is not imported: {set(names or ()) - set(origins)}."
         )
     found = {}
-    for name in names:
+    for name in sorted({*names, *late}):
         module, _, own = origins[name].rpartition(".")
         if (ROOT / origins[name].replace(".", "/") / "__init__.py").exists():
             continue

@@ -39,9 +39,9 @@ from qtorch.backtest.walk.ray_executor import RayExecutor
 from qtorch.backtest.walked import Walked
 
 if TYPE_CHECKING:
-    from qtorch.backtest.sklearn_allocator import SklearnAllocator
+    from qtorch.backtest.sklearn_allocator import SklearnAllocator as SklearnAllocator
 
-__all__ = [
+__all__ = [  # without SklearnAllocator, so that a star needs no extra
     "Account",
     "Allocate",
     "Currencies",
@@ -59,7 +59,6 @@ __all__ = [
     "ScenarioAllocator",
     "Signals",
     "SkfolioAllocator",
-    "SklearnAllocator",
     "Track",
     "Walk",
     "WalkForward",
@@ -99,3 +98,8 @@ def __getattr__(name: str) -> Any:
             raise ImportError("SklearnAllocator needs skfolio: pip install 'qtorch-finance[portfolio]'.") from error
         return SklearnAllocator
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    """The public names, that of skfolio's class among them."""
+    return sorted({*globals(), "SklearnAllocator"})

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal
 
 import numpy as np
@@ -73,6 +74,50 @@ class Orders:
             t, n = (index[:5] for index in np.nonzero(bad))
             cells = [f"{self.assets[j]} {self.dates[rows][i]:%Y-%m-%d}" for i, j in zip(t, n, strict=True)]
             raise DataError(f"{what}: {listing(cells, total=int(bad.sum()))}. {remedy}.")
+
+    @cached_property
+    def fill_values(self) -> Float64[np.ndarray, "T N"]:
+        """What a unit is worth as a date's orders fill: its price then, or the last close; NaN before its first."""
+        last = self.closes if self.phase == "close" else _before(self.closes)
+        return np.where(np.isnan(self.prices), last, self.prices)
+
+    @cached_property
+    def sizing_values(self) -> Float64[np.ndarray, "T N"]:
+        """What a unit counts for in turning weights into units: at the fill, or with sizing ``"known"`` its last close.
+
+        An asset without one can't be held or ordered by it, and counts for its value at the fill.
+        """
+        if self.sizing == "fill":
+            return self.fill_values
+        before = _before(self.closes)
+        return np.where(np.isnan(before), self.fill_values, before)
+
+    def trades(self, t: int, held: Float64[np.ndarray, " N"], cash: float) -> list[tuple[int, float]]:
+        """What an account trades to follow a row's targets, all sized before the first of them trades.
+
+        Args:
+            t: the row.
+            held: units of each asset before the trades.
+            cash: of the account before the trades; negative where it borrows.
+
+        Returns:
+            Columns of assets with the units that are bought (positive) or sold, sells before buys. What trades nothing
+            is left out.
+
+        Example:
+            >>> dates, one = pd.DatetimeIndex(["2024-01-02"]), np.ones((1, 2))
+            >>> targets = np.array([[0.5, 0.0]])
+            >>> orders = Orders(targets, 10 * one, 10 * one, "close", "fill", dates, ("A", "B"), pd.DataFrame())
+            >>> orders.trades(0, np.array([0.0, 4.0]), 60.0)
+            [(1, -4.0), (0, 5.0)]
+        """
+        values, targets = self.sizing_values[t], self.targets[t]
+        equity = cash + float(np.where(held == 0, 0.0, held * values).sum())
+        n = np.flatnonzero(~np.isnan(targets))
+        wanted = np.divide(targets[n] * equity, values[n], out=np.zeros(len(n)), where=targets[n] != 0)
+        units = wanted - held[n]
+        sells_first = np.argsort(units > 0, kind="stable")
+        return [(int(n[i]), float(units[i])) for i in sells_first if units[i]]
 
     def __repr__(self) -> str:
         return (
@@ -271,6 +316,11 @@ def _cell(signals: Signals, d: np.integer, n: np.integer) -> Bool[np.ndarray, "D
     cell = np.zeros(signals.values.shape, dtype=bool)
     cell[d, n] = True
     return cell
+
+
+def _before(closes: Float64[np.ndarray, "T N"]) -> Float64[np.ndarray, "T N"]:
+    """The closes of the row before, NaN on the first."""
+    return np.vstack([np.full((1, closes.shape[1]), np.nan), closes[:-1]])
 
 
 def _rows(T: int, most: int = 512) -> Iterator[slice]:

@@ -9,17 +9,25 @@ import torch
 from skfolio.optimization import BaseOptimization
 from sklearn.utils.validation import validate_data
 
+from qtorch.backtest.instants import session_labels
 from qtorch.backtest.rebalancing import Allocate, Refits, checked_weights
 from qtorch.backtest.walked import Walked
-from qtorch.data import DataError, Panel
+from qtorch.data import DataError, Panel, sessions
+from qtorch.data.errors import listing
 from qtorch.training import Allocator
+
+_HOLE = 10  # sessions; fewer are a halt, or between returns of weeks
 
 
 class SklearnAllocator(BaseOptimization):
     """An allocator as one of skfolio's optimisers: `fit` on returns sets `weights_`, `predict` gives a `Portfolio`.
 
     So it goes into `cross_val_predict`, `GridSearchCV` and the like. `fit` works on a copy of the allocator, kept in
-    `allocate_`; one that refits is fit at each call.
+    `allocate_`; one that refits is fit at each call. An asset without a return gets a weight of 0.
+
+    In `CombinatorialPurgedCV` the training rows have holes, and the allocator sees those after the last alone: no
+    return goes over a hole. An `Allocator`, trained elsewhere, knows what is tested before its training ended: such
+    paths are in-sample.
 
     Args:
         allocate: called with a panel, its last row and holdings, as by `WalkForward`; or an `Allocator`, which is taken
@@ -65,6 +73,7 @@ class SklearnAllocator(BaseOptimization):
         Raises:
             DataError: the frame has no dates, or the allocator's weights can't be used.
         """
+        require_dates(X)
         validate_data(self, X, skip_check_array=True)
         panel = returns_panel(X, self.exchange)
         row = len(panel.dates) - 1
@@ -75,27 +84,58 @@ class SklearnAllocator(BaseOptimization):
         if self.previous_weights is not None:
             held = self._clean_previous_weights(X.shape[1], apply_investable_mask=False)
         decide = Walked(self.allocate_, panel) if isinstance(self.allocate_, Allocator) else self.allocate_
-        weights = decide(panel, row, torch.as_tensor(held, dtype=torch.float64))
-        self.weights_ = checked_weights(weights, panel).cpu().numpy()
+        at = [[str(column) for column in X.columns].index(asset) for asset in panel.assets]
+        weights = decide(panel, row, torch.as_tensor(held[at], dtype=torch.float64))
+        self.weights_ = np.zeros(X.shape[1])
+        self.weights_[at] = checked_weights(weights, panel).cpu().numpy()
         return self
+
+
+def require_dates(returns: Any) -> pd.DatetimeIndex:
+    """The index of a frame of dates by assets.
+
+    Raises:
+        DataError: there is no index of dates.
+    """
+    index = getattr(returns, "index", None)
+    if not isinstance(index, pd.DatetimeIndex):
+        what = type(returns if index is None else index).__name__
+        raise DataError(
+            f"returns need dates as their index to make a panel, not {what}. Give a frame of dates by assets."
+        )
+    return index
 
 
 def returns_panel(returns: pd.DataFrame, exchange: str) -> Panel:
     """A panel whose returns are those of a frame: each asset's price is 1 on the row before its first return.
 
-    Before the frame's first row that is the weekday before it.
+    Before the frame's first row that is the weekday before it. Where more than ten sessions are left out, as between
+    training folds of `CombinatorialPurgedCV`, prices on both sides would have a return over the hole, which the frame
+    does not say: the panel begins after the last such hole.
 
     Args:
-        returns: simple, dates by assets; NaN where there is none, and the next return is then over the gap.
+        returns: simple, dates by assets; NaN or no row where there is none, and the next return is then over the gap.
         exchange: the exchange code of all assets.
 
     Raises:
-        DataError: the index has no dates, or prices cannot be made of the returns.
+        DataError: the index has no dates, or they are no session labels in order; a return loses all or more; or prices
+            cannot be made of the returns.
     """
-    if not isinstance(returns.index, pd.DatetimeIndex):
-        raise DataError(f"returns need dates as their index to make a panel, not {type(returns.index).__name__}.")
-    start = returns.index[:1] - pd.offsets.BDay()  # a session or not: the panel keeps prices of other days too
-    wide = returns.reindex(start.append(returns.index))
+    dates = session_labels(require_dates(returns))
+    days = sessions(exchange, dates[0], dates[-1]).days
+    left_out = days.searchsorted(dates[1:]) - days.searchsorted(dates[:-1], side="right")
+    (holes,) = np.nonzero(left_out > _HOLE)
+    if len(holes):
+        dates, returns = dates[holes[-1] + 1 :], returns.iloc[holes[-1] + 1 :]
+    lost = returns.le(-1.0).to_numpy()
+    if lost.any():
+        t, n = (index[:5] for index in np.nonzero(lost))
+        cells = [f"{returns.columns[j]} {dates[i]:%Y-%m-%d}" for i, j in zip(t, n, strict=True)]
+        raise DataError(
+            f"returns of -100 % or less: {listing(cells, total=int(lost.sum()))}. Correct them, or leave the asset out."
+        )
+    start = dates[:1] - pd.offsets.BDay()  # a session or not: the panel keeps prices of other days too
+    wide = returns.reindex(start.append(dates))
     there = wide.notna()
     base = there.shift(-1, fill_value=False) & ~there.cummax()
     closes = (1 + wide.fillna(0.0)).cumprod().where(there | base)

@@ -5,6 +5,11 @@
 | quantstats | `daily_returns(account)`, and of a benchmark |
 | pyfolio-reloaded | `pyfolio_frames(account)` |
 | alphalens-reloaded | `factor(signals)`, `entry_prices(signals, panel)` |
+
+These packages take a year for 252 rows. An account over several exchanges has a row on each date on which one of them
+trades, some 308 a year in New York, Tokyo and Tel Aviv together, and they would take ten months for twelve. So give
+`exchange`, for rows on one exchange's sessions alone; or tell the package the rows of a year, as `periods` of
+quantstats' functions. bt's own statistics have no such argument.
 """
 
 from typing import Literal
@@ -15,15 +20,21 @@ import pandas as pd
 from qtorch.backtest.account import Account
 from qtorch.backtest.signals import Signals
 from qtorch.backtest.track import Track
-from qtorch.data import DataError, Panel
+from qtorch.data import DataError, Panel, sessions
+from qtorch.data.calendars import AnyCalendar
 from qtorch.data.standing import known_gone
 
 
-def daily_returns(record: Account | Track) -> pd.Series:
+def daily_returns(record: Account | Track, exchange: AnyCalendar | None = None) -> pd.Series:
     """Net returns by date, in decimals; of a benchmark, those of an account that holds it.
 
     Args:
         record: of a ledger or a walk.
+        exchange: on whose sessions they are, each compounded from the session before; what comes after the last is left
+            out. By default on all dates of the record.
+
+    Raises:
+        DataError: the exchange is not known, or has no session within the record's dates.
 
     Example:
         >>> import torch
@@ -35,8 +46,21 @@ def daily_returns(record: Account | Track) -> pd.Series:
         >>> daily_returns(account).loc["2022-07-06":"2022-07-07"].round(5).to_list()
         [0.00583, 0.00812]
     """
-    returns = record.net.cpu().numpy() if isinstance(record, Track) else record.returns
-    return pd.Series(returns, record.dates, name="returns")
+    net = record.net.cpu().numpy() if isinstance(record, Track) else record.returns
+    returns = pd.Series(net, record.dates, name="returns")
+    if exchange is None:
+        return returns
+    wealth = (1 + returns).cumprod().reindex(_sessions(record.dates, exchange), method="ffill")
+    return wealth / wealth.shift(fill_value=1.0) - 1
+
+
+def _sessions(dates: pd.DatetimeIndex, exchange: AnyCalendar) -> pd.DatetimeIndex:
+    """An exchange's sessions from the first date to the last."""
+    days = sessions(exchange, dates[0], dates[-1]).days
+    days = days[(days >= dates[0]) & (days <= dates[-1])]
+    if not len(days):
+        raise DataError(f"{exchange} has no session from {dates[0]:%Y-%m-%d} to {dates[-1]:%Y-%m-%d}. Give another.")
+    return days
 
 
 def position_values(account: Account) -> pd.DataFrame:
@@ -64,19 +88,34 @@ def transactions(account: Account) -> pd.DataFrame:
     return trades.rename(columns={"asset": "symbol", "units": "amount"})[["symbol", "amount", "price"]]
 
 
-def pyfolio_frames(account: Account) -> tuple[pd.Series, pd.DataFrame, pd.DataFrame]:
+def pyfolio_frames(
+    account: Account, exchange: AnyCalendar | None = None
+) -> tuple[pd.Series, pd.DataFrame, pd.DataFrame]:
     """Returns, positions and transactions, in the order in which pyfolio takes them; it wants dates in UTC.
 
     Args:
         account: of a ledger.
+        exchange: on whose sessions they are, as of `daily_returns`; what is traded on other dates is dated the session
+            after. By default on all dates of the account.
 
     Raises:
-        DataError: an asset has the name ``"cash"``.
+        DataError: an asset has the name ``"cash"``; the record of a walk is given, which has no trades in units; or see
+            `daily_returns`.
 
     Example:
         >>> pyfolio.create_simple_tear_sheet(*pyfolio_frames(account))  # doctest: +SKIP
     """
-    returns, positions, trades = daily_returns(account), position_values(account), transactions(account)
+    if isinstance(account, Track):
+        raise DataError(
+            "a walk's record has weights and no units or trades. Give the account of Ledger().run(orders), or "
+            "daily_returns(track) to what takes returns alone."
+        )
+    returns, positions, trades = daily_returns(account, exchange), position_values(account), transactions(account)
+    if exchange is not None:
+        days = returns.index
+        positions = positions.reindex(days, method="ffill")
+        trades = trades[trades.index <= days[-1]]
+        trades.index = days[days.searchsorted(trades.index)]
     return returns.tz_localize("UTC"), positions.tz_localize("UTC"), trades.tz_localize("UTC")
 
 

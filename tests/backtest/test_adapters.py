@@ -7,8 +7,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from qtorch.backtest import Orders, adapters
+from qtorch import backtest
+from qtorch.backtest import Ledger, Orders, adapters
 from qtorch.backtest.adapters import to_bt, to_vectorbt, to_zipline
+from qtorch.backtest.adapters.zipline_algorithm import _shares
 from qtorch.data import DataError
 from qtorch.portfolio import Costs
 
@@ -84,6 +86,55 @@ def test_the_class_of_a_library_that_is_not_there_names_it(monkeypatch):
         adapters.ZiplineLoader  # noqa: B018
 
 
+def test_a_star_needs_no_extra_and_dir_names_all(monkeypatch):
+    for room, late in (
+        (adapters, {"ForecastPrior", "QlibForecaster", "ZiplineLoader"}),
+        (backtest, {"SklearnAllocator"}),
+    ):
+        assert not late & set(room.__all__)
+        assert late | set(room.__all__) <= set(dir(room))
+    for name in ("skfolio", "qlib", "zipline"):
+        monkeypatch.setitem(sys.modules, name, None)
+    found: dict = {}
+    exec("from qtorch.backtest.adapters import *\nfrom qtorch.backtest import *", found)
+    assert {*adapters.__all__, *backtest.__all__} <= found.keys()
+
+
 def test_zipline_is_given_shares():
     with pytest.raises(ValueError, match="shares_per_unit"):
         to_zipline(orders([0.5, NAN], [1.0, 1.0]), shares_per_unit=0.0)
+    with pytest.raises(DataError, match=r"more than 1e\+11 shares at shares_per_unit=10000: A \(2.5e\+11\)"):
+        to_zipline(orders([0.5, NAN], [0.02, 0.02]), shares_per_unit=1e4)
+
+
+@pytest.mark.parametrize("price", [1e-7, 0.03, 1.0, 5e6])
+def test_zipline_s_shares_are_many_but_not_too_many(price):
+    traded = orders([0.4, -0.4, NAN], [price] * 3)
+    account = Ledger(cash=1e6).run(traded)
+    (shares,) = _shares(account, None)
+    assert 5e9 < np.abs(np.diff(account.units, axis=0)).max() * shares <= 1e10
+    assert np.log2(shares) % 1 == 0
+    nothing = Ledger().run(orders([NAN, 0.0], [price] * 2))
+    assert _shares(nothing, None).tolist() == [1.0]
+
+
+@pytest.mark.parametrize("sizing", ["fill", "known"])
+def test_trades_lead_to_the_ledgers_units(sizing):
+    """Sells before buys; without an order, and for what is held already, none."""
+    rng = np.random.default_rng(0)
+    targets, closes = rng.uniform(-0.2, 0.4, (30, 4)), np.exp(rng.normal(0, 0.1, (30, 4)).cumsum(0))
+    targets[rng.random(targets.shape) < 0.4], targets[0] = NAN, NAN
+    dates = pd.bdate_range("2024-01-01", periods=30)
+    many = Orders(targets, closes * 1.01, closes, "open", sizing, dates, tuple("ABCD"), pd.DataFrame())
+    account = Ledger(cash=1e6).run(many)
+    held, cash = np.zeros(4), 1e6
+    for k, t in enumerate(account.trade_rows.tolist()):
+        trades = many.trades(t, held, cash)
+        units = [each for _, each in trades]
+        assert units == sorted(units, key=lambda each: each > 0)
+        for n, each in trades:
+            held[n] += each
+            cash -= each * many.prices[t, n]
+        np.testing.assert_allclose(held, account.units[k], rtol=1e-9, atol=1e-6)
+        assert np.isnan(targets[t]).sum() + len(trades) == 4
+    assert many.trades(0, held, cash) == []

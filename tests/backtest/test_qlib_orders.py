@@ -1,6 +1,7 @@
 """Orders that qlib would fill otherwise than the ledger, refused before it is imported."""
 
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -26,6 +27,12 @@ def test_qlib_is_not_asked_to_sell_short_or_to_borrow():
         to_qlib(orders([0.5, -0.1, NAN], [1.0, 1.0, 1.0]))
     with pytest.raises(DataError, match=r"2024-01-02.*0\.25 of the equity more.*\(2 dates in all\), and qlib borrows"):
         to_qlib(orders([0.5, 1.25, NAN], [1.0, 1.0, 1.0]))
+
+
+@pytest.mark.parametrize("name", ["cash", "cash_delay", "now_account_value"])
+def test_names_of_qlibs_own_account_are_refused(name):
+    with pytest.raises(DataError, match=f"assets named {name}, as qlib names parts of its account"):
+        to_qlib(replace(orders([0.5, NAN], [1.0, 1.0]), assets=(name,)))
 
 
 def test_a_position_is_sold_whole_or_in_part():

@@ -1,5 +1,7 @@
 """Forecasts and allocators in skfolio's optimisers and model selection."""
 
+from inspect import unwrap
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -18,6 +20,7 @@ from skfolio.optimization import EqualWeighted, MeanRisk
 from sklearn.base import clone
 
 from qtorch.backtest.adapters import ForecastPrior
+from qtorch.backtest.sklearn_allocator import returns_panel
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +40,9 @@ def known_law(returns: pd.DataFrame, missing: bool = False) -> Forecast:
 
 
 def rm_prior(**settings) -> ForecastPrior:
-    return ForecastPrior(RiskMetrics(WindowSpec(16, (1,))), scenarios=256, **{"lookback": 80, "factors": 1} | settings)
+    return ForecastPrior(
+        RiskMetrics(WindowSpec(16, (1,))), **{"scenarios": 256, "lookback": 80, "factors": 1} | settings
+    )
 
 
 def test_moments_are_the_laws(returns):
@@ -87,6 +92,33 @@ def test_marginals_that_no_copula_can_be_fitted_to_are_refused(returns):
         prior.fit(returns.iloc[:65])
     with pytest.raises(DataError, match=r"2018-03-28.*no two assets have forecasts on the 40 rows before"):
         rm_prior(lookback=40).fit(returns.iloc[:60])
+
+
+def test_an_asset_without_a_return_can_not_be_invested_in(returns):
+    """Its scenarios are NaN, and those of the others as without it."""
+    never = returns.iloc[:100, :2].assign(NEVER=np.nan)[[returns.columns[0], "NEVER", returns.columns[1]]]
+    prior = rm_prior(scenarios=64, lookback=20)
+    got = clone(prior).fit(never).return_distribution_
+    without = clone(prior).fit(never.drop(columns="NEVER")).return_distribution_
+    assert np.isnan(got.returns[:, 1]).all()
+    assert np.isnan(got.covariance[1]).all()
+    np.testing.assert_array_equal(got.returns[:, [0, 2]], without.returns)
+
+
+def test_one_asset_needs_no_copula(returns):
+    one, spec = returns[returns.columns[:1]], WindowSpec(16, (5,))
+    prior = ForecastPrior(RiskMetrics(spec), horizon=5, scenarios=4096).fit(one.iloc[:100])
+    panel = returns_panel(one.iloc[:100], "XNYS")
+    volatility = RiskMetrics(spec).forecast(panel, panel.dates[-1:]).volatility.item()
+    assert prior.return_distribution_.covariance.shape == (1, 1)
+    assert prior.return_distribution_.covariance.item() ** 0.5 == pytest.approx(volatility, rel=0.01)
+
+
+def test_an_array_has_no_dates(returns):
+    """Whatever type the tests' own check would have refused."""
+    for estimator in (rm_prior(), SklearnAllocator(EqualWeight())):
+        with pytest.raises(DataError, match="returns need dates as their index to make a panel, not ndarray"):
+            unwrap(type(estimator).fit)(estimator, returns.to_numpy())
 
 
 @pytest.mark.harness

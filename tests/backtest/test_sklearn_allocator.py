@@ -62,14 +62,15 @@ def test_holdings_reach_the_allocator(returns):
 
 @pytest.mark.harness
 def test_an_allocator_goes_through_both_kinds_of_folds(stocks):
-    returns = stocks.to_wide("return").loc["2018-01-02":"2018-12-28"].iloc[:, :4].rename_axis(columns=None)
+    returns = stocks.to_wide("return").loc["2017-01-03":"2018-12-28"].iloc[:, :4].rename_axis(columns=None)
     torch.manual_seed(0)
     spec = WindowSpec(16)
     states = AssetGraph(Recurrent(len(spec.features), width=4), estimates=2, width=8)
     model = Allocator(GraphCovariance(states), MinimumVariance(upper=0.5), spec, min_history=60)
     estimator = SklearnAllocator(model)
     path = cross_val_predict(estimator, returns, cv=WalkForward(train_size=100, test_size=75))
-    paths = cross_val_predict(estimator, returns, cv=CombinatorialPurgedCV(n_folds=3, n_test_folds=2, purged_size=2))
+    split = CombinatorialPurgedCV(n_folds=4, n_test_folds=2, purged_size=2)
+    paths = cross_val_predict(estimator, returns, cv=split)
     first = model.allocate(returns_panel(returns.iloc[:100], "XNYS"), returns.index[99])
     np.testing.assert_allclose(path.portfolios[0].weights, first.iloc[0], atol=1e-6)
     for portfolio in (*path.portfolios, *(each for one in paths for each in one.portfolios)):
@@ -77,7 +78,14 @@ def test_an_allocator_goes_through_both_kinds_of_folds(stocks):
         assert -1e-6 <= portfolio.weights.min() < portfolio.weights.max() <= 0.5 + 1e-5
     np.testing.assert_allclose(path.portfolios[1].returns, returns.iloc[175:250] @ path.portfolios[1].weights)
     assert path.summary().notna().any()
-    assert len(paths.summary().columns) == 2
+    assert len(paths.summary().columns) == split.n_test_paths == 3
+    for (train, tests), path_ids in zip(split.split(returns), split.get_path_ids(), strict=True):
+        (hole,) = np.nonzero(np.diff(train) > 1)
+        fold = returns.iloc[train[hole[-1] + 1 :] if len(hole) else train]
+        expected = model.allocate(returns_panel(fold, "XNYS"), fold.index[-1]).iloc[0]
+        for test, path_id in zip(tests, path_ids, strict=True):
+            (tested,) = [each for each in paths[path_id].portfolios if each.observations[0] == returns.index[test[0]]]
+            np.testing.assert_allclose(tested.weights, expected, atol=1e-6)
 
 
 def test_a_refit_leaves_the_parameter_alone(returns):
@@ -108,6 +116,41 @@ def test_a_panel_has_the_returns_of_the_frame(returns):
     assert len(panel.dates) == len(frame) + 1
     np.testing.assert_allclose(panel.returns()[1:].numpy(), frame.to_numpy(), atol=1e-12)
     assert panel.mask[:, 1].nonzero()[0].item() == 30
+
+
+@pytest.mark.parametrize("left_out", [slice(40, 100), slice(40, 51)])
+def test_no_return_goes_over_a_hole_in_the_rows(returns, left_out):
+    """The series begin anew after it, and their first return is the frame's, over one session."""
+    frame = returns.drop(returns.index[left_out]).drop(returns.index[10:13])  # two holes, and three sessions
+    panel = returns_panel(frame, "XNYS")
+    after = returns.iloc[left_out.stop :]
+    assert panel.dates[1:].equals(after.index)
+    np.testing.assert_allclose(panel.returns()[1:].numpy(), after.to_numpy(), atol=1e-12)
+
+
+def test_a_return_goes_over_a_few_sessions(returns):
+    panel = returns_panel(returns.drop(returns.index[40:50]), "XNYS")
+    assert len(panel.dates) == len(returns) + 1
+    assert panel.returns()[41:51].isnan().all()
+    np.testing.assert_allclose(panel.returns()[51:].numpy(), returns.iloc[50:].to_numpy(), atol=1e-12)
+
+
+def test_a_loss_of_all_is_named(returns):
+    frame = returns.copy()
+    frame.iloc[7, 1] = -1.0
+    with pytest.raises(DataError, match=f"returns of -100 % or less: {frame.columns[1]} {frame.index[7]:%Y-%m-%d}"):
+        returns_panel(frame, "XNYS")
+
+
+def test_rows_out_of_order_are_refused(returns):
+    with pytest.raises(DataError, match="out of order"):
+        returns_panel(returns.iloc[::-1], "XNYS")
+
+
+def test_an_asset_without_a_return_gets_nothing(returns):
+    frame = returns.copy()
+    frame.iloc[:, 1] = np.nan
+    assert SklearnAllocator(EqualWeight()).fit(frame).weights_.tolist() == [0.25, 0.0, 0.25, 0.25, 0.25]
 
 
 def test_returns_without_dates_are_refused(returns):

@@ -1,18 +1,23 @@
 """Frames for tear sheets; the packages that make them are in tests/harness."""
 
+from inspect import unwrap
+
 import numpy as np
 import pandas as pd
 import pytest
 
 from qtorch.backtest import (
+    Account,
     EqualWeight,
     Ledger,
+    Orders,
     Signals,
     WalkForward,
     daily_returns,
     entry_prices,
     factor,
     position_values,
+    pyfolio_frames,
     transactions,
 )
 from qtorch.data import DataError, Panel
@@ -100,6 +105,49 @@ def test_frames_of_an_account_add_up(market):
 def test_returns_of_a_walk(calm):
     track = WalkForward("month", start="2019-06-03").run(calm, EqualWeight())
     np.testing.assert_allclose((1 + daily_returns(track)).cumprod(), track.wealth)
+
+
+@pytest.fixture(scope="module")
+def account(market) -> Account:
+    weights = pd.DataFrame(np.random.default_rng(3).uniform(0, 0.3, (20, 3)), market.dates[1:41:2], market.assets)
+    return Ledger(Costs(proportional=0.001), cash=1e6).run(Signals.from_panel(market, weights).orders(market))
+
+
+def test_returns_are_compounded_to_one_exchanges_sessions(market, account):
+    days = own(market, "US", "close").index
+    assert len(account.dates.difference(days)) == 2
+    returns = daily_returns(account, "XNYS")
+    assert returns.index.equals(days[days >= account.dates[0]])
+    equity = pd.Series(account.equity, account.dates)[returns.index]
+    np.testing.assert_allclose(returns, equity / equity.shift(fill_value=1e6) - 1, atol=1e-12)
+    with pytest.raises(DataError, match=r"XNYS has no session from 2019-04-19"):
+        daily_returns(of_one_date(account, "2019-04-19"), "XNYS")  # Good Friday
+
+
+def of_one_date(account: Account, date: str) -> Account:
+    """The account of a single date."""
+    one, dates = np.ones((1, 1)), pd.DatetimeIndex([date])
+    return Ledger().run(Orders(one, one, one, "close", "fill", dates, ("A",), account.orders.pending))
+
+
+def test_pyfolios_frames_are_of_one_exchanges_sessions(account):
+    returns, positions, trades = pyfolio_frames(account, "XNYS")
+    assert str(returns.index.tz) == "UTC"
+    assert returns.index.equals(positions.index)
+    np.testing.assert_allclose(positions.sum(axis=1), 1e6 * (1 + returns).cumprod())
+    all_trades = transactions(account)
+    assert not all_trades.index.isin(daily_returns(account, "XNYS").index).all()
+    assert len(trades) == len(all_trades)
+    assert trades.index.isin(returns.index).all()
+    late = trades.index.tz_localize(None) - all_trades.index
+    assert (late >= pd.Timedelta(0)).all()
+    assert (late <= pd.Timedelta(days=4)).all()
+
+
+def test_pyfolio_is_not_given_a_walk(calm):
+    track = WalkForward("month", start="2019-06-03").run(calm, EqualWeight())
+    with pytest.raises(DataError, match="no units or trades"):
+        unwrap(pyfolio_frames)(track)  # the tests' own check of types aside
 
 
 def test_an_asset_named_cash_is_refused(market):

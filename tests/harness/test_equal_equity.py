@@ -80,5 +80,9 @@ def test_bts_statistics_are_daily(world):
     orders, costs = random_orders(world, "next_open", "fill"), Costs(proportional=0.001)
     backtest = to_bt(orders, costs)
     backtest.run()
-    equity = by_ledger(orders, costs).equity
-    assert backtest.stats.daily_vol == pytest.approx(np.std(equity[1:] / equity[:-1] - 1, ddof=1) * 252**0.5, rel=0.1)
+    account = by_ledger(orders, costs)
+    prices = backtest.stats.daily_prices  # from the day before the first trade, at 100
+    first = len(account.dates) - len(prices)
+    assert account.trade_rows[0] - 1 == first
+    assert (prices.index == account.dates[first:]).all()
+    np.testing.assert_allclose(prices, account.equity[first:] / account.initial * 100, rtol=1e-11)

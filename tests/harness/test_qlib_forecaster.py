@@ -51,7 +51,7 @@ def closes() -> pd.DataFrame:
     )
 
 
-def dataset(closes: pd.DataFrame, **segments):
+def dataset(closes: pd.DataFrame, handler: dict | None = None, **segments):
     """A DatasetH of frames in memory, whose processors change its features out of recognition."""
     from qlib.data.dataset import DatasetH
     from qlib.data.dataset.handler import DataHandlerLP
@@ -60,11 +60,12 @@ def dataset(closes: pd.DataFrame, **segments):
     wide = closes["close"].unstack()
     label = (wide.shift(-1) / wide - 1).stack(future_stack=True)
     features = pd.DataFrame({("feature", "$close"): closes["close"], ("label", "LABEL0"): label}).sort_index()
-    handler = DataHandlerLP(
+    made = DataHandlerLP(
         data_loader=StaticDataLoader(features),
         infer_processors=[{"class": "CSZScoreNorm", "kwargs": {"fields_group": "feature"}}],
+        **(handler or {}),
     )
-    return DatasetH(handler, SEGMENTS | segments)
+    return DatasetH(made, SEGMENTS | segments)
 
 
 def trained(**options):
@@ -92,6 +93,15 @@ def test_scores_are_the_forecasts(closes):
         values = got.unstack().loc[expected.dates, list(expected.assets)].to_numpy()
         wanted = np.full(values.shape, 0.5) if measure is None else measure[:, 1].numpy()
         np.testing.assert_allclose(values, wanted, rtol=1e-6)
+
+
+def test_the_default_score_is_the_trained_models_mean(closes):
+    data, model = dataset(closes), trained(horizon=5)
+    got = model.fit(data).predict(data).unstack()
+    panel = Panel.from_frame(closes.reset_index().rename(columns={"datetime": "date", "instrument": "asset"}))
+    expected = model.fitted.forecast(panel, panel.dates[panel.dates >= "2019-02-01"]).marginals.mean[:, 1]
+    assert expected.abs().min() > 0
+    np.testing.assert_allclose(got[list(panel.assets)], expected.numpy(), rtol=1e-6)
 
 
 def test_training_sees_nothing_of_the_test(closes):
@@ -183,3 +193,17 @@ def test_what_can_not_be_fit_is_refused(closes):
         model.fit(dataset(closes), reweighter=object())
     with pytest.raises(DataError, match=r"no segment 'fresh' among train"):
         model.fit(dataset(closes)).predict(dataset(closes), "fresh")
+    with pytest.raises(DataError, match=r"2019-03-01.* has a time zone"):
+        model.predict(dataset(closes), slice(pd.Timestamp("2019-03-01", tz="UTC"), None))
+
+
+def test_prices_that_the_handler_dropped_are_refused(closes):
+    with pytest.raises(DataError, match="drop_raw=False"):
+        trained().fit(dataset(closes, handler={"drop_raw": True}))
+
+
+def test_dates_of_another_exchange_are_refused(closes):
+    from qtorch.backtest.adapters import QlibForecaster
+
+    with pytest.raises(DataError, match=r"2018-\d\d-\d\d"):
+        QlibForecaster(RiskMetrics(SPEC), exchange="XSHG").fit(dataset(closes)).predict(dataset(closes))

@@ -5,7 +5,6 @@ import pandas as pd
 import pytest
 
 from qtorch.backtest import Ledger, Orders
-from qtorch.backtest.adapters.valuation import fill_values
 from qtorch.portfolio import Costs
 from tests.harness.conftest import random_orders
 from tests.harness.test_equal_equity import CONVENTIONS
@@ -21,7 +20,7 @@ def by_skfolio(orders: Orders, costs: Costs) -> np.ndarray:
     from skfolio import Portfolio
 
     opens = orders.phase == "open"
-    values = fill_values(orders)
+    values = orders.fill_values
     if opens:
         values = np.stack([values, orders.closes], axis=1).reshape(-1, len(orders.assets))
     relatives = pd.DataFrame(values).pct_change(fill_method=None).fillna(0.0)

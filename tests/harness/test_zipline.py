@@ -1,6 +1,7 @@
 """Orders and signals in zipline, which needs an older pandas, and so an environment of its own."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -26,21 +27,21 @@ def by_zipline(orders: Orders, costs: Costs, **options: float) -> np.ndarray:
 def test_equity_is_the_ledgers(world, fill: str, sizing: str, rate: float):
     orders, costs = random_orders(world, fill, sizing), Costs(proportional=rate)
     equity = Ledger(costs, cash=1e6).run(orders).equity
-    np.testing.assert_allclose(by_zipline(orders, costs, shares_per_unit=1e4), equity, rtol=1e-8)
+    np.testing.assert_allclose(by_zipline(orders, costs), equity, rtol=1e-8)
 
 
 @pytest.mark.parametrize(("fill", "sizing"), CONVENTIONS)
 def test_whole_shares_are_near_the_ledgers(world, fill: str, sizing: str):
     orders, costs = random_orders(world, fill, sizing), Costs(proportional=0.002)
     equity = Ledger(costs, cash=1e7).run(orders).equity
-    np.testing.assert_allclose(by_zipline(orders, costs, cash=1e7), equity, rtol=1e-5)
+    np.testing.assert_allclose(by_zipline(orders, costs, cash=1e7, shares_per_unit=1.0), equity, rtol=1e-5)
 
 
 def test_it_borrows_as_the_ledger_does(world):
     orders, costs = random_orders(world, "next_open", "fill", least=-0.5, most=0.9), Costs(proportional=0.002)
     account = Ledger(costs, cash=1e6).run(orders)
     assert (account.cash < 0).any()
-    np.testing.assert_allclose(by_zipline(orders, costs, shares_per_unit=1e4), account.equity, rtol=1e-8)
+    np.testing.assert_allclose(by_zipline(orders, costs), account.equity, rtol=1e-8)
 
 
 def test_a_single_date_and_orders_on_it():
@@ -48,6 +49,17 @@ def test_a_single_date_and_orders_on_it():
     one = np.array([[0.5]])
     orders = Orders(one, 10 * one, 11 * one, "open", "fill", dates, ("A",), pd.DataFrame())
     np.testing.assert_allclose(by_zipline(orders, Costs()), [1.05e6], rtol=1e-12)
+
+
+def test_prices_of_any_size_in_one_account(world):
+    """Of a thousandth, of millions, and of what falls from one to the other; names that zipline takes for the same."""
+    names = ("A", "a", "A.B", "A/B")
+    orders = random_orders(world.select(["US1", "US2", "JP1", "UK1"]), "next_open", "fill")
+    scale = np.array([1e-6, 1e5, 1.0, 1.0]) * np.geomspace(1.0, 10.0, len(orders.dates))[:, None] ** [0, 0, 3, -3]
+    orders = replace(orders, prices=orders.prices * scale, closes=orders.closes * scale, assets=names)
+    costs = Costs(proportional=0.002)
+    account = Ledger(costs, cash=1e6).run(orders)
+    np.testing.assert_allclose(by_zipline(orders, costs), account.equity, rtol=1e-8)
 
 
 @pytest.fixture

@@ -7,7 +7,6 @@ import numpy as np
 import pandas as pd
 
 from qtorch.backtest.adapters.checks import checked
-from qtorch.backtest.adapters.valuation import fill_values, sizing_values
 from qtorch.backtest.orders import Orders
 from qtorch.portfolio import Costs
 
@@ -45,15 +44,12 @@ def to_bt(orders: Orders, costs: Costs | None = None, *, cash: float = 1e6, name
     except ImportError as error:
         raise ImportError("to_bt needs bt: pip install 'qtorch-finance[bt]'.") from error
     names = pd.Index(orders.assets)
-    rows = ~np.isnan(orders.targets).all(1)
-    targets = pd.DataFrame(orders.targets[rows], orders.dates[rows], names)
-    sizes = pd.DataFrame(sizing_values(orders)[rows], orders.dates[rows], names)
-    prices = pd.DataFrame(fill_values(orders), orders.dates, names)
+    prices = pd.DataFrame(orders.fill_values, orders.dates, names)
     if orders.phase == "open":
         prices = pd.concat([prices, pd.DataFrame(orders.closes, orders.dates + _CLOSE, names)]).sort_index()
     rate = costs.proportional
     return bt.Backtest(
-        bt.Strategy(name, [bt.algos.WeighTarget(targets), _Fill(sizes, orders.sizing == "known")]),
+        bt.Strategy(name, [_Fill(orders)]),
         prices,
         initial_capital=cash,
         commissions=lambda units, price: rate * abs(units) * price,
@@ -69,17 +65,14 @@ class _Fill:
     amount that costs are part of, where they come on top here.
     """
 
-    prices: pd.DataFrame
-    known: bool
+    orders: Orders
 
     def __call__(self, target: Any) -> bool:
-        """Sizes all orders before it fills the first, so that none sees what another has paid."""
-        equity = target.values.iloc[-2] if self.known else target.value
-        wanted, prices = target.temp["weights"], self.prices.loc[target.now]
-        trades = {}
-        for asset, weight in wanted.items():
-            held = target.children[asset].position if asset in target.children else 0.0
-            trades[asset] = (weight * equity / prices[asset] if weight else 0.0) - held
-        for asset, units in trades.items():
-            target.transact(units, child=asset)
+        """Fills a date's orders; at its close, where they are of opens, there are none."""
+        t = int(self.orders.dates.get_indexer(pd.DatetimeIndex([target.now]))[0])
+        if t >= 0:
+            assets, children = self.orders.assets, target.children
+            held = np.array([children[each].position if each in children else 0.0 for each in assets], dtype=float)
+            for n, units in self.orders.trades(t, held, float(target.capital)):
+                target.transact(units, child=assets[n])
         return True

@@ -12,6 +12,8 @@ from qtorch.data import DataError
 from qtorch.data.errors import listing
 from qtorch.portfolio import Costs
 
+_TAKEN = ("cash", "cash_delay", "now_account_value")  # keys of qlib's positions beside the assets
+
 
 def to_qlib(
     orders: Orders, costs: Costs | None = None, *, cash: float = 1e6, benchmark: pd.Series | None = None
@@ -33,7 +35,8 @@ def to_qlib(
         ValueError: costs that qlib can't charge alike: impact, interest.
         DataError: negative weights, or weights that need more cash than there is; a position that is sold but for less
             than 1e-5 of it, all of which qlib would take away; dates that are no session labels; a position is taken
-            before an asset's first close; the equity is lost; or qlib is not initialised.
+            before an asset's first close; the equity is lost; an asset has a name that qlib uses for its cash or
+            account; or qlib is not initialised.
 
     Example:
         >>> report, positions = qlib.backtest.backtest(**to_qlib(orders))[0]["1day"]  # doctest: +SKIP
@@ -41,6 +44,9 @@ def to_qlib(
     """
     costs = costs or Costs()
     account = checked(orders, costs, cash)
+    taken = [asset for asset in orders.assets if asset in _TAKEN]
+    if taken:
+        raise DataError(f"assets named {listing(taken)}, as qlib names parts of its account. Give them other names.")
     short = np.nan_to_num(orders.targets) < 0
     if short.any():
         t, n = (index[:5] for index in np.nonzero(short))

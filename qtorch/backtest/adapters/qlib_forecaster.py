@@ -36,7 +36,8 @@ class QlibForecaster(Model):
             estimates itself.
         score: of a forecast, higher for what to buy; see `qtorch.backtest.adapters.scores`.
         horizon: whose score it is, one of the forecaster's, in sessions; the first by default.
-        exchange: the exchange code of all instruments, or of each.
+        exchange: the exchange code of all instruments, or of each; New York's by default. Datasets don't name it, so
+            dates that are no sessions of it are refused.
         prices: the handler's feature column of each of the panel's fields.
         data: further arguments of `DataModule`, such as its batch size.
         training: further arguments of `qtorch.training.fit`, such as a seed.
@@ -79,8 +80,8 @@ class QlibForecaster(Model):
             reweighter: none: weights of windows are arguments of `DataModule`.
 
         Raises:
-            DataError: no segment `train`, or one after `valid`; the handler has no such prices, or has dropped them; or
-                they can't make a panel or windows.
+            DataError: no segment `train`, or one after `valid`; the handler has no such prices, or has dropped them; a
+                date is no session of the exchange; or they can't make a panel or windows.
             ValueError: a reweighter is given.
         """
         require(reweighter is None, "reweighter", reweighter, "give data={'half_life': ...} or {'sample_by': ...}")
@@ -119,7 +120,8 @@ class QlibForecaster(Model):
 
         Raises:
             ValueError: before `fit`, or the forecaster has no such horizon.
-            DataError: the handler has no such prices; no dates in the segment; nothing can be forecast.
+            DataError: the handler has no such prices, or has dropped them; no dates in the segment, or one with a time
+                zone; a date of the prices is no session; nothing can be forecast.
         """
         require(self.fitted is not None, "fitted", self.fitted, "call fit first")
         span = _span(dataset, segment)
@@ -141,6 +143,8 @@ class QlibForecaster(Model):
 
     def _panel(self, dataset: DatasetH, dates: slice) -> Panel:
         """The handler's prices, as they came from its loader."""
+        if not hasattr(dataset.handler, DataHandlerLP.ATTR_MAP[DataHandlerLP.DK_R]):
+            raise DataError("the handler has dropped the prices of its loader. Give it drop_raw=False.")
         frame = dataset.handler.fetch(dates, col_set="feature", data_key=DataHandlerLP.DK_R)
         missing = [column for column in self.prices.values() if column not in frame]
         if missing:
@@ -151,12 +155,15 @@ class QlibForecaster(Model):
         columns = {name: frame[column].astype(float) for name, column in self.prices.items()}
         wide = pd.DataFrame(columns).reorder_levels(["datetime", "instrument"]).sort_index()
         further = [name for name in self.prices if name not in (*FIELDS, *ACTIONS)]
-        return Panel.from_frame(wide, exchange=self.exchange, fields=further)
+        return Panel.from_frame(wide, exchange=self.exchange, fields=further, off_calendar="raise")
 
 
 def _span(dataset: DatasetH, segment: str | slice) -> slice:
     """The dates of a segment, both ends included."""
     if isinstance(segment, slice):
+        for end in (segment.start, segment.stop):
+            if end is not None and pd.Timestamp(end).tz is not None:
+                raise DataError(f"segment {segment}: {end} has a time zone. Give session labels, dates without one.")
         return segment
     if segment not in dataset.segments:
         raise DataError(f"no segment {segment!r} among {listing(dataset.segments)}. Name one of them.")

@@ -10,7 +10,6 @@ from qlib.backtest.executor import SimulatorExecutor
 from qlib.backtest.utils import TradeCalendarManager
 from qlib.strategy.base import BaseStrategy
 
-from qtorch.backtest.adapters.valuation import fill_values, sizing_values
 from qtorch.backtest.orders import Orders
 
 
@@ -89,26 +88,15 @@ class Targets(BaseStrategy):
 
     def __init__(self, orders: Orders) -> None:
         super().__init__()
-        self.orders, self.values, self.sizes = orders, fill_values(orders), sizing_values(orders)
+        self.orders = orders
 
     def generate_trade_decision(self, execute_result: Any = None) -> TradeDecisionWO:
-        """The step's trades in units, all sized before the first of them, sells before buys."""
-        t, orders, position = self.trade_calendar.get_trade_step(), self.orders, self.trade_position
-        held = np.array([position.get_stock_amount(asset) for asset in orders.assets], dtype=float)
-        if orders.sizing == "known":
-            equity = position.calculate_value()  # at the last closes
-        else:
-            equity = position.get_cash() + float(np.where(held == 0, 0.0, held * self.values[t]).sum())
-        ordered = np.flatnonzero(~np.isnan(orders.targets[t]))
-        targets = orders.targets[t, ordered]
-        wanted = np.divide(targets * equity, self.sizes[t, ordered], out=np.zeros(len(ordered)), where=targets != 0)
-        trade = wanted - held[ordered]
+        """The step's trades in units."""
+        assets, position = self.orders.assets, self.trade_position
+        held = np.array([position.get_stock_amount(asset) for asset in assets], dtype=float)
+        trades = self.orders.trades(self.trade_calendar.get_trade_step(), held, float(position.get_cash()))
         start, end = self.trade_calendar.get_step_time()
         return TradeDecisionWO(
-            [
-                Order(orders.assets[n], abs(units), Order.SELL if units < 0 else Order.BUY, start, end)
-                for n, units in sorted(zip(ordered.tolist(), trade.tolist(), strict=True), key=lambda each: each[1] > 0)
-                if units
-            ],
+            [Order(assets[n], abs(units), Order.SELL if units < 0 else Order.BUY, start, end) for n, units in trades],
             self,
         )

@@ -8,11 +8,11 @@ import torch
 from jaxtyping import Float64
 from skfolio.prior import BasePrior, ReturnDistribution
 from sklearn.utils.validation import validate_data
-from torch import Tensor
 
-from qtorch.backtest.sklearn_allocator import returns_panel
+from qtorch.backtest.sklearn_allocator import require_dates, returns_panel
 from qtorch.data import DataError, Panel
 from qtorch.data.errors import listing
+from qtorch.distributions import GaussianCopula
 from qtorch.distributions.checks import require
 from qtorch.forecast import Forecast
 from qtorch.risk import fit_copula
@@ -23,7 +23,11 @@ class ForecastPrior(BasePrior):
 
     It goes where skfolio takes a `prior_estimator`, in its model selection too. A forecast of marginals alone is made
     joint by a copula fitted to their transforms on the rows before. An asset without a forecast is NaN, for skfolio one
-    that can't be invested in.
+    that can't be invested in, as is one without a return.
+
+    In `CombinatorialPurgedCV` the training rows have holes, and a forecaster sees those after the last alone: no return
+    goes over a hole. One that was trained elsewhere knows what is tested before its training ended: such paths are
+    in-sample.
 
     Args:
         forecast: a `Forecast` with a joint law on the last date of every fit; or a forecaster, which has
@@ -76,11 +80,12 @@ class ForecastPrior(BasePrior):
             **fit_params: not used.
 
         Raises:
-            DataError: an asset is not in the forecast; nothing can be forecast, or on no row before; or prices can't be
-                made of the returns.
+            DataError: the returns have no dates; an asset is not in the forecast; nothing can be forecast, or on no row
+                before; or prices can't be made of the returns.
             ValueError: the law is not joint and no copula can be fitted; there is no forecast of the date or horizon.
         """
         require(self.lookback >= 2, "lookback", self.lookback, "give at least 2")
+        require_dates(X)
         validate_data(self, X, skip_check_array=True)
         date, names = X.index[-1], [str(column) for column in X.columns]
         if isinstance(self.forecast, Forecast):
@@ -91,7 +96,8 @@ class ForecastPrior(BasePrior):
         else:
             joint = self._joint(returns_panel(X, self.exchange))
         draws = joint.scenarios(date, self.horizon, self.scenarios, self.seed)
-        self.return_distribution_ = _distribution(draws[:, [joint.assets.index(name) for name in names]])
+        by_name = pd.DataFrame(draws.cpu().numpy(), columns=list(joint.assets)).reindex(columns=names)
+        self.return_distribution_ = _distribution(by_name.to_numpy())
         return self
 
     def _joint(self, panel: Panel) -> Forecast:
@@ -99,6 +105,8 @@ class ForecastPrior(BasePrior):
         last = self.forecast.forecast(panel, panel.dates[-1:])
         if last.distribution.event_shape:
             return last
+        if len(panel.assets) == 1:  # nothing to depend on
+            return last.with_copula(GaussianCopula(torch.zeros(1, 1, dtype=torch.float64)))
         require(
             last.horizons[0] == 1,
             "forecast.horizons",
@@ -116,6 +124,5 @@ class ForecastPrior(BasePrior):
         return last.with_copula(fit_copula(transforms, min(self.factors, len(panel.assets))))
 
 
-def _distribution(draws: Float64[Tensor, "S N"]) -> ReturnDistribution:
-    scenarios = draws.cpu().numpy()
+def _distribution(scenarios: Float64[np.ndarray, "S N"]) -> ReturnDistribution:
     return ReturnDistribution(scenarios.mean(0), np.atleast_2d(np.cov(scenarios, rowvar=False)), scenarios)

@@ -6,7 +6,6 @@ import numpy as np
 import pandas as pd
 
 from qtorch.backtest.adapters.checks import checked, funded
-from qtorch.backtest.adapters.valuation import sizing_values
 from qtorch.backtest.orders import Orders
 from qtorch.portfolio import Costs
 
@@ -48,7 +47,7 @@ def to_vectorbt(orders: Orders, costs: Costs | None = None, *, cash: float = 1e6
         size=orders.targets,
         size_type="targetpercent",
         price=orders.prices,
-        val_price=sizing_values(orders),
+        val_price=orders.sizing_values,
         fees=costs.proportional,
         min_size=0.0,  # by default less than 1e-8 units are rejected in silence
         init_cash=cash,

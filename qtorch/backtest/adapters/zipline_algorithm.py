@@ -1,51 +1,66 @@
 """Orders as an algorithm of zipline's. Needs zipline-reloaded: ``pip install 'qtorch-finance[zipline]'``."""
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
+from jaxtyping import Float64
 
+from qtorch.backtest.account import Account
 from qtorch.backtest.adapters.checks import checked
-from qtorch.backtest.adapters.valuation import sizing_values
 from qtorch.backtest.orders import Orders
+from qtorch.data import DataError
+from qtorch.data.errors import listing
 from qtorch.distributions.checks import require
 from qtorch.portfolio import Costs
 
 if TYPE_CHECKING:
     from zipline.algorithm import TradingAlgorithm
 
+_MOST = 1e11  # shares in one order, above which zipline fails
+_CHOSEN = 1e10  # shares: with equity in doubles, and a rounding to whole ones that is as small
+
 
 def to_zipline(
-    orders: Orders, costs: Costs | None = None, *, cash: float = 1e6, shares_per_unit: float = 1.0
+    orders: Orders, costs: Costs | None = None, *, cash: float = 1e6, shares_per_unit: float | None = None
 ) -> "TradingAlgorithm":
     """An algorithm that trades orders on bars of their own prices; the `portfolio_value` of its run is the equity.
 
     The market is in memory: one session on each of the orders' dates, so that several exchanges trade in one account,
     and none of zipline's own costs. Orders are placed before a session and fill at its open or close.
 
-    zipline trades whole shares. Of units, it rounds each position to one, and the equity differs from the ledger's by
-    what half a unit of each asset moves; with ``shares_per_unit=1e4`` each of its shares is a part of a unit, at a
-    ten-thousandth of the price.
+    zipline trades whole shares, so each position is rounded to one. By default a share is a part of a unit, at a part
+    of the price: that power of 2, by asset, at which the largest position or order is of 5e9 to 1e10 shares. A position
+    is then wrong by at most 1e-10 of the asset's largest; with ``shares_per_unit=1.0`` it is by half a unit.
+
+    The algorithm keeps the account of its run: run it once.
 
     Args:
         orders: of signals.
         costs: proportional ones; none by default.
         cash: equity before the first date.
-        shares_per_unit: zipline's shares that make one unit of an asset.
+        shares_per_unit: zipline's shares that make one unit of any asset; chosen for each by default.
 
     Raises:
         ImportError: zipline is not installed.
         ValueError: costs other than proportional ones, or shares_per_unit that is not above 0.
-        DataError: dates that are no session labels; a position is taken before an asset's first close; or the equity is
-            lost.
+        DataError: dates that are no session labels; a position is taken before an asset's first close; the equity is
+            lost; or an order is of more than 1e11 shares, which zipline refuses.
 
     Example:
         >>> performance = to_zipline(signals.orders(panel), Costs(proportional=0.001)).run()  # doctest: +SKIP
         >>> performance["portfolio_value"]  # doctest: +SKIP
     """
     costs = costs or Costs()
-    checked(orders, costs, cash)
-    require(shares_per_unit > 0, "shares_per_unit", shares_per_unit, "give a number above 0, such as 1e4")
+    account = checked(orders, costs, cash)
+    require(
+        shares_per_unit is None or shares_per_unit > 0,
+        "shares_per_unit",
+        shares_per_unit,
+        "give a number above 0: 1.0 for whole units",
+    )
+    shares = _shares(account, shares_per_unit)
     try:
         from zipline.algorithm import TradingAlgorithm
         from zipline.finance.blotter import SimulationBlotter
@@ -57,9 +72,10 @@ def to_zipline(
         from qtorch.backtest.adapters.zipline_market import portal
     except ImportError as error:
         raise ImportError("to_zipline needs zipline-reloaded: pip install 'qtorch-finance[zipline]'.") from error
-    data = portal(orders.prices / shares_per_unit, orders.closes / shares_per_unit, orders.dates, orders.assets)
+    of_shares = replace(orders, prices=orders.prices / shares, closes=orders.closes / shares)
+    data = portal(of_shares.prices, of_shares.closes, orders.dates, orders.assets)
     listed = data.asset_finder.retrieve_all(range(len(orders.assets)))
-    sizes, phase = sizing_values(orders) / shares_per_unit, orders.phase
+    phase = orders.phase
 
     class AtPhase(SlippageModel):
         """All of an order at once; zipline's `NoSlippage` knows closes alone."""
@@ -69,15 +85,12 @@ def to_zipline(
             return data.current(order.asset, phase), order.amount
 
     def before_trading_start(context: Any, data: Any) -> None:
-        t = orders.dates.get_loc(context.get_datetime().tz_localize(None).normalize())
+        t = int(orders.dates.searchsorted(context.get_datetime().tz_localize(None).normalize()))
         positions = context.portfolio.positions
-        held = np.array([positions[asset].amount if asset in positions else 0 for asset in listed])
+        held = np.array([positions[asset].amount if asset in positions else 0.0 for asset in listed], dtype=float)
         # Not context.portfolio.portfolio_value: in daily bars it is already at the close of the session to come.
-        equity = context.portfolio.cash + held @ np.nan_to_num(sizes[t])
-        targets = orders.targets[t]
-        wanted = np.rint(np.where(targets == 0, 0.0, targets * equity / sizes[t]))
-        for n in np.flatnonzero(~np.isnan(targets)):
-            context.blotter.order(listed[n], int(wanted[n]) - int(held[n]), MarketOrder())
+        for n, units in of_shares.trades(t, held, float(context.portfolio.cash)):
+            context.blotter.order(listed[n], round(units), MarketOrder())
 
     return TradingAlgorithm(
         SimulationParameters(orders.dates[0], orders.dates[-1], data.trading_calendar, capital_base=cash),
@@ -86,3 +99,28 @@ def to_zipline(
         blotter=SimulationBlotter(equity_slippage=AtPhase(), equity_commission=PerDollar(costs.proportional)),
         benchmark_returns=pd.Series(0.0, orders.dates),
     )
+
+
+def _shares(account: Account, forced: float | None) -> Float64[np.ndarray, " N"]:
+    """How many shares make a unit of each asset.
+
+    Args:
+        account: whose orders zipline is to fill.
+        forced: of every asset.
+
+    Raises:
+        DataError: they make an order larger than zipline's largest.
+    """
+    N = len(account.assets)
+    ordered = np.abs(np.diff(account.units, axis=0, prepend=0.0)).max(axis=0, initial=0.0)
+    if forced is None:
+        most = np.maximum(ordered, np.abs(account.units).max(axis=0, initial=0.0))
+        return np.exp2(np.floor(np.log2(_CHOSEN / np.where(most == 0, _CHOSEN, most))))
+    over = np.flatnonzero(ordered * forced > _MOST)
+    if len(over):
+        cells = [f"{account.assets[n]} ({ordered[n] * forced:.3g})" for n in over[:5]]
+        raise DataError(
+            f"orders of more than {_MOST:g} shares at shares_per_unit={forced:g}: {listing(cells, total=len(over))}. "
+            "Leave shares_per_unit out, and it is chosen for each asset."
+        )
+    return np.full(N, float(forced))

@@ -108,9 +108,11 @@ def portal(
     dates: pd.DatetimeIndex,
     assets: tuple[str, ...],
 ) -> DataPortal:
-    """Bars of named assets, whose sids are 0 to N - 1, as zipline asks for them."""
+    """Bars of assets, whose sids are 0 to N - 1 and whose `asset_name` is their own, as zipline asks for them."""
     engine = create_engine("sqlite://")
-    listed = pd.DataFrame({"symbol": list(assets), "exchange": "qtorch"})
+    # zipline's symbols are alike in upper and lower case, and end at a dot or a stroke.
+    symbols = [f"Q{sid}" for sid in range(len(assets))]
+    listed = pd.DataFrame({"symbol": symbols, "asset_name": list(assets), "exchange": "qtorch"})
     listed["start_date"], listed["end_date"] = dates[0], dates[-1] + pd.Timedelta(days=7)  # sold by orders alone
     AssetDBWriter(engine).write(equities=listed, exchanges=pd.DataFrame({"exchange": ["qtorch"], "country_code": "??"}))
     calendar = UnionCalendar(dates)
