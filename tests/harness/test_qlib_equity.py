@@ -11,7 +11,10 @@ from qtorch.portfolio import Costs
 from tests.harness.conftest import random_orders
 from tests.harness.test_equal_equity import CONVENTIONS
 
-pytestmark = pytest.mark.harness
+pytestmark = [
+    pytest.mark.harness,
+    pytest.mark.filterwarnings("ignore:Mean of empty slice:RuntimeWarning"),  # qlib's, of a day without orders
+]
 
 
 @pytest.fixture(scope="module", autouse=True)
