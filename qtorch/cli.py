@@ -85,6 +85,9 @@ def _check(arguments: list[str]) -> int:
 
 
 def _help(arguments: list[str]) -> int:
+    if len(arguments) > 1:
+        print(f"qtorch help: it tells of one command, not of {' '.join(arguments)!r}.", file=sys.stderr)
+        return 2
     command = arguments[0] if arguments else "--help"
     main(["--help"] if command in ("help", "-h", "--help") else [command, "--help"])
     return 0

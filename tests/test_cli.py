@@ -36,6 +36,7 @@ def test_an_unknown_command_is_told_of_the_nearest(capsys):
     assert (code, out) == (2, "")
     assert "'nigthly' is no command. Did you mean 'nightly'?" in err
     assert "Did you mean" not in call(capsys, "zzz")[2]
+    assert call(capsys, "help", "nightly", "fit")[0] == 2
 
 
 @pytest.fixture(scope="module")

@@ -13,8 +13,8 @@ ELSEWHERE = {"qtorch.nightly.config.NightlyConfig"}  # on the page of configurat
 def exported(room: str) -> dict[str, str]:
     """By each public name of a room, where it is defined; empty for what is a room itself.
 
-    Public are the names of ``__all__`` and those that are imported for type checking alone: classes that need an extra,
-    which the room imports when they are named.
+    Public are the names of ``__all__`` and those that are imported under themselves (``X as X``) for type checking
+    alone: classes that need an extra, which the room imports when they are named.
 
     Raises:
         ValueError: a name is not imported from anywhere, or the room has no ``__all__``.
@@ -27,7 +27,8 @@ def exported(room: str) -> dict[str, str]:
         elif isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__all__":
             names = ast.literal_eval(node.value)
         elif isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
-            late |= {alias.asname or alias.name for each in node.body for alias in each.names}
+            imports = [each for each in node.body if isinstance(each, ast.ImportFrom)]
+            late |= {alias.name for each in imports for alias in each.names if alias.asname == alias.name}
     if names is None or not set(names) <= set(origins):
         raise ValueError(
             f"{room}: __all__ is missing, or names what is not imported: {set(names or ()) - set(origins)}."

@@ -104,6 +104,9 @@ class Orders:
             Columns of assets with the units that are bought (positive) or sold, sells before buys. What trades nothing
             is left out.
 
+        Raises:
+            DataError: an asset is held that has no price yet.
+
         Example:
             >>> dates, one = pd.DatetimeIndex(["2024-01-02"]), np.ones((1, 2))
             >>> targets = np.array([[0.5, 0.0]])
@@ -112,6 +115,11 @@ class Orders:
             [(1, -4.0), (0, 5.0)]
         """
         values, targets = self.sizing_values[t], self.targets[t]
+        unvalued = [self.assets[i] for i in np.flatnonzero((held != 0) & np.isnan(values))]
+        if unvalued:
+            raise DataError(
+                f"{self.dates[t]:%Y-%m-%d}: held before a first price: {listing(unvalued)}. Begin after it."
+            )
         equity = cash + float(np.where(held == 0, 0.0, held * values).sum())
         n = np.flatnonzero(~np.isnan(targets))
         wanted = np.divide(targets[n] * equity, values[n], out=np.zeros(len(n)), where=targets[n] != 0)

@@ -17,6 +17,7 @@ from qtorch.data.errors import listing
 from qtorch.training import Allocator
 
 _HOLE = 10  # sessions; fewer are a halt, or between returns of weeks
+_USUAL = 3  # times the frame's own spacing, such as a month's, which is no hole
 
 
 class SklearnAllocator(BaseOptimization):
@@ -84,7 +85,7 @@ class SklearnAllocator(BaseOptimization):
         if self.previous_weights is not None:
             held = self._clean_previous_weights(X.shape[1], apply_investable_mask=False)
         decide = Walked(self.allocate_, panel) if isinstance(self.allocate_, Allocator) else self.allocate_
-        at = [[str(column) for column in X.columns].index(asset) for asset in panel.assets]
+        at = X.columns.astype(str).get_indexer(pd.Index(panel.assets))
         weights = decide(panel, row, torch.as_tensor(held[at], dtype=torch.float64))
         self.weights_ = np.zeros(X.shape[1])
         self.weights_[at] = checked_weights(weights, panel).cpu().numpy()
@@ -109,9 +110,9 @@ def require_dates(returns: Any) -> pd.DatetimeIndex:
 def returns_panel(returns: pd.DataFrame, exchange: str) -> Panel:
     """A panel whose returns are those of a frame: each asset's price is 1 on the row before its first return.
 
-    Before the frame's first row that is the weekday before it. Where more than ten sessions are left out, as between
-    training folds of `CombinatorialPurgedCV`, prices on both sides would have a return over the hole, which the frame
-    does not say: the panel begins after the last such hole.
+    Before the frame's first row that is the weekday before it. Where more than ten sessions are left out, and three
+    times as many as usual in this frame, as between training folds of `CombinatorialPurgedCV`, prices on both sides
+    would have a return over the hole, which the frame does not say: the panel begins after the last such hole.
 
     Args:
         returns: simple, dates by assets; NaN or no row where there is none, and the next return is then over the gap.
@@ -124,9 +125,10 @@ def returns_panel(returns: pd.DataFrame, exchange: str) -> Panel:
     dates = session_labels(require_dates(returns))
     days = sessions(exchange, dates[0], dates[-1]).days
     left_out = days.searchsorted(dates[1:]) - days.searchsorted(dates[:-1], side="right")
-    (holes,) = np.nonzero(left_out > _HOLE)
-    if len(holes):
-        dates, returns = dates[holes[-1] + 1 :], returns.iloc[holes[-1] + 1 :]
+    if len(left_out):
+        (holes,) = np.nonzero((left_out > _HOLE) & (left_out > _USUAL * np.median(left_out)))
+        first = holes[-1] + 1 if len(holes) else 0
+        dates, returns = dates[first:], returns.iloc[first:]
     lost = returns.le(-1.0).to_numpy()
     if lost.any():
         t, n = (index[:5] for index in np.nonzero(lost))

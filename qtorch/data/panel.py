@@ -298,8 +298,9 @@ class Panel:
         day = label(date, "date")
         row = int(self.dates.searchsorted(day))
         if row == len(self.dates) or self.dates[row] != day:
+            asked = f"{day:%Y-%m-%d}" if day == day.normalize() else str(day)
             raise DataError(
-                f"{day:%Y-%m-%d} is not a date of this panel, which has {len(self.dates)} from "
+                f"{asked} is not a date of this panel, which has {len(self.dates)} from "
                 f"{self.dates[0]:%Y-%m-%d} to {self.dates[-1]:%Y-%m-%d}, sessions of {listing(set(self.exchanges))}."
             )
         return row

@@ -108,7 +108,7 @@ class Ensemble:
         trained = [k for k, model in enumerate(self.models) if _is_trained(model)]
         if training and not trained:
             raise ArgumentError(f"{', '.join(training)}: no member of this ensemble is trained, so leave it out.")
-        if not isinstance(training.get("logger"), bool | None):
+        if len(trained) > 1 and not isinstance(training.get("logger"), bool | None):
             raise ArgumentError(
                 "logger: one logger would mix the members' numbers. Fit each member with one of its own."
             )
@@ -180,7 +180,7 @@ def _is_trained(model: Model) -> bool:
     """Whether a model, or a member of an ensemble, has something to train."""
     if isinstance(model, Ensemble):
         return any(map(_is_trained, model.models))
-    return not isinstance(model, Baseline)
+    return hasattr(model, "fit") and not isinstance(model, Baseline)
 
 
 def _weights(weights: Sequence[float] | None, count: int) -> tuple[float, ...]:

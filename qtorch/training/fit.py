@@ -152,7 +152,11 @@ def _plain(value: Any) -> Plain:
     """An argument of the Trainer as a plain value; an object as the name of its class, as its address is a new one."""
     if value is None or isinstance(value, str | int | float | bool):
         return value
-    return repr(value) if isinstance(value, list | tuple | dict | timedelta) else type(value).__qualname__
+    if isinstance(value, list | tuple):
+        return repr([_plain(each) for each in value])
+    if isinstance(value, dict):
+        return repr({key: _plain(each) for key, each in value.items()})
+    return repr(value) if isinstance(value, timedelta) else type(value).__qualname__
 
 
 class _Compiled(Callback):

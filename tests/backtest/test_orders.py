@@ -4,7 +4,7 @@ import pandas as pd
 import pytest
 import torch
 
-from qtorch.backtest import Currencies, Ledger, Signals
+from qtorch.backtest import Currencies, Ledger, Orders, Signals
 from qtorch.data import Calendar, DataError, Panel, sessions
 from qtorch.portfolio import Costs
 from tests.conftest import make_prices
@@ -221,3 +221,11 @@ def test_rates_are_carried_over_days_without_a_session_alone():
         Currencies(pd.DataFrame({"JPY": [1.0]}, days[:1]), {"UK": "GBP"}, "USD")
     with pytest.raises(DataError, match="JPY: rates that are not above 0"):
         Currencies(pd.DataFrame({"JPY": [0.0]}, days[:1]), {"JP": "JPY"}, "USD")
+
+
+def test_what_is_held_without_a_price_is_named():
+    dates, one = pd.DatetimeIndex(["2024-01-02"]), np.array([[1.0, np.nan]])
+    orders = Orders(np.array([[0.5, np.nan]]), one, one, "close", "fill", dates, ("A", "B"), pd.DataFrame())
+    assert orders.trades(0, np.zeros(2), 100.0) == [(0, 50.0)]
+    with pytest.raises(DataError, match="2024-01-02: held before a first price: B"):
+        orders.trades(0, np.array([0.0, 3.0]), 100.0)

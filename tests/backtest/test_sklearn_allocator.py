@@ -156,3 +156,13 @@ def test_an_asset_without_a_return_gets_nothing(returns):
 def test_returns_without_dates_are_refused(returns):
     with pytest.raises(DataError, match="dates as their index"):
         SklearnAllocator(EqualWeight()).fit(returns.reset_index(drop=True))
+
+
+def test_returns_of_months_are_kept_and_what_lies_behind_a_hole_is_not():
+    ends = pd.date_range("2018-01-31", periods=40, freq="BME")
+    months = pd.DataFrame(np.random.default_rng(0).normal(0, 0.04, (40, 2)), ends, ["A", "B"])
+    panel = returns_panel(months, "XNYS")
+    got = panel.returns()[[panel.row(date) for date in ends[ends.isin(panel.dates)]]]
+    assert len(got) == 40
+    np.testing.assert_allclose(got[1:], months.iloc[1:], rtol=1e-9)
+    assert returns_panel(months.drop(ends[10:20]), "XNYS").dates[1] == ends[20]

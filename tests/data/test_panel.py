@@ -390,6 +390,11 @@ def test_prices_after_a_delisting_are_noted(prices, tmp_path):
     assert len(Panel.from_frame(numbered, delisted={2: "2019-08-28"}).findings) == 2
 
 
+def test_a_time_of_day_is_told_from_a_date(prices):
+    with pytest.raises(DataError, match="2019-06-04 15:00:00 is not a date of this panel"):
+        Panel.from_frame(prices).row("2019-06-04 15:00")
+
+
 def test_a_date_with_a_zone_and_an_asset_named_twice_are_refused(prices):
     panel = Panel.from_frame(prices)
     for date in (pd.Timestamp("2019-07-01", tz="UTC"), "soon"):

@@ -160,7 +160,18 @@ def test_an_ensemble_calls_every_members_fit_and_refuses_what_none_takes(market)
     with pytest.raises(ValueError, match="nonsense: no member of this ensemble is trained"):
         Ensemble([Ensemble([RiskMetrics()])]).fit(market, nonsense=3)
     with pytest.raises(ValueError, match="logger: one logger would mix"):
-        Ensemble([own]).fit(market, logger=object())
+        Ensemble([own, Own()]).fit(market, logger=object())
+
+
+def test_a_member_that_only_forecasts_is_left_alone_and_takes_no_options(market):
+    class Told:
+        def forecast(self, panel, dates, *, source=None):
+            return RiskMetrics().forecast(panel, dates, source=source)
+
+    ensemble = Ensemble([Told(), RiskMetrics()])
+    assert ensemble.fit(market) is ensemble
+    with pytest.raises(ValueError, match="max_epochs: no member of this ensemble is trained"):
+        ensemble.fit(market, max_epochs=3)
 
 
 def test_an_exploding_fit_says_so(market):

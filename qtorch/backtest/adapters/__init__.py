@@ -4,7 +4,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from qtorch.backtest.adapters.bt_backtest import to_bt
-from qtorch.backtest.adapters.checks import checked
+from qtorch.backtest.adapters.checks import ledger_account
 from qtorch.backtest.adapters.qlib_backtest import to_qlib
 from qtorch.backtest.adapters.vectorbt_portfolio import to_vectorbt
 from qtorch.backtest.adapters.zipline_algorithm import to_zipline
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from qtorch.backtest.adapters.zipline_loader import ZiplineLoader as ZiplineLoader
 
 # Without the classes below, so that a star needs no extra.
-__all__ = ["checked", "to_bt", "to_qlib", "to_vectorbt", "to_zipline"]
+__all__ = ["ledger_account", "to_bt", "to_qlib", "to_vectorbt", "to_zipline"]
 
 _CLASSES = {  # of other libraries' classes, with the module, the library and the extra
     "ForecastPrior": ("skfolio_prior", "skfolio", "portfolio"),

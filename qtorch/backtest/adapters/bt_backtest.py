@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from qtorch.backtest.adapters.checks import checked
+from qtorch.backtest.adapters.checks import ledger_account
 from qtorch.backtest.orders import Orders
 from qtorch.portfolio import Costs
 
@@ -38,7 +38,7 @@ def to_bt(orders: Orders, costs: Costs | None = None, *, cash: float = 1e6, name
         >>> bt.run(to_bt(signals.orders(panel), Costs(proportional=0.001))).display()  # doctest: +SKIP
     """
     costs = costs or Costs()
-    checked(orders, costs, cash)
+    ledger_account(orders, costs, cash)
     try:
         import bt
     except ImportError as error:

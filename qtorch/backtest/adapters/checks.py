@@ -14,7 +14,7 @@ from qtorch.portfolio import Costs
 _ROUNDING = 1e-12  # of the equity
 
 
-def checked(orders: Orders, costs: Costs, cash: float) -> Account:
+def ledger_account(orders: Orders, costs: Costs, cash: float) -> Account:
     """The ledger's account of orders that a harness can fill as the ledger does.
 
     Args:

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from qtorch.backtest.account import Account
-from qtorch.backtest.adapters.checks import checked, funded
+from qtorch.backtest.adapters.checks import funded, ledger_account
 from qtorch.backtest.orders import Orders
 from qtorch.data import DataError
 from qtorch.data.errors import listing
@@ -43,7 +43,7 @@ def to_qlib(
         >>> report["account"]  # doctest: +SKIP
     """
     costs = costs or Costs()
-    account = checked(orders, costs, cash)
+    account = ledger_account(orders, costs, cash)
     taken = [asset for asset in orders.assets if asset in _TAKEN]
     if taken:
         raise DataError(f"assets named {listing(taken)}, as qlib names parts of its account. Give them other names.")

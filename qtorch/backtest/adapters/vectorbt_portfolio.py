@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from qtorch.backtest.adapters.checks import checked, funded
+from qtorch.backtest.adapters.checks import funded, ledger_account
 from qtorch.backtest.orders import Orders
 from qtorch.portfolio import Costs
 
@@ -35,7 +35,7 @@ def to_vectorbt(orders: Orders, costs: Costs | None = None, *, cash: float = 1e6
         >>> portfolio.value(), portfolio.sharpe_ratio(freq="D", year_freq="252 days")  # doctest: +SKIP
     """
     costs = costs or Costs()
-    funded(checked(orders, costs, cash), "vectorbt")
+    funded(ledger_account(orders, costs, cash), "vectorbt")
     try:
         from vectorbt import Portfolio
     except ImportError as error:

@@ -8,7 +8,7 @@ import pandas as pd
 from jaxtyping import Float64
 
 from qtorch.backtest.account import Account
-from qtorch.backtest.adapters.checks import checked
+from qtorch.backtest.adapters.checks import ledger_account
 from qtorch.backtest.orders import Orders
 from qtorch.data import DataError
 from qtorch.data.errors import listing
@@ -53,7 +53,7 @@ def to_zipline(
         >>> performance["portfolio_value"]  # doctest: +SKIP
     """
     costs = costs or Costs()
-    account = checked(orders, costs, cash)
+    account = ledger_account(orders, costs, cash)
     require(
         shares_per_unit is None or shares_per_unit > 0,
         "shares_per_unit",

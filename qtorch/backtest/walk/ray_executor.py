@@ -57,14 +57,12 @@ class RayExecutor(Executor):
 
         Args:
             wait: until all calls are done.
-            cancel_futures: cancel those that can still be.
+            cancel_futures: has no effect: what Ray was given, it finishes.
         """
         self._open, self._function, self._shared = False, None, None
         running, self._running = self._running, []
-        for each in running if cancel_futures else ():
-            each.cancel()
         if wait:
-            wait_for([each for each in running if not each.cancelled()])  # which waits for ever for those
+            wait_for(running)
 
 
 def _call(fn: Callable, args: tuple, kwargs: dict[str, Any]) -> Any:

@@ -2,6 +2,7 @@
 
 import pickle
 import sys
+import threading
 import types
 import weakref
 from concurrent.futures import Future
@@ -109,16 +110,20 @@ def test_ray_is_sent_a_function_once_and_lets_go_of_it(monkeypatch):
 
 def test_ray_waits_for_calls_that_run(monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", FakeRay())
-    executor, waiting = RayExecutor(), Future()
-    executor._remote = types.SimpleNamespace(remote=lambda *_: types.SimpleNamespace(future=lambda: waiting))
-    assert executor.submit(int) is waiting
+    executor, running = RayExecutor(), Future()
+    executor._remote = types.SimpleNamespace(remote=lambda *_: types.SimpleNamespace(future=lambda: running))
+    assert executor.submit(int) is running
     executor.shutdown(wait=False)
-    assert not waiting.done()
+    assert not running.done()
     executor = RayExecutor()
-    executor._remote = types.SimpleNamespace(remote=lambda *_: types.SimpleNamespace(future=lambda: waiting))
+    executor._remote = types.SimpleNamespace(remote=lambda *_: types.SimpleNamespace(future=lambda: running))
     executor.submit(int)
+    timer = threading.Timer(0.2, running.set_result, [1])
+    timer.start()
     executor.shutdown(cancel_futures=True)
-    assert waiting.cancelled()
+    assert running.done()
+    assert not running.cancelled()
+    timer.join()
 
 
 def test_without_ray_it_is_said(monkeypatch):
