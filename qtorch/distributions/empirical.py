@@ -10,7 +10,7 @@ from qtorch.distributions.tails import register_tail_mean
 from qtorch.errors import ArgumentError
 
 # A p S within float32's rounding of a whole number means that number: 0.05 * 500 is 25, not 25.0000004.
-ROUNDED = 1 - 2e-7
+_ROUNDING = 2e-7
 
 
 class Empirical(Distribution):
@@ -18,7 +18,7 @@ class Empirical(Distribution):
 
     `icdf(p)` is the smallest value whose cumulative mass reaches p (the inverse of the empirical distribution function,
     type 1 of Hyndman and Fan 1996; the ceil(p S)-th smallest of equal masses), and the tail mean is the mean of the
-    values up to it.
+    values up to it, whole ones: that of a `Mixture` takes of the last only what p has left for it.
 
     Args:
         values: the sample, `[..., S]`; NaN marks values that are not there, which must not be all.
@@ -77,13 +77,11 @@ class Empirical(Distribution):
 
     def cdf(self, value: Tensor) -> Tensor:
         """Mass of the values at or below `value`."""
-        at_most = self.values <= value.unsqueeze(-1)
-        if self.weights is None:
-            share = at_most.sum(-1).double() / self.count
-        else:
-            share = (at_most * self._mass).sum(-1)
-        share = torch.where(value.isnan(), torch.nan, share)
-        return share.to(torch.promote_types(self.values.dtype, value.dtype))
+        return self._mass_of(self.values <= value.unsqueeze(-1), value)
+
+    def log_sf(self, value: Tensor) -> Tensor:
+        """Log of P(X > value), from the values above: 1 less the mass of the others has few digits, if any."""
+        return torch.log(self._mass_of(self.values > value.unsqueeze(-1), value))
 
     def partial_mean(self, value: Tensor) -> Tensor:
         """E[X 1{X <= value}]."""
@@ -105,14 +103,22 @@ class Empirical(Distribution):
         u = torch.rand(self._extended_shape(torch.Size(sample_shape)), device=self.values.device)
         return self.icdf(u)
 
+    def _mass_of(self, chosen: Tensor, value: Tensor) -> Tensor:
+        """Mass of the chosen values, NaN where `value` is."""
+        share = chosen.sum(-1).double() / self.count if self.weights is None else (chosen * self._mass).sum(-1)
+        share = torch.where(value.isnan(), torch.nan, share)
+        return share.to(torch.promote_types(self.values.dtype, value.dtype))
+
     def _rank(self, probability: Tensor) -> Tensor:
         """How many of the smallest values the left tail of that mass takes."""
-        p = probability.to(self.count.device, torch.float64) * ROUNDED
+        p = probability.to(self.count.device, torch.float64)
+        p = p - torch.minimum(_ROUNDING * p, 0.5 * (1 - p))  # which leaves what is above p, however little, above it
         if self.weights is None:
             return torch.ceil(p * self.count).clamp(min=1).long()
         # Above 0, so that values without mass before the first with one are passed over.
         p, _ = torch.broadcast_tensors(p.clamp(min=torch.finfo(torch.float64).tiny), self.count)
         cumulative = self._cumulative.expand(*p.shape, -1).contiguous()
+        p = torch.minimum(p, cumulative[..., -1])  # 1, but for rounding
         rank = torch.searchsorted(cumulative, p.unsqueeze(-1).contiguous()).squeeze(-1) + 1
         # A mass of 0 has no value; the first of positive mass is the smallest.
         return torch.minimum(rank, self.count)

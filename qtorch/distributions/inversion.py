@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 import torch
-from jaxtyping import Float64
+from jaxtyping import Bool, Float64
 from torch import Tensor
 
 from qtorch.distributions.loops import State, repeat_while
@@ -73,21 +73,20 @@ def invert(
 
 
 @torch.no_grad()
-def least(distribution_function: Callable[[Double], Double], p: Double, low: Double, high: Double) -> Double:
-    """The smallest x with F(x) >= p, of any law, by bisection down to two numbers side by side.
+def least(enough: Callable[[Double], Bool[Tensor, "..."]], low: Double, high: Double) -> Double:
+    """The smallest x that is enough, as all above it are, by bisection down to two numbers side by side.
 
-    An atom is found to its last digit, or to 1e-18 of the bracket where it is nearer to 0 than that. There are no
-    gradients.
+    An atom, the smallest x with F(x) >= p, is found to its last digit, or to 1e-18 of the bracket where it is nearer to
+    0 than that. There are no gradients.
 
     Args:
-        distribution_function: F(x).
-        p: left-tail masses.
+        enough: whether an x is, such as F(x) >= p; of the shape of the bracket.
         low: an x below the one sought, but for rounding, finite.
         high: an x at or above it, but for rounding, finite.
     """
     # Components that scale their values in float32 may put a quantile to the other side of an atom.
     margin = 1e-6 * torch.maximum(low.abs(), high.abs())
-    low, high = torch.broadcast_tensors(low - margin, high + margin + 0 * p)
+    low, high = torch.broadcast_tensors(low - margin, high + margin)
     width = 1e-18 * (high - low)
 
     def unfinished(i: Tensor, low: Double, high: Double, done: Tensor) -> Tensor:
@@ -95,7 +94,7 @@ def least(distribution_function: Callable[[Double], Double], p: Double, low: Dou
 
     def halve(i: Tensor, low: Double, high: Double, done: Tensor) -> State:
         middle = low + 0.5 * (high - low)
-        reached = distribution_function(middle) >= p
+        reached = enough(middle)
         new_low, new_high = torch.where(reached, low, middle), torch.where(reached, middle, high)
         return i + 1, new_low, new_high, torch.logical_not((middle > low) & (middle < high) & (high - low > width))
 

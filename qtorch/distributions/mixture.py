@@ -9,7 +9,6 @@ from torch.distributions import Distribution, constraints
 from torch.types import _size
 
 from qtorch.distributions.cumulative import cdf, has_atoms, icdf
-from qtorch.distributions.empirical import ROUNDED
 from qtorch.distributions.indexing import keep_last, take
 from qtorch.distributions.inversion import invert, least
 from qtorch.distributions.log_tails import log_cdf, log_sf, log_tails
@@ -30,7 +29,9 @@ class Mixture(Distribution):
     mixture, not means over components. Distribution function, density and tail means are sums; quantiles are found by
     Newton's method between the components' own. All differentiate in weights and components. Where a component has
     atoms, as an `Empirical` has, quantiles are the smallest value whose mass reaches p, found by bisection, and do not
-    differentiate.
+    differentiate; the tail mean, (1/p) int_0^p icdf(u) du, does, and takes of an atom at the quantile only the mass
+    that p has left for it. An `Empirical` takes the last of its values whole; mixed with itself it has another tail
+    mean where p S is no whole number, by what less than one value makes.
 
     Args:
         weights: probabilities `[..., K]`; scaled to sum to 1.
@@ -116,7 +117,7 @@ class Mixture(Distribution):
     def icdf(self, value: Tensor) -> Tensor:
         """Quantile at left-tail mass `value` in [0, 1], found in float64; NaN outside.
 
-        With atoms it is the smallest value whose mass reaches p, up to a rounding of p, as of `Empirical`.
+        With atoms it is the smallest value whose mass reaches p, up to rounding of p and of the weights.
         """
         p = value.to(self.weights.device, torch.float64)
         with torch.no_grad():
@@ -125,11 +126,34 @@ class Mixture(Distribution):
             inside = (p > 0) & (p < 1)
         bracket = torch.where(inside, low, 0.0), torch.where(inside, high, 0.0)
         if self.has_atoms:
-            x = torch.where(inside, least(self.cdf, p * ROUNDED, *bracket), torch.nan)
+            x = torch.where(inside, self._least(torch.where(inside, p, 0.5), value.dtype, *bracket), torch.nan)
         else:
             x = invert(self.log_tails, self.log_prob, p, *bracket)
         x = torch.where(p == 0, low, torch.where(p == 1, high, x))
         return x.to(torch.promote_types(self.weights.dtype, value.dtype))
+
+    def _least(self, p: Double, given: torch.dtype, low: Double, high: Double) -> Double:
+        """The smallest x whose mass reaches p, from the lighter tail, in whose mass even far quantiles have digits.
+
+        Args:
+            p: masses inside (0, 1).
+            given: the dtype they were rounded in.
+            low: the least quantile of a component.
+            high: the largest one.
+        """
+        digits = torch.finfo(given).eps
+        rounding = max(1e-12, 2 * digits, 2 * torch.finfo(self.weights.dtype).eps)
+        q = 1 - p
+        left, right = p * (1 - rounding), q * (1 + rounding) + torch.minimum(digits + 0 * q, 0.5 * q)
+        # An `Empirical` takes a p a little above one of its masses for that mass, and this law takes the next value.
+        with torch.no_grad():
+            beyond = icdf(self.components, (p + torch.minimum(4e-7 * p, 0.5 * q)).unsqueeze(-1)).double().amax(-1)
+
+        def enough(x: Double) -> Tensor:
+            below, above = self.log_tails(x)
+            return torch.where(p < 0.5, below.exp() >= left, above.exp() <= right)
+
+        return least(enough, low, torch.maximum(high, beyond))
 
     def entropy(self) -> Tensor:
         """Differential entropy, by quadrature of -log f(icdf(u)), to 1e-8."""
@@ -169,8 +193,26 @@ def average(weights: Tensor, values: Tensor) -> Tensor:
 
 @register_tail_mean(Mixture)
 def _tail_mean(distribution: Mixture, p: Tensor) -> Tensor:
+    """(1/p) int_0^p icdf(u) du, at whose bound, the quantile, an atom may lie that p takes in part.
+
+    The integral is linear in p across an atom, so that it lies between those to either side of it. They are written as
+    E[X 1{X <= x}] - q (F(x) - p), q fixed, of which the derivatives in weights and components are those of the integral
+    (it is the largest over q, by Rockafellar and Uryasev 2002) and an error in q or in the part is one of its square.
+    """
     q = distribution.icdf(p)
-    return distribution.partial_mean(q) / (distribution.cdf(q) if distribution.has_atoms else p)
+    if not distribution.has_atoms:
+        return distribution.partial_mean(q) / p
+    p = p.to(q.device)
+    with torch.no_grad():
+        scale = icdf(distribution.components, p.unsqueeze(-1)).abs().amax(-1)
+        before = q - 1e-15 * torch.maximum(scale, q.abs())  # beyond what bisection leaves between q and an atom
+        start, end = distribution.cdf(before), distribution.cdf(q)
+        part = ((p - start) / (end - start)).nan_to_num(1.0).clamp(0, 1)
+
+    def integral(x: Tensor) -> Tensor:
+        return distribution.partial_mean(x) - q * (distribution.cdf(x) - p)
+
+    return ((1 - part) * integral(before) + part * integral(q)) / p
 
 
 @take.register

@@ -29,10 +29,12 @@ def register_tail_mean(
 
 
 def tail_mean(distribution: Distribution, probability: float | Tensor) -> Tensor:
-    """E[X | X <= q], q the quantile at left-tail mass `probability`; minus the expected shortfall of a return.
+    """ES = (1/p) int_0^p icdf(u) du at left-tail mass p; minus the expected shortfall of a return.
 
-    Without a closed form it is (1/p) int_0^p icdf(u) du by Gauss-Legendre quadrature with u = p v^6, which takes
-    the singularity out of tails of index above 1.2. Both work in float64 where the distribution allows it.
+    It is E[X | X <= q], q the quantile, of a law without an atom at q; of an atom it takes only the mass that p has
+    left for it, but an `Empirical` takes the last of its values whole. Without a closed form it is found by
+    Gauss-Legendre quadrature with u = p v^6, which takes the singularity out of tails of index above 1.2. Both work in
+    float64 where the distribution allows it.
 
     Args:
         distribution: of batch shape `[...]`, with `icdf`.
