@@ -26,11 +26,11 @@ def value_at_risk(distribution: Distribution, level: float) -> Tensor:
 
 
 def expected_shortfall(distribution: Distribution, level: float) -> Tensor:
-    """The mean loss at and beyond the value at risk at confidence `level`: minus E[X | X <= q].
+    """The mean loss of the 1 - level worst: minus the mean quantile up to 1 - level, E[X | X <= q] without atoms.
 
     Of S equal scenarios that is the mean of the ceil(S (1 - level)) worst, as historical simulation has it. Acerbi and
     Tasche's split of the last one, which differs where S (1 - level) is not whole, is `spectral_risk` of a constant
-    spectrum on the tail. Continuous laws know no difference.
+    spectrum on the tail, and that of mixtures. Continuous laws know no difference.
 
     Args:
         distribution: of returns in decimals.
