@@ -29,7 +29,7 @@ def main() -> None:
     pairs = [(seconds(OURS), seconds(THEIRS)) for _ in range(runs)]
     ratio = statistics.median(ours / theirs for ours, theirs in pairs)
     ours, theirs = (statistics.median(column) for column in zip(*pairs, strict=True))
-    print(f"qtorch, all rooms {ours:.2f} s; torch, lightning, pandas {theirs:.2f} s; ratio {ratio:.2f} (median of {runs})")
+    print(f"qtorch, all rooms {ours:.2f} s; torch, lightning, pandas {theirs:.2f} s; ratio {ratio:.2f} (of {runs})")
 
 
 if __name__ == "__main__":
