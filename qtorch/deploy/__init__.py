@@ -1,19 +1,27 @@
 """Out of the notebook: saved models, and programs of plain tensors."""
 
+from qtorch.deploy.artefact import Artefact, open_artefact
+from qtorch.deploy.artefact_file import ArtefactError, describe_artefact
 from qtorch.deploy.bundle import BundleError, inspect_bundle, load, load_weights, save
+from qtorch.deploy.exported import export
 from qtorch.deploy.program import Program, program_of
 from qtorch.deploy.saved_allocator import SavedAllocator
 from qtorch.deploy.signature import Signature, TensorSpec
 
 __all__ = [
+    "Artefact",
+    "ArtefactError",
     "BundleError",
     "Program",
     "SavedAllocator",
     "Signature",
     "TensorSpec",
+    "describe_artefact",
+    "export",
     "inspect_bundle",
     "load",
     "load_weights",
+    "open_artefact",
     "program_of",
     "save",
 ]

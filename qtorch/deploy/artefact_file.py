@@ -1,0 +1,173 @@
+"""An artefact on disk: one file that runs, and a sidecar that says what it is."""
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from qtorch.deploy.bundle import parts_of, versions
+from qtorch.deploy.program import Program
+from qtorch.deploy.sealed_json import MOST, sealed, unsealed
+from qtorch.deploy.weightless import law_in_parameters
+from qtorch.errors import BriefInNotebooks
+from qtorch.models.flows import Flow
+from qtorch.training import Allocator, Forecaster
+
+FORMAT = 1
+Model = Forecaster | Allocator | Flow
+
+_FIELDS: dict[str, type] = {
+    "device": str,
+    "file_sha256": str,
+    "format": int,
+    "kind": str,
+    "metadata": dict,
+    "model": dict,
+    "options": dict,
+    "sha256": str,
+    "signature": dict,
+    "versions": dict,
+}
+
+
+class ArtefactError(BriefInNotebooks, ValueError):
+    """An artefact that cannot be trusted or used; the message says why."""
+
+
+def sidecar_of(path: str | Path) -> Path:
+    """Where the description of an artefact is: beside it, with ``.json`` after its name."""
+    path = Path(path)
+    return path.with_name(f"{path.name}.json")
+
+
+def about(
+    model: Model, program: Program, kind: str, metadata: Mapping[str, Any] | None = None, **options: Any
+) -> dict[str, Any]:
+    """What the sidecar says of an artefact, but for its hashes.
+
+    Args:
+        model: of which it is made.
+        program: of the model.
+        kind: of the artefact, such as ``"onnx"``.
+        metadata: plain values of the user's.
+        **options: plain values that its runner needs.
+
+    Raises:
+        TypeError: a part of the model or of the metadata is not of plain values.
+        ValueError: a number in the metadata is not finite.
+    """
+    return sealed(
+        {
+            "format": FORMAT,
+            "kind": kind,
+            "signature": program.signature.to_dict(),
+            "model": _model(model, program),
+            "device": next((tensor.device.type for tensor in program.parameters()), "cpu"),
+            "metadata": dict(metadata or {}),
+            "options": options,
+            "versions": versions(),
+        }
+    )
+
+
+def write(path: str | Path, about: Mapping[str, Any], make: Callable[[Path], None]) -> None:
+    """Writes an artefact so that a kill at any moment leaves the old one, the new one or none.
+
+    The file is put aside under a second name; the sidecar takes its place in one step, and from then on a reader finds
+    the file whose SHA-256 it names, aside or in its place.
+
+    Args:
+        path: of the artefact.
+        about: as of the function of this name.
+        make: writes the file, in an existing folder; what it raises leaves all as it was.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part, new = (_beside(path, suffix) for suffix in ("part", "new"))
+    aside = _beside(sidecar_of(path), "part")
+    try:
+        make(part)
+        content = part.read_bytes()
+        description = sealed(dict(about) | {"file_sha256": hashlib.sha256(content).hexdigest()})
+        aside.write_text(json.dumps(description, indent=2, sort_keys=True) + "\n")
+        for file in (part, aside):
+            _flush(file)
+        os.replace(part, new)
+        os.replace(aside, sidecar_of(path))
+        os.replace(new, path)
+    finally:
+        for file in (part, aside):
+            file.unlink(missing_ok=True)
+
+
+def describe_artefact(path: str | Path) -> dict[str, Any]:
+    """What the sidecar of an artefact says: its kind, signature, model, metadata, versions and hashes.
+
+    Its ``sha256`` is of the whole: of the description, in which that of the file stands.
+
+    Raises:
+        ArtefactError: it is missing, unreadable, altered or of another format.
+    """
+    file = sidecar_of(path)
+    try:
+        with file.open("rb") as stream:
+            found = unsealed(stream.read(MOST + 1))
+    except (OSError, ValueError) as error:
+        raise ArtefactError(f"{file}: not readable ({error}). Export the model anew.") from error
+    if found.get("format") != FORMAT:
+        raise ArtefactError(
+            f"{file}: of format {found.get('format')!r}, but this qtorch reads {FORMAT}. Export the model anew with it."
+        )
+    wrong = [name for name, kind in _FIELDS.items() if not isinstance(found.get(name), kind)]
+    if wrong or found.keys() - _FIELDS.keys():
+        names = sorted({*wrong, *(found.keys() - _FIELDS.keys())})
+        raise ArtefactError(f"{file}: no description of an artefact ({', '.join(names)}). Export the model anew.")
+    return found
+
+
+def content_of(path: str | Path, description: Mapping[str, Any]) -> bytes:
+    """The bytes of an artefact's file, which are those that its description names.
+
+    Raises:
+        ArtefactError: there is none, or it is another.
+    """
+    path = Path(path)
+    try:
+        for file in (_beside(path, "new"), path):
+            if file == path or file.exists():
+                content = file.read_bytes()
+                if hashlib.sha256(content).hexdigest() == description["file_sha256"]:
+                    return content
+    except OSError as error:
+        raise ArtefactError(f"{path}: not readable ({error}). Export the model anew.") from error
+    raise ArtefactError(f"{path}: its SHA-256 is not the one in its sidecar. Fetch it again, or export the model anew.")
+
+
+def _model(model: Model, program: Program) -> dict[str, Any]:
+    if isinstance(model, Flow):
+        kind = type(model)
+        return {"kind": Flow.__name__, "class_path": f"{kind.__module__}.{kind.__qualname__}"}
+    parts = parts_of(model)
+    if isinstance(model, Forecaster):
+        network = model.network
+        parts |= {
+            "layout": network.layout,
+            "causal": network.causal,
+            "gives": "density" if len(program.signature.inputs) > 2 else "parameters",
+            "law_in_parameters": law_in_parameters(model, program),
+        }
+    return parts
+
+
+def _beside(path: Path, suffix: str) -> Path:
+    return path.with_name(f".{suffix}.{path.name}")  # torch.export wants its ending kept
+
+
+def _flush(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
