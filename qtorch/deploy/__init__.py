@@ -4,9 +4,12 @@ from qtorch.deploy.artefact import Artefact, open_artefact
 from qtorch.deploy.artefact_file import ArtefactError, describe_artefact
 from qtorch.deploy.bundle import BundleError, inspect_bundle, load, load_weights, save
 from qtorch.deploy.exported import export
+from qtorch.deploy.onnx_model import to_onnx
+from qtorch.deploy.packaged import package
 from qtorch.deploy.program import Program, program_of
 from qtorch.deploy.saved_allocator import SavedAllocator
 from qtorch.deploy.signature import Signature, TensorSpec
+from qtorch.deploy.triton import to_triton, triton_config
 
 __all__ = [
     "Artefact",
@@ -22,6 +25,10 @@ __all__ = [
     "load",
     "load_weights",
     "open_artefact",
+    "package",
     "program_of",
     "save",
+    "to_onnx",
+    "to_triton",
+    "triton_config",
 ]

@@ -174,6 +174,11 @@ def _runner(description: Mapping[str, Any], content: bytes, path: Path, *, trust
         case "torch.export":
             _require_trust(path, trusted)
             from qtorch.deploy.exported import runner
+        case "aot_inductor":
+            _require_trust(path, trusted)
+            from qtorch.deploy.packaged import runner
+        case "onnx":
+            from qtorch.deploy.onnx_model import runner
         case kind:
             raise ArtefactError(f"{path}: an artefact of kind {kind!r}, which this qtorch does not know. Upgrade it.")
     return runner(content, description)

@@ -72,7 +72,7 @@ def about(
     )
 
 
-def write(path: str | Path, about: Mapping[str, Any], make: Callable[[Path], None]) -> None:
+def write(path: str | Path, about: Mapping[str, Any], make: Callable[[Path], object]) -> None:
     """Writes an artefact so that a kill at any moment leaves the old one, the new one or none.
 
     The file is put aside under a second name; the sidecar takes its place in one step, and from then on a reader finds

@@ -44,7 +44,7 @@ class Program(nn.Module):
     ) -> None:
         super().__init__()
         self.function = function
-        self._example = example
+        self._make = example
         self.letters = tuple(dict.fromkeys(axis for spec in inputs for axis in spec.axes if isinstance(axis, str)))
         outputs = self._outputs(names, meanings)
         self.signature = Signature(inputs, outputs)
@@ -55,7 +55,7 @@ class Program(nn.Module):
         return outputs
 
     def example(self, **sizes: int) -> tuple[Tensor, ...]:
-        """Inputs that can be computed with, such as masks with holes, of given sizes.
+        """Inputs that can be computed with, such as masks with holes, of given sizes, on the weights' device.
 
         Args:
             **sizes: of axes by their letters, such as ``B=4, N=20``; small ones by default.
@@ -66,6 +66,10 @@ class Program(nn.Module):
         if unknown := sizes.keys() - set(self.letters):
             raise ArgumentError(f"there is no axis {sorted(unknown)[0]!r}; those that vary are {self.letters}.")
         return self._example(dict(zip(self.letters, range(3, 20, 2), strict=False)) | sizes)
+
+    def _example(self, sizes: Sizes) -> tuple[Tensor, ...]:
+        device = next((parameter.device for parameter in self.parameters()), None)
+        return tuple(value.to(device) for value in self._make(sizes))
 
     def dynamic_shapes(self) -> tuple[dict[int, Any], ...]:
         """For each input, the axes that vary, as `torch.export.export` takes them."""

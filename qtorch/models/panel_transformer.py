@@ -7,7 +7,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from qtorch.errors import ArgumentError
-from qtorch.nn import Block, InducedBlock, days_since_start, noisy, rotary_angles, usable_keys
+from qtorch.nn import Block, InducedBlock, days_since_start, last_usable, noisy, rotary_angles, usable_keys
 
 
 class PanelTransformer(nn.Module):
@@ -87,8 +87,7 @@ class PanelTransformer(nn.Module):
         inputs = torch.where(mask.unsqueeze(-1), inputs, 0.0)
         angles = rotary_angles(self._position(inputs, mask), self.width // self.heads)
         inputs = noisy(inputs, self.input_noise, self.training)
-        row = torch.arange(C, device=mask.device)
-        last = torch.where(mask, row[:, None], -1).cummax(1).values  # the row of each asset's last usable session
+        last = last_usable(mask.transpose(1, 2).flatten(0, 1)).unflatten(0, (B, N)).transpose(1, 2)
         started = (last >= 0).unsqueeze(-1)
         inputs = inputs.gather(1, last.clamp(min=0).unsqueeze(-1).expand(inputs.shape))
         hidden = self.embed(torch.where(started, inputs, 0.0))

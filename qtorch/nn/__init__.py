@@ -2,7 +2,7 @@
 
 from qtorch.nn.attention import Block, usable_keys
 from qtorch.nn.clock import days_since_start
-from qtorch.nn.compaction import take, usable_first
+from qtorch.nn.compaction import last_usable, take, usable_first
 from qtorch.nn.drawn_dropout import DrawnDropout
 from qtorch.nn.dropout import Dropout
 from qtorch.nn.gru import last_states
@@ -36,6 +36,7 @@ __all__ = [
     "instance_norm",
     "last_states",
     "last_steps",
+    "last_usable",
     "member_of",
     "noisy",
     "replace_parts",

@@ -24,6 +24,15 @@ def usable_first(mask: Bool[Tensor, "B C"]) -> tuple[Int64[Tensor, "B C"], Int64
     return torch.zeros_like(place).scatter(1, place, steps), place
 
 
+def last_usable(mask: Bool[Tensor, "B C"]) -> Int64[Tensor, "B C"]:
+    """The last usable step up to each step, -1 before the first.
+
+    A running maximum would say the same, but is no operation of ONNX and other runtimes.
+    """
+    order, seen = usable_first(mask)[0], mask.long().cumsum(1)
+    return torch.where(seen > 0, order.gather(1, (seen - 1).clamp(min=0)), -1)
+
+
 def take(x: Shaped[Tensor, "B C *rest"], index: Int64[Tensor, "B K"]) -> Shaped[Tensor, "B K *rest"]:
     """The steps of each window that an index names: `x[b, index[b, k]]`.
 

@@ -1,0 +1,42 @@
+"""ONNX for the operations of our graphs that torch's exporter does not know. Needs onnxscript."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from qtorch.deploy.extras import needed
+from qtorch.nn.recurrence import loop
+
+op = needed("onnxscript", "onnx", "ONNX").opset20
+
+
+def copysign(size: Tensor, sign: Tensor) -> Tensor:
+    """The size with the sign, that of -0 too."""
+    size = op.Abs(size)
+    negative = op.Or(op.Less(sign, 0.0), op.Less(op.Reciprocal(sign), 0.0))
+    return op.Where(negative, op.Neg(size), size)
+
+
+def recurrent_layer(x: Tensor, w_x: Tensor, w_h: Tensor, b_x: Tensor, b_h: Tensor, cell: str) -> Tensor:
+    """A layer of GRU or LSTM, whose gates ONNX has in another order than torch."""
+    kind, order = {"gru": ("GRU", (1, 0, 2)), "lstm": ("LSTM", (0, 3, 1, 2))}[cell]
+    width = w_h.shape[1]
+    rows = [gate * width + row for gate in order for row in range(width)]
+
+    def ordered(weights: Any) -> Any:
+        return op.Gather(weights, rows, axis=0)
+
+    W, R = (op.Unsqueeze(ordered(weights), [0]) for weights in (w_x, w_h))
+    b = op.Unsqueeze(op.Concat(ordered(b_x), ordered(b_h), axis=0), [0])
+    steps = op.Transpose(x, perm=[1, 0, 2])
+    options = {"linear_before_reset": 1} if kind == "GRU" else {}
+    states = getattr(op, kind)(steps, W, R, b, hidden_size=width, **options)[0]
+    return op.Transpose(op.Squeeze(states, [1]), perm=[1, 0, 2])
+
+
+TRANSLATIONS: dict[Callable[..., Any], Callable[..., Any]] = {
+    torch.ops.aten.copysign.Tensor: copysign,
+    loop: recurrent_layer,
+}
