@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from qtorch.deploy import BundleError, bundle_digest, hub, load
+from qtorch.deploy.hub import repository
 from qtorch.training import Allocator
 from tests.deploy.conftest import edit
 
@@ -90,7 +91,7 @@ def test_pickled_weights_are_no_way_in(library, model, tmp_path):
     with pytest.raises(BundleError, match=r"model\.json: not readable"):
         hub.from_pretrained(tmp_path)
     with pytest.raises(TypeError, match="read models by"):
-        hub._wrapper().from_pretrained(tmp_path)
+        repository._wrapper().from_pretrained(tmp_path)
 
 
 def test_a_repository_that_is_not_there_is_told(library, tmp_path):
@@ -102,6 +103,6 @@ def test_a_repository_that_is_not_there_is_told(library, tmp_path):
 
 def test_a_missing_library_names_the_extra(model, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
-    hub._wrapper.cache_clear()
+    repository._wrapper.cache_clear()
     with pytest.raises(ImportError, match=r"pip install 'qtorch-finance\[hub\]'"):
         hub.save_pretrained(model, tmp_path)

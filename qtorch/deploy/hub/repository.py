@@ -1,4 +1,4 @@
-"""Saved models on the Hugging Face Hub. Needs huggingface_hub: ``pip install 'qtorch-finance[hub]'``."""
+"""Repositories of the Hugging Face Hub. Needs huggingface_hub: ``pip install 'qtorch-finance[hub]'``."""
 
 from collections.abc import Iterable, Mapping
 from functools import cache
