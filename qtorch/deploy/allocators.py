@@ -6,6 +6,7 @@ from typing import Any
 
 from qtorch.data.window import WindowSpec
 from qtorch.deploy.allowed import check_function, check_modules
+from qtorch.errors import ArgumentError
 from qtorch.nn import build, describe
 from qtorch.portfolio import Costs
 from qtorch.portfolio.graphs import GraphBuilder
@@ -37,6 +38,9 @@ def built_allocator(parts: dict[str, Any], spec: WindowSpec, allow: Sequence[str
     Raises:
         ValueError: a class or a function of the graphs is not allowed or does not fit, or a setting is out of bounds.
     """
+    for name in ("every", "length", "min_history", "stale"):
+        if type(parts["settings"][name]) is not int:
+            raise ArgumentError(f"{name}={parts['settings'][name]!r} is no whole number")
     for part in ("network", "allocation"):
         check_modules(parts[part], allow)
     for name in ("correlation", "shrinkage", "sparsifier"):

@@ -75,6 +75,20 @@ def test_what_is_pushed_is_what_is_fetched(model, library, tmp_path, monkeypatch
 
 
 @pytest.mark.usefixtures("library")
+def test_a_repository_in_the_librarys_own_cache_is_read(whole, tmp_path):
+    cache, commit = tmp_path / "models--desk--risk", "0123456789" * 4
+    (cache / "refs").mkdir(parents=True)
+    (cache / "refs" / "main").write_text(commit)
+    (cache / "blobs").mkdir()
+    (cache / "snapshots" / commit).mkdir(parents=True)
+    for file in whole.iterdir():
+        (cache / "blobs" / file.name).write_bytes(file.read_bytes())
+        (cache / "snapshots" / commit / file.name).symlink_to(f"../../blobs/{file.name}")
+    _, about = hub.from_pretrained("desk/risk", cache_dir=tmp_path, local_files_only=True)
+    assert about == {"desk": "rates"}
+
+
+@pytest.mark.usefixtures("library")
 def test_the_checks_are_those_of_load(bundle):
     with pytest.raises(BundleError, match="Allocator is wanted"):
         hub.from_pretrained(bundle, Allocator)
