@@ -1,5 +1,6 @@
 """One fit from a configuration: prices in, a saved model out."""
 
+import math
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -116,16 +117,17 @@ def run(
     scores = evaluate(model, data.val_dataloader())
     if model.global_rank == 0:
         dates = data.source.panel.dates
+        known = {name: value for name, value in scores.items() if math.isfinite(value)}
         about = {
             "as_of": f"{dates[-1]:%Y-%m-%d}",
             "trained_through": f"{dates[data.training.known_by]:%Y-%m-%d}",
             "validated_through": f"{dates[data.validation.known_by]:%Y-%m-%d}" if scores else None,
-            "validation": {name: round(value, 6) for name, value in scores.items()},
+            "validation": {name: round(value, 6) for name, value in known.items()},
             "objective": repr(model.objective),
             "assets": len(data.source.panel.assets),
             "seed": training.seed,
         }
-        save(model, output, about)
+        save(model, output, about, metrics={f"val_{name}": value for name, value in known.items()})
         shutil.rmtree(checkpoints)
         for name, value in scores.items():
             say(f"val_{name:<16}{value:10.5f}")

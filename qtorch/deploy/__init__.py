@@ -1,8 +1,10 @@
-"""Out of the notebook: saved models, and programs of plain tensors."""
+"""Out of the notebook: saved models, programs of plain tensors, and artefacts that other runtimes run."""
 
 from qtorch.deploy.artefact import Artefact, open_artefact
 from qtorch.deploy.artefact_file import ArtefactError, describe_artefact
-from qtorch.deploy.bundle import BundleError, inspect_bundle, load, load_weights, save
+from qtorch.deploy.bundle import bundle_digest, inspect_bundle, load, load_weights, save
+from qtorch.deploy.card import model_card
+from qtorch.deploy.description import BundleError
 from qtorch.deploy.exported import export
 from qtorch.deploy.onnx_model import to_onnx
 from qtorch.deploy.packaged import package
@@ -19,11 +21,13 @@ __all__ = [
     "SavedAllocator",
     "Signature",
     "TensorSpec",
+    "bundle_digest",
     "describe_artefact",
     "export",
     "inspect_bundle",
     "load",
     "load_weights",
+    "model_card",
     "open_artefact",
     "package",
     "program_of",

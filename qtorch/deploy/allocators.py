@@ -5,8 +5,9 @@ from dataclasses import asdict
 from typing import Any
 
 from qtorch.data.window import WindowSpec
+from qtorch.deploy.allowed import check_function, check_modules
+from qtorch.errors import ArgumentError
 from qtorch.nn import build, describe
-from qtorch.nn.specs import named
 from qtorch.portfolio import Costs
 from qtorch.portfolio.graphs import GraphBuilder
 from qtorch.training import Allocator
@@ -37,10 +38,15 @@ def built_allocator(parts: dict[str, Any], spec: WindowSpec, allow: Sequence[str
     Raises:
         ValueError: a class or a function of the graphs is not allowed or does not fit, or a setting is out of bounds.
     """
-    graphs = GraphBuilder(**parts["graphs"] | {"allow": allow})  # by what the reader allows, not what the file says
+    for name in ("every", "length", "min_history", "stale"):
+        if type(parts["settings"][name]) is not int:
+            raise ArgumentError(f"{name}={parts['settings'][name]!r} is no whole number")
+    for part in ("network", "allocation"):
+        check_modules(parts[part], allow)
     for name in ("correlation", "shrinkage", "sparsifier"):
         if (step := parts["graphs"][name]) is not None:
-            named(step, allow=allow)
+            check_function(step, allow)
+    graphs = GraphBuilder(**parts["graphs"] | {"allow": allow})  # by what the reader allows, not what the file says
     return Allocator(
         build(parts["network"], allow=allow),
         build(parts["allocation"], allow=allow),

@@ -12,6 +12,7 @@ from qtorch.data import Panel, WindowSpec
 from qtorch.data.rows import Dates
 from qtorch.data.sampling import Source
 from qtorch.deploy.allocators import built_allocator
+from qtorch.deploy.allowed import check_features, check_modules
 from qtorch.deploy.artefact_file import ArtefactError, content_of, describe_artefact
 from qtorch.deploy.artefact_network import ArtefactNetwork, ArtefactViews
 from qtorch.deploy.signature import Signature
@@ -106,10 +107,12 @@ class Artefact:
                     f"the law of this {name} evaluates a network that is not in the artefact. Give the head of its "
                     "bundle: forecast(..., head=deploy.load(path)[0].network.head)."
                 )
+            check_modules(model["head"], self._allow)
             head = build(model["head"], allow=self._allow)
         network = ArtefactNetwork(self, head, model["layout"], model["causal"]).eval()
-        spec = WindowSpec.from_dict(model["windows"])
-        return forecast(network, spec, panel, dates, min_history, stale, batch_size=batch_size, source=source)
+        return forecast(
+            network, self._spec(model), panel, dates, min_history, stale, batch_size=batch_size, source=source
+        )
 
     def allocate(
         self, panel: Panel, dates: Dates, holdings: pd.Series | Mapping[str, float] | None = None
@@ -121,9 +124,13 @@ class Artefact:
             DataError: as of `Allocator.allocate`.
         """
         model = self._of(Allocator)
-        allocator = built_allocator(model, WindowSpec.from_dict(model["windows"]), self._allow)
+        allocator = built_allocator(model, self._spec(model), self._allow)
         allocator.network = ArtefactViews(self, allocator.network)
         return allocator.allocate(panel, dates, holdings)
+
+    def _spec(self, model: Mapping[str, Any]) -> WindowSpec:
+        check_features(model["windows"], self._allow)
+        return WindowSpec.from_dict(model["windows"])
 
     def _of(self, kind: type) -> dict[str, Any]:
         model: dict[str, Any] = self.description["model"]

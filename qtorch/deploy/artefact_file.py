@@ -9,7 +9,8 @@ from typing import Any
 
 from qtorch.deploy.bundle import parts_of, versions
 from qtorch.deploy.program import Program
-from qtorch.deploy.sealed_json import MOST, sealed, unsealed
+from qtorch.deploy.regular_files import opened
+from qtorch.deploy.sealed_json import MOST, digest, parsed, sealed
 from qtorch.deploy.weightless import law_in_parameters
 from qtorch.errors import BriefInNotebooks
 from qtorch.models.flows import Flow
@@ -112,13 +113,19 @@ def describe_artefact(path: str | Path) -> dict[str, Any]:
     """
     file = sidecar_of(path)
     try:
-        with file.open("rb") as stream:
-            found = unsealed(stream.read(MOST + 1))
-    except (OSError, ValueError) as error:
+        with opened(file, file.parent) as stream:
+            found = parsed(stream.read(MOST + 1))
+        computed = digest(found)
+    except (OSError, ValueError, RecursionError) as error:
         raise ArtefactError(f"{file}: not readable ({error}). Export the model anew.") from error
     if found.get("format") != FORMAT:
         raise ArtefactError(
             f"{file}: of format {found.get('format')!r}, but this qtorch reads {FORMAT}. Export the model anew with it."
+        )
+    if found.get("sha256") != computed:
+        raise ArtefactError(
+            f"{file}: it was altered, as its SHA-256 is {computed} and not the one it names. Fetch it again, or export "
+            "the model anew."
         )
     wrong = [name for name, kind in _FIELDS.items() if not isinstance(found.get(name), kind)]
     if wrong or found.keys() - _FIELDS.keys():
@@ -136,8 +143,9 @@ def content_of(path: str | Path, description: Mapping[str, Any]) -> bytes:
     path = Path(path)
     try:
         for file in (_beside(path, "new"), path):
-            if file == path or file.exists():
-                content = file.read_bytes()
+            if file == path or os.path.lexists(file):
+                with opened(file, file.parent) as stream:
+                    content = stream.read()
                 if hashlib.sha256(content).hexdigest() == description["file_sha256"]:
                     return content
     except OSError as error:

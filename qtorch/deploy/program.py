@@ -265,6 +265,8 @@ def _of_allocator(model: Allocator) -> Program:
     kind = type(model.network).__name__
     layer = type(model.allocation).__name__
     names = tuple(getattr(model.network, "names", ("views",)))
+    given = {spec.name for spec in inputs}  # a graph has each name once
+    names = tuple(f"forecast_{name}" if name in given else name for name in names)
     meanings = tuple(
         f"{name} of {kind}, for the allocation layer {layer}; outside the universe of no use." for name in names
     )

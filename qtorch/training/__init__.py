@@ -26,6 +26,7 @@ from qtorch.training.optimisation import Schedule
 from qtorch.training.refit import refit, refit_allocator
 from qtorch.training.shape_likelihood import ShapeLikelihood
 from qtorch.training.swag import Swag
+from qtorch.training.trained_on import TrainedOn
 
 __all__ = [
     "CRPS",
@@ -58,6 +59,7 @@ __all__ = [
     "Schedule",
     "ShapeLikelihood",
     "Swag",
+    "TrainedOn",
     "evaluate",
     "fit",
     "fit_allocator",

@@ -33,6 +33,7 @@ from qtorch.training.averaging import Averaging
 from qtorch.training.decisions import Decisions, DecisionSource, default_graphs
 from qtorch.training.optimisation import Schedule, adamw
 from qtorch.training.shape_likelihood import ShapeLikelihood
+from qtorch.training.trained_on import TrainedOn
 from qtorch.training.trainer import quiet, trainer_of
 
 
@@ -88,6 +89,9 @@ class Allocator(lightning.LightningModule):
         schedule: of the learning rate.
         weight_decay: AdamW's, on matrices.
 
+    Attributes:
+        trained_on: what each fit has shown it, in their order; `qtorch.deploy.save` keeps it.
+
     Raises:
         ValueError: a number is out of bounds.
     """
@@ -122,6 +126,7 @@ class Allocator(lightning.LightningModule):
         self.groups = {name: dict(labels) for name, labels in (groups or {}).items()}
         self.min_history, self.stale = min_history, stale
         self.schedule, self.weight_decay = Schedule() if schedule is None else schedule, weight_decay
+        self.trained_on: tuple[TrainedOn, ...] = ()
 
     def source(self, panel: Panel) -> DecisionSource:
         """Decisions of a panel as this model is fed them."""
@@ -481,4 +486,6 @@ def fit_allocator(
         torch.manual_seed(seed)
         allocator.train()
         runner.fit(allocator, DataLoader(data, batch_size=None))
+    seen = data.source.panel
+    allocator.trained_on += (TrainedOn.of(seen, len(seen.dates) - 1),)
     allocator.eval()

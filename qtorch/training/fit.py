@@ -15,6 +15,7 @@ from qtorch.training.averaging import Averaging
 from qtorch.training.best import KeepBest, Patience
 from qtorch.training.checkpoints import EpochSeeds, Plain, RunCheckpoints
 from qtorch.training.forecaster import Forecaster
+from qtorch.training.trained_on import TrainedOn
 from qtorch.training.trainer import quiet, trainer_of
 
 
@@ -128,7 +129,11 @@ def fit(
         )
     data.trainer = None  # else it would keep the optimiser alive, and travel with it to other processes
     model.eval()
-    return float(runner.callback_metrics.get("best", runner.callback_metrics.get(monitor, torch.nan)))
+    score = float(runner.callback_metrics.get("best", runner.callback_metrics.get(monitor, torch.nan)))
+    validated_through = data.validation.known_by if validated else None
+    seen = TrainedOn.of(data.source.panel, data.training.known_by, validated_through, {monitor: score})
+    model.trained_on += (seen,)
+    return score
 
 
 def _about(model: Forecaster, data: DataModule) -> dict[str, Plain]:

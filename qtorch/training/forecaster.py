@@ -30,6 +30,7 @@ from qtorch.training.forecasting import forecast
 from qtorch.training.network import Network
 from qtorch.training.objectives import LogScore, Objective
 from qtorch.training.optimisation import Schedule, adamw
+from qtorch.training.trained_on import TrainedOn
 
 _Forecaster = TypeVar("_Forecaster", bound="Forecaster")
 _OF_FIT = {  # arguments of DataModule that `fit` makes itself
@@ -61,6 +62,9 @@ class Forecaster(lightning.LightningModule):
         objective: what training minimises; `LogScore` by default, which is maximum likelihood.
         augmentation: changes training windows before the model sees them, such as `HideInputs`.
         observations: what penalties are divided by; None asks the data, `DataModule.observations`.
+
+    Attributes:
+        trained_on: what each fit has shown it, in their order; `qtorch.deploy.save` keeps it.
 
     Raises:
         ValueError: the encoder or head does not fit the windows, or there are two learning rates.
@@ -119,6 +123,7 @@ class Forecaster(lightning.LightningModule):
             )
         self.augmentation = augmentation
         self.observations = observations
+        self.trained_on: tuple[TrainedOn, ...] = ()
         self._observed = observations
         self._validation: dict[str, Tensor] = {}
 
@@ -303,7 +308,8 @@ class Forecaster(lightning.LightningModule):
                 `logger`.
 
         Returns:
-            Itself, in its best state and in evaluation mode; the Trainer that was used is its `trainer`.
+            Itself, in its best state and in evaluation mode; the Trainer that was used is its `trainer`, and what was
+            seen is added to its `trained_on`.
 
         Raises:
             DataError: there are too few rows, or the dates are out of order.

@@ -1,6 +1,5 @@
 """Saved allocators decide the same bits, and a file can name nothing that its reader does not allow."""
 
-import json
 from functools import partial
 
 import pandas as pd
@@ -15,6 +14,7 @@ from qtorch.portfolio import Constraints, Costs, MinimumVariance, Projected
 from qtorch.portfolio.graphs import GraphBuilder, LearnedGraph, ewma_correlation, k_nearest, shrunk
 from qtorch.training import Allocator
 from tests.conftest import make_prices
+from tests.deploy.conftest import edit
 
 SPEC = WindowSpec(8, (1,))
 EXCHANGES = {"A": "XNYS", "B": "XNYS", "C": "XLON", "D": "XLON"}
@@ -92,15 +92,6 @@ def test_one_kind_is_not_taken_for_the_other(folder, model, tmp_path):
         SavedAllocator(tmp_path / "forecaster")
 
 
-def edit(folder, *keys, value):
-    path = folder / "model.json"
-    whole = part = json.loads(path.read_text())
-    for key in keys[:-1]:
-        part = part[key]
-    part[keys[-1]] = value
-    path.write_text(json.dumps(whole))
-
-
 @pytest.mark.parametrize(
     ("keys", "value", "words"),
     [
@@ -113,6 +104,15 @@ def edit(folder, *keys, value):
         (("allocation", "class_path"), "qtorch.portfolio.Costs", "is not a torch.nn.Module"),
         (("graphs", "sparsifier"), {"class_path": "os.system", "init_args": {}}, "outside the allowed packages"),
         (("graphs", "correlation", "class_path"), "qtorch.portfolio.graphs.nothing", "does not exist"),
+        (("graphs", "correlation", "class_path"), "qtorch.portfolio.graphs.Graph", "does not exist"),
+        (("graphs", "correlation", "class_path"), "qtorch.portfolio.graphs.GraphBuilder", "is not a function"),
+        (("graphs", "correlation", "class_path"), "qtorch.nightly.run", "outside the allowed packages"),
+        (("graphs", "sparsifier", "class_path"), "qtorch.portfolio.graphs.builder.construct", "outside the allowed"),
+        (("graphs", "labels"), 7, "not a usable model"),
+        (("half_lives",), ["long"], "not a usable model"),
+        (("settings", "nothing"), 1, "unexpected keyword argument 'nothing'"),
+        (("settings",), {}, "not a usable model"),
+        (("settings", "stale"), 5.0, "stale=5.0 is no whole number"),
         (("settings", "every"), 0, "every=0"),
         (("costs",), {"proportional": -1.0}, "proportional"),
     ],

@@ -1,12 +1,12 @@
-import json
-
+import pandas as pd
 import pytest
 import torch
 
-from qtorch import Forecaster, heads
+from qtorch import Forecaster, heads, models
 from qtorch.data import Panel
-from qtorch.deploy import BundleError, load, save
+from qtorch.deploy import BundleError, bundle_digest, inspect_bundle, load, save, weights
 from qtorch.nn import build, describe
+from tests.deploy.conftest import edit
 
 
 def test_a_saved_model_forecasts_the_same_bits(model, prices, tmp_path):
@@ -19,42 +19,113 @@ def test_a_saved_model_forecasts_the_same_bits(model, prices, tmp_path):
     assert about == {"as_of": "2019-08-30"}
 
 
-def damage_weights(folder):
-    path = folder / "weights.safetensors"
-    content = bytearray(path.read_bytes())
-    content[-1] ^= 1
-    path.write_bytes(content)
-
-
-def truncate_weights(folder):
-    path = folder / "weights.safetensors"
-    path.write_bytes(path.read_bytes()[:100])
-
-
-def edit(folder, **changes):
-    path = folder / "model.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
-
-
-@pytest.mark.parametrize(
-    ("harm", "words"),
-    [
-        (damage_weights, "SHA-256 is not the one"),
-        (truncate_weights, "SHA-256 is not the one"),
-        (lambda f: (f / "weights.safetensors").unlink(), "not a usable model"),
-        (lambda f: (f / "model.json").unlink(), "not readable"),
-        (lambda f: (f / "model.json").write_text("{"), "not readable"),
-        (lambda f: edit(f, format=99), "not a model of format 1"),
-        (lambda f: edit(f, head={"class_path": "os.system", "init_args": {}}), "outside the allowed packages"),
-        (lambda f: edit(f, head={"class_path": "qtorch.heads.Nothing", "init_args": {}}), "does not exist"),
-        (lambda f: edit(f, encoder={"class_path": "qtorch.models.Transformer", "init_args": {}}), "in_features"),
-    ],
-)
-def test_a_harmed_bundle_is_refused(model, tmp_path, harm, words):
-    save(model, tmp_path)
-    harm(tmp_path)
-    with pytest.raises(BundleError, match=words):
+def test_a_class_not_of_qtorch_must_be_allowed(tmp_path, spec, model):
+    save(Forecaster(Plain(len(spec.features)), heads.StudentT(4, spec.horizons), spec), tmp_path)
+    with pytest.raises(BundleError, match="outside the allowed packages"):
         load(tmp_path)
+    with pytest.raises(ValueError, match="allow='tests': give a list"):
+        load(tmp_path, allow="tests")
+    assert isinstance(load(tmp_path, allow=["tests"])[0].network.encoder, Plain)
+
+
+class Plain(torch.nn.Module):
+    """Makes its weights in a way that depends on their values."""
+
+    layout, causal = "asset", True
+
+    def __init__(self, in_features: int) -> None:
+        super().__init__()
+        self.in_features = in_features
+        size = int(torch.ones(4).nonzero().shape[0])
+        self.project = torch.nn.Linear(in_features, size)
+
+    def forward(self, inputs, mask):
+        return self.project(inputs)
+
+
+def test_a_bundle_can_be_pinned(whole):
+    digest = bundle_digest(whole)
+    assert load(whole, sha256=digest)[1] == {"desk": "rates"}
+    assert inspect_bundle(whole)["sha256"] == digest
+    with pytest.raises(BundleError, match="but 0000 is wanted"):
+        load(whole, sha256="0000")
+
+
+def test_loading_leaves_the_generator_as_it_was(whole):
+    before = torch.get_rng_state()
+    load(whole)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_an_older_torch_is_warned_of(bundle):
+    edit(bundle, "versions", "torch", value="9.0.1")
+    with pytest.warns(UserWarning, match=r"written with torch 9.0.1, and read with"):
+        load(bundle)
+
+
+def test_what_a_fit_saw_is_kept(prices, spec, tmp_path):
+    encoder = models.Recurrent(len(spec.features), width=4)
+    model = Forecaster(encoder, heads.Normal(4, spec.horizons), spec)
+    panel = Panel.from_frame(prices)
+    model.fit(panel, until="2019-08-20", validation_start="2019-08-01", max_epochs=1)
+    model.fit(panel, until="2019-08-20", max_epochs=1)
+    first, second = model.trained_on
+    assert first.assets == {"AAA": "XNYS", "BBB": "XNYS", "EEE": "XECB"}
+    assert first.exchanges == ("XECB", "XNYS")
+    assert (first.first, first.through, first.validated_through) == ("2019-06-03", "2019-07-31", "2019-08-20")
+    assert first.scores.keys() == {"val_loss"}
+    assert (second.through, second.validated_through, second.scores) == ("2019-08-20", None, {})
+    save(model, tmp_path)
+    assert load(tmp_path)[0].trained_on == model.trained_on
+    about = inspect_bundle(tmp_path)
+    assert about["calendars"] == {"exchanges": ["XECB", "XNYS"], "effects": ["gap_days", "next_gap_days"]}
+    assert [each["name"] for each in about["inputs"]] == list(spec.features.names)
+
+
+def test_what_cannot_be_kept_is_refused_and_nothing_is_written(model, tmp_path):
+    for metadata, error, words in (
+        ({"loss": float("nan")}, ValueError, "finite numbers"),
+        ({"date": pd.Timestamp("2020-01-01")}, TypeError, "such as str"),
+    ):
+        with pytest.raises(error, match=words):
+            save(model, tmp_path / "bad", metadata)
+    with torch.no_grad():
+        model.network.head.project.bias.fill_(torch.nan)
+    with pytest.raises(ValueError, match="head.project.bias .* not finite"):
+        save(model, tmp_path / "bad")
+    assert not (tmp_path / "bad").exists()
+
+
+@pytest.mark.parametrize("moment", range(4))
+def test_a_killed_save_leaves_the_old_model_or_the_new_one(bundle, model, monkeypatch, moment):
+    """The process ends before the n-th of the four steps that change the folder."""
+    (bundle / "notes.txt").write_text("mine")
+    calls = []
+
+    class Killed(BaseException):
+        pass
+
+    def dying(original):
+        def step(*arguments):
+            if len(calls) == moment:
+                raise Killed
+            calls.append(arguments)
+            return original(*arguments)
+
+        return step
+
+    monkeypatch.setattr(weights, "_write", dying(weights._write))
+    monkeypatch.setattr(weights.os, "replace", dying(weights.os.replace))
+    with pytest.raises(Killed):
+        save(model, bundle, {"desk": "new"})
+    monkeypatch.undo()
+    again, about = load(bundle)
+    assert about == {"desk": "new" if moment == 3 else "rates"}
+    if moment == 3:
+        assert torch.equal(again.network.head.project.weight, model.network.head.project.weight)
+    save(model, bundle, {"desk": "newer"})
+    assert load(bundle)[1] == {"desk": "newer"}
+    assert sorted(file.name for file in bundle.iterdir()) == ["model.json", "notes.txt", "weights.safetensors"]
 
 
 def test_modules_are_described_by_their_arguments():

@@ -1,0 +1,96 @@
+"""Weights of a saved model: written whole, and read only where they are those that its description names."""
+
+import hashlib
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save
+from torch import Tensor, nn
+
+from qtorch.deploy.regular_files import opened
+from qtorch.errors import ArgumentError
+
+FILE = "weights.safetensors"
+_NEW = f"{FILE}.new"
+
+
+def write(module: nn.Module, folder: Path, description_of: Callable[[str], tuple[str, str]]) -> None:
+    """Writes weights and what is said of them, so that a kill at any moment leaves the old model or the new one.
+
+    The weights are put aside under a second name; the description takes its place in one step, and from then on a
+    reader finds the weights whose SHA-256 it names, aside or in their place.
+
+    Args:
+        module: that has the weights.
+        folder: for them.
+        description_of: gives the description's file name and text for the weights' SHA-256.
+
+    Raises:
+        ValueError: a weight is not finite.
+    """
+    state = {name: value.detach().cpu().contiguous() for name, value in module.state_dict().items()}
+    _refuse_non_finite(state)
+    content = save(state)
+    name, text = description_of(hashlib.sha256(content).hexdigest())
+    folder.mkdir(parents=True, exist_ok=True)
+    _write(folder / _NEW, content)
+    _write(folder / f"{name}.part", text.encode())
+    os.replace(folder / f"{name}.part", folder / name)
+    os.replace(folder / _NEW, folder / FILE)
+
+
+def found(folder: Path, sha256: str, root: Path) -> Path:
+    """The file of the weights.
+
+    Args:
+        folder: of the bundle.
+        sha256: of the file.
+        root: within which it is.
+
+    Raises:
+        OSError: there is none, or it can't be read.
+        ValueError: it is another.
+    """
+    for file in (folder / _NEW, folder / FILE):
+        if file == folder / FILE or os.path.lexists(file):
+            with opened(file, root) as stream:
+                if hashlib.file_digest(stream, "sha256").hexdigest() == sha256:
+                    return file
+    raise ArgumentError(f"{folder / FILE}: its SHA-256 is not the one in the description; it was altered or cut short")
+
+
+def put(module: nn.Module, file: Path) -> None:
+    """Gives a module the weights of a file.
+
+    Raises:
+        ValueError: a tensor is missing, unknown, of another shape or type, or not finite.
+        SafetensorError: the file is none of safetensors.
+    """
+    state, wanted = load_file(file), module.state_dict()
+    for what, names in (("lacks", wanted.keys() - state.keys()), ("has unknown", state.keys() - wanted.keys())):
+        if names:
+            raise ArgumentError(f"{file}: it {what} the weights {', '.join(sorted(names)[:5])} ({len(names)} in all)")
+    for name, value in state.items():
+        has, needs = ((tuple(each.shape), each.dtype) for each in (value, wanted[name]))
+        if has != needs:
+            raise ArgumentError(f"{file}: {name} has the shape and type {has}, but the model {needs}")
+    _refuse_non_finite(state)
+    module.load_state_dict(state)
+
+
+def _refuse_non_finite(state: dict[str, Tensor]) -> None:
+    bad = [name for name, value in state.items() if value.is_floating_point() and not torch.isfinite(value).all()]
+    if bad:
+        raise ArgumentError(
+            f"the weights {', '.join(bad[:5])} ({len(bad)} in all) are not finite, and would forecast nothing. Train "
+            "the model with a lower learning rate"
+        )
+
+
+def _write(file: Path, content: bytes) -> None:
+    with file.open("wb") as stream:
+        stream.write(content)
+        stream.flush()
+        os.fsync(stream.fileno())

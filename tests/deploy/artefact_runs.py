@@ -1,0 +1,127 @@
+"""Artefacts against their models, in a process of its own: run-time checks of annotations can't be exported."""
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from qtorch import Forecaster, models, portfolio
+from qtorch.data import Panel, load_sample
+from qtorch.deploy import export, load, open_artefact, package, program_of, save, to_onnx
+from qtorch.training import Allocator
+from tests.deploy.exported import ENCODERS, FLOWS, GRAPHS, HEADS, JOINT, SPEC, D, moved
+
+# Of each axis sizes that the example has not: one of each, more, and fewer.
+SHAPES = ({"B": 1, "C": 1, "N": 1, "K": 1}, {"B": 2, "C": 5, "N": 4, "K": 3}, {"B": 7, "C": 30, "N": 11, "K": 5})
+SHAPES += ({"B": 1, "C": 9, "N": 2, "K": 1}, {"B": 4, "C": 2, "N": 6, "K": 8})
+
+
+def forecaster(encoder: str, head: str) -> Forecaster:
+    return Forecaster(ENCODERS[encoder](), (HEADS | JOINT)[head](), SPEC)
+
+
+def allocator(network: Any = models.GraphCovariance, layer: Any = portfolio.MinimumVariance) -> Allocator:
+    states = models.AssetGraph(ENCODERS["temporal"](), estimates=2, width=D, mixers=[GRAPHS["transformer"]()])
+    return Allocator(network(states), layer(), SPEC)
+
+
+MODELS: dict[str, Callable[[], Any]] = {
+    "transformer": lambda: forecaster("temporal", "student"),
+    "patches": lambda: forecaster("patch", "mixture"),
+    "gru": lambda: forecaster("gru", "skewed"),
+    "lstm": lambda: forecaster("lstm", "student"),
+    "panel": lambda: forecaster("panel", "copula"),
+    "flow head": lambda: forecaster("temporal", "flow"),
+    "coupling": lambda: forecaster("panel", "coupling"),
+    "flow": FLOWS["NeuralSplineFlow"],
+    "covariance": allocator,
+    "scores": lambda: allocator(models.GraphScores, portfolio.Projected),
+}
+WRITERS = {"export": (export, "pt2"), "package": (package, "pt2"), "onnx": (to_onnx, "onnx")}
+
+
+def held(kind: str, name: str, folder: str, tolerance: str, density: str = "") -> None:
+    """An artefact gives what its model gives at other sizes than the example's, whatever stands behind the masks."""
+    writer, ending = WRITERS[kind]
+    torch.manual_seed(0)
+    model = moved(MODELS[name]())
+    path = Path(folder) / f"{kind}_{name}.{ending}"
+    writer(model, path, density=bool(density))
+    artefact, program = open_artefact(path, trust=True), program_of(model, density=bool(density))
+    assert artefact.signature == program.signature
+    for shape in SHAPES:
+        inputs = program.example(**{axis: size for axis, size in shape.items() if axis in program.letters})
+        with torch.no_grad():
+            expected = program(*inputs)
+        outputs = artefact(*inputs)
+        for spec, a, b in zip(program.signature.outputs, outputs, expected, strict=True):
+            where = f"{name} by {kind}, {spec.name} at {shape}"
+            close(a, b, float(tolerance), where)
+        if program.signature.inputs[0].name == "inputs":
+            first, mask, *rest = inputs
+            dirty = torch.where(mask.unsqueeze(-1), first, torch.nan)
+            for a, b in zip(artefact(dirty, mask, *rest), outputs, strict=True):
+                assert torch.equal(a, b), f"{name} by {kind}: NaN behind the mask changes the outputs"
+
+
+def close(a: torch.Tensor, b: torch.Tensor, tolerance: float, where: str) -> None:
+    """Relative to the largest number of the tensor, since float32 sums of terms of that size are rounded so."""
+    assert a.dtype == b.dtype, where
+    assert a.shape == b.shape, where
+    off = ((a.double() - b.double()).abs().max() / b.double().abs().max().clamp(min=1e-6)).item()
+    assert off <= tolerance, f"{where}: {off:.1e} apart"
+
+
+def small_panel() -> Panel:
+    return Panel.from_frame(load_sample().query("asset in ['AAPL', 'KO', 'XOM', 'EURUSD'] and date > '2020-06'"))
+
+
+def forecasts(kind: str, name: str, folder: str) -> None:
+    """An artefact forecasts a panel as its model does."""
+    writer, ending = WRITERS[kind]
+    torch.manual_seed(0)
+    model = moved(MODELS[name]())
+    path = Path(folder) / f"forecasts_{name}.{ending}"
+    writer(model, path, metadata={"desk": "rates"})
+    artefact, panel = open_artefact(path, trust=True), small_panel()
+    assert artefact.metadata == {"desk": "rates"}
+    dates = panel.dates[-3:]
+    options = {}
+    if name == "coupling":
+        with pytest.raises(ValueError, match="the law of this CouplingFlowHead evaluates a network"):
+            artefact.forecast(panel, dates)
+        save(model, Path(folder) / "bundle")
+        options = {"head": load(Path(folder) / "bundle")[0].network.head}
+    mine, other = artefact.forecast(panel, dates, **options), model.forecast(panel, dates)
+    assert torch.equal(mine.mask, other.mask)
+    if name == "coupling":
+        a, b = (each.portfolio(each.mask.double() / each.mask.sum(1, keepdim=True)) for each in (mine, other))
+        close(a.mean, b.mean, 1e-4, "the law of a portfolio")
+    else:
+        torch.testing.assert_close(mine.value_at_risk(0.99), other.value_at_risk(0.99), rtol=2e-5, atol=1e-7)
+
+
+def weights(kind: str, name: str, folder: str) -> None:
+    """An artefact allocates as its model does."""
+    writer, ending = WRITERS[kind]
+    torch.manual_seed(0)
+    model = moved(MODELS[name]())
+    path = Path(folder) / f"weights_{name}.{ending}"
+    writer(model, path)
+    panel = small_panel()
+    mine, other = (each.allocate(panel, panel.dates[-2:]) for each in (open_artefact(path, trust=True), model))
+    assert ((mine - other).abs() < 2e-5).all(axis=None)
+    assert (mine.sum(axis=1) - 1).abs().max() < 1e-5
+
+
+def one(folder: str) -> None:
+    """The program of one small model, for tests of files: written, read, and forecast by."""
+    held("export", "transformer", folder, "0")
+    forecasts("export", "transformer", folder)
+
+
+if __name__ == "__main__":
+    globals()[sys.argv[1]](*sys.argv[2:])

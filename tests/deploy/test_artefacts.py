@@ -1,0 +1,171 @@
+"""Artefacts: the same numbers as the model in other runtimes, and refusals of what is not what was written."""
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from qtorch.deploy import ArtefactError, Signature, TensorSpec, describe_artefact, open_artefact, triton_config
+
+ROOT = Path(__file__).parents[2]
+
+
+def run(*arguments: str) -> None:
+    """A function of `artefact_runs` in a process of its own."""
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.deploy.artefact_runs", *arguments], cwd=ROOT, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory) -> Path:
+    """A program of torch.export, which holds what its model gives and was forecast by."""
+    folder = tmp_path_factory.mktemp("artefacts")
+    run("one", str(folder))
+    return folder / "forecasts_transformer.pt2"
+
+
+@pytest.fixture
+def copied(written, tmp_path) -> Path:
+    for file in written.parent.glob(f"{written.name}*"):
+        shutil.copy(file, tmp_path)
+    return tmp_path / written.name
+
+
+def test_a_program_runs_where_it_is_trusted(written):
+    said = describe_artefact(written)
+    with pytest.raises(ArtefactError, match="holds code, which loading it runs"):
+        open_artefact(written)
+    with pytest.raises(ArtefactError, match="its SHA-256 is .*, not 00, which is asked for"):
+        open_artefact(written, trust=True, sha256="00")
+    artefact = open_artefact(written, sha256=said["sha256"])
+    assert said["kind"] == artefact.kind == "torch.export"
+    assert said["model"]["head"]["class_path"].endswith("StudentT")
+    assert artefact.metadata == {"desk": "rates"}
+    assert [spec.name for spec in artefact.signature.outputs] == ["df", "loc", "scale"]
+    inputs = torch.zeros(2, 5, 17)
+    with pytest.raises(ValueError, match="mask is float32, but bool is needed"):
+        artefact(inputs, torch.zeros(2, 5))
+    with pytest.raises(ValueError, match="mask has the shape .* axis 1 must be 5, not 4"):
+        artefact(inputs, torch.ones(2, 4, dtype=torch.bool))
+    with pytest.raises(ValueError, match="of kind Forecaster, and not of a Allocator"):
+        artefact.allocate(None, "2020-01-02")  # type: ignore[arg-type]
+
+
+def test_what_was_altered_is_refused_before_it_is_loaded(copied):
+    sidecar = copied.with_name(f"{copied.name}.json")
+    content, said = copied.read_bytes(), json.loads(sidecar.read_text())
+    for other in (content[:-1], content + b" ", b"", bytes([content[0] ^ 1]) + content[1:]):
+        copied.write_bytes(other)
+        with pytest.raises(ArtefactError, match="its SHA-256 is not the one in its sidecar"):
+            open_artefact(copied, trust=True)
+    copied.write_bytes(content)
+    for changed, words in (
+        (said | {"kind": "onnx"}, "it was altered, as its SHA-256"),
+        (said | {"file_sha256": "0" * 64}, "it was altered"),
+        (said | {"format": 99}, "of format 99, but this qtorch reads 1"),
+        ([said], "it holds a list, not an object"),
+    ):
+        sidecar.write_text(json.dumps(changed))
+        with pytest.raises(ArtefactError, match=words):
+            open_artefact(copied, trust=True)
+    for text in ("{", '{"format": NaN}', '{"format": 1, "format": 1}', "[" * 100_000, "\x00"):
+        sidecar.write_text(text)
+        with pytest.raises(ArtefactError, match="not readable"):
+            open_artefact(copied, trust=True)
+    sidecar.unlink()
+    with pytest.raises(ArtefactError, match="not readable"):
+        open_artefact(copied, trust=True)
+
+
+def test_a_file_is_written_whole_or_not_at_all(copied, monkeypatch):
+    from qtorch.deploy import artefact_file
+
+    said = describe_artefact(copied)
+
+    def fails(file):
+        file.write_bytes(b"half")
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        artefact_file.write(copied, said, fails)
+    assert describe_artefact(copied) == said
+    open_artefact(copied, trust=True)
+    assert len(list(copied.parent.iterdir())) == 2
+    # A kill between the sidecar's step and the file's: the new file is found aside.
+    replace = artefact_file.os.replace
+
+    def killed(source, target):
+        if Path(target) == copied:
+            raise KeyboardInterrupt
+        replace(source, target)
+
+    monkeypatch.setattr(artefact_file.os, "replace", killed)
+    with pytest.raises(KeyboardInterrupt):
+        artefact_file.write(copied, said, lambda file: file.write_bytes(b"new"))
+    assert artefact_file.content_of(copied, describe_artefact(copied)) == b"new"
+
+
+def test_a_configuration_of_triton_names_types_and_free_axes():
+    signature = Signature(
+        (TensorSpec("inputs", "float32", ("B", "C", 17), "What\nit is"), TensorSpec("mask", "bool", ("B", "C"), "")),
+        (TensorSpec("density", "float32", ("B",), "Nats."),),
+    )
+    text = triton_config("flow", signature, 32)
+    for part in (
+        'name: "flow"',
+        'platform: "onnxruntime_onnx"',
+        "max_batch_size: 32",
+        'name: "inputs"\n  data_type: TYPE_FP32\n  dims: [-1, 17]',
+        'name: "mask"\n  data_type: TYPE_BOOL\n  dims: [-1]',
+        'name: "density"\n  data_type: TYPE_FP32\n  dims: [1]\n  reshape { shape: [] }',
+    ):
+        assert part in text
+    with pytest.raises(ValueError, match="the batch's axis first"):
+        triton_config("flow", Signature((TensorSpec("x", "float32", (3,), ""),), ()))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["gru", "panel", "flow", "covariance"])
+def test_programs_give_the_models_numbers(name, tmp_path):
+    run("held", "export", name, str(tmp_path), "1e-6" if name == "gru" else "0")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["transformer", "panel", "flow", "gru"])
+def test_packages_give_the_models_numbers(name, tmp_path):
+    if not any(map(shutil.which, ("g++", "clang++", "c++"))):
+        pytest.skip("AOTInductor needs a C++ compiler")
+    run("held", "package", name, str(tmp_path), "1e-5")
+
+
+@pytest.mark.deploy
+@pytest.mark.parametrize(
+    "name",
+    ["transformer", "patches", "gru", "lstm", "panel", "flow head", "coupling", "flow", "covariance", "scores"],
+)
+def test_onnx_runtime_gives_the_models_numbers(name, tmp_path):
+    run("held", "onnx", name, str(tmp_path), "1e-5")
+
+
+@pytest.mark.deploy
+@pytest.mark.parametrize("name", ["panel", "coupling"])
+def test_onnx_runtime_gives_the_models_densities(name, tmp_path):
+    run("held", "onnx", name, str(tmp_path), "1e-5", "density")
+
+
+@pytest.mark.deploy
+@pytest.mark.parametrize("name", ["gru", "panel", "coupling", "flow head"])
+def test_onnx_runtime_forecasts_as_the_model(name, tmp_path):
+    run("forecasts", "onnx", name, str(tmp_path))
+
+
+@pytest.mark.deploy
+@pytest.mark.parametrize("name", ["covariance", "scores"])
+def test_onnx_runtime_allocates_as_the_model(name, tmp_path):
+    run("weights", "onnx", name, str(tmp_path))
