@@ -56,11 +56,14 @@ def _bytes_of(func: Any, args: Sequence[Any], given: Mapping[str, Any]) -> int:
     moved: dict[str, Any] = tree_map_only(Tensor, _shape_alone, dict(given))
     if any(argument.name == "device" for argument in schema.arguments):
         moved["device"] = torch.device("meta")
-    moved.pop("generator", None)
+    if "generator" in moved:
+        moved["generator"] = None  # those of a CPU make nothing on meta
     try:
         made = func(*tree_map_only(Tensor, _shape_alone, tuple(args)), **moved)
-    except NotImplementedError:
-        return 0  # of a size that depends on the values, which have been paid for
+    except RuntimeError:
+        if not any(isinstance(leaf, Tensor) for leaf in tree_leaves((args, given))):
+            raise
+        return 0  # a value or a size that depends on tensors' values, and those have been paid for
     return sum(leaf.nbytes for leaf in tree_leaves(made) if isinstance(leaf, Tensor))
 
 

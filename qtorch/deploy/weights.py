@@ -5,7 +5,6 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-import torch
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
@@ -31,7 +30,7 @@ def write(module: nn.Module, folder: Path, description_of: Callable[[str], tuple
         ValueError: a weight is not finite.
     """
     state = {name: value.detach().cpu().contiguous() for name, value in module.state_dict().items()}
-    _refuse_non_finite(state)
+    _refuse_non_finite(module, state)
     content = save(state)
     name, text = description_of(hashlib.sha256(content).hexdigest())
     folder.mkdir(parents=True, exist_ok=True)
@@ -76,12 +75,18 @@ def put(module: nn.Module, file: Path) -> None:
         has, needs = ((tuple(each.shape), each.dtype) for each in (value, wanted[name]))
         if has != needs:
             raise ArgumentError(f"{file}: {name} has the shape and type {has}, but the model {needs}")
-    _refuse_non_finite(state)
+    _refuse_non_finite(module, state)
     module.load_state_dict(state)
 
 
-def _refuse_non_finite(state: dict[str, Tensor]) -> None:
-    bad = [name for name, value in state.items() if value.is_floating_point() and not torch.isfinite(value).all()]
+def _refuse_non_finite(module: nn.Module, state: dict[str, Tensor]) -> None:
+    trained = {name for name, _ in module.named_parameters(remove_duplicate=False)}
+    bad = [
+        name
+        for name, value in state.items()
+        # A buffer may be infinite, as a bound of a constraint is.
+        if value.is_floating_point() and not (value.isfinite() if name in trained else ~value.isnan()).all()
+    ]
     if bad:
         raise ArgumentError(
             f"the weights {', '.join(bad[:5])} ({len(bad)} in all) are not finite, and would forecast nothing. Train "

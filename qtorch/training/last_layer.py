@@ -98,7 +98,7 @@ def affine_map(head: Parametric) -> Float[Tensor, "H size W"]:
 
 def with_head(model: Forecaster, head: nn.Module, encoder: nn.Module | None = None) -> Forecaster:
     """A forecaster as another, a copy of its encoder, or another, before another head, in evaluation mode."""
-    return Forecaster(
+    made = Forecaster(
         copy.deepcopy(model.network.encoder) if encoder is None else encoder,
         head,
         model.spec,
@@ -108,3 +108,5 @@ def with_head(model: Forecaster, head: nn.Module, encoder: nn.Module | None = No
         augmentation=model.augmentation,
         observations=model.observations,
     ).eval()
+    made.trained_on = model.trained_on
+    return made
