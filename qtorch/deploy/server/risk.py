@@ -22,7 +22,7 @@ class RiskService:
         """The risk, in plain values for JSON.
 
         Raises:
-            RequestError: 4xx, the portfolio, date or horizon is not one of the data or model; 503 the model is not ready
-                or the prices cannot be read.
+            RequestError: 4xx, the portfolio, date or horizon is not one of the data or model; 503 the model is not
+                ready or the prices cannot be read.
         """
         raise NotImplementedError

@@ -27,8 +27,8 @@ def checked_name(name: str) -> str:
     if not is_name(name):
         raise RequestError(
             404,
-            f"no model is named {_shown(name)}: names are letters, digits, dots, hyphens and underscores, with a letter "
-            "or digit first. GET /v2 and POST /v2/repository/index list what there is.",
+            f"no model is named {_shown(name)}: names are letters, digits, dots, hyphens and underscores, with a "
+            "letter or digit first. GET /v2 and POST /v2/repository/index list what there is.",
         )
     return name
 
