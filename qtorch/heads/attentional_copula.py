@@ -59,7 +59,7 @@ class AttentionalCopulaHead(nn.Module):
         torch.Size([100, 5])
     """
 
-    count: ClassVar[int] = 4  # of tensors
+    names: ClassVar[tuple[str, ...]] = ("ask", "tell", "score", "there")
 
     def __init__(self, in_features: int, width: int = 32, heads: int = 4, depth: int = 2, bins: int = 8) -> None:
         super().__init__()

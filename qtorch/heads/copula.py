@@ -30,7 +30,7 @@ class CopulaHead(nn.Module):
         ValueError: there is no factor.
     """
 
-    count: ClassVar[int] = 2  # of tensors
+    names: ClassVar[tuple[str, ...]] = ("df", "loadings")
 
     def __init__(self, in_features: int, factors: int) -> None:
         super().__init__()

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Sequence
 from functools import partial
-from typing import cast
+from typing import ClassVar, cast
 
 import torch
 from jaxtyping import Bool, Float, Int64
@@ -72,6 +72,8 @@ class CouplingFlowHead(nn.Module):
         >>> law.sample((100,)).shape
         torch.Size([100, 2, 5])
     """
+
+    names: ClassVar[tuple[str, ...]] = ("df", "loc", "factors", "scale", "ask", "tell", "scores", "there")
 
     def __init__(
         self,

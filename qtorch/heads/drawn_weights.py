@@ -40,6 +40,11 @@ class DrawnWeights(nn.Module):
         self.in_features, self.horizons = head.in_features, head.horizons
         self.register_buffer("offsets", torch.zeros(draws, len(head.horizons), head.size, head.in_features + 1))
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Of the tensors of `parameters_of`, in their order."""
+        return self.head.names
+
     def parameters_of(self, hidden: Float[Tensor, "*batch D"]) -> Parameters:
         """Tensors of the laws' parameters, each `[*batch, H, K, ...]`."""
         return parameters_of_draws(self.head, self.offsets, hidden)

@@ -41,6 +41,11 @@ class EachDraw(nn.Module):
         """In sessions."""
         return self.head.horizons
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Of the tensors of `parameters_of`, in their order."""
+        return self.head.names
+
     def parameters_of(self, hidden: Float[Tensor, "*batch K D"]) -> tuple[Tensor, ...]:
         """Tensors of the laws' parameters, each `[*batch, H, K, ...]`."""
         axis = hidden.ndim - 2

@@ -91,6 +91,11 @@ class Ensemble(nn.Module):
         """In sessions."""
         return self.head.horizons
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Of the tensors of `parameters_of`, in their order."""
+        return self.head.names
+
     def parameters_of(self, hidden: Float[Tensor, "*batch D"]) -> Parameters:
         """Tensors of the laws' parameters, each `[*batch, H, K, ...]`.
 

@@ -44,6 +44,8 @@ class FlowHead(Parametric):
 
     at: Tensor
 
+    names = ("df", "values", "slopes")
+
     def __init__(self, in_features: int, horizons: Sequence[int], knots: Sequence[float] = KNOTS) -> None:
         rising = all(low < high for low, high in zip(knots, knots[1:], strict=False))
         require(rising, "knots", knots, "give increasing numbers")

@@ -33,6 +33,8 @@ class HansenSkewedT(Parametric):
         Hansen (1994), as of `qtorch.distributions.HansenSkewedT`.
     """
 
+    names = ("df", "skew", "loc", "scale")
+
     def __init__(self, in_features: int, horizons: Sequence[int]) -> None:
         super().__init__(in_features, horizons, size=4)
 

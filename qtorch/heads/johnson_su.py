@@ -32,6 +32,8 @@ class JohnsonSU(Parametric):
         Johnson (1949), as of `qtorch.distributions.JohnsonSU`.
     """
 
+    names = ("gamma", "delta", "loc", "scale")
+
     def __init__(self, in_features: int, horizons: Sequence[int]) -> None:
         super().__init__(in_features, horizons, size=4)
 

@@ -91,6 +91,11 @@ class JointHead(nn.Module):
         """In sessions."""
         return self.marginals.horizons
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Of the tensors of `parameters_of`, in their order."""
+        return *(f"copula_{name}" for name in self.copula.names), *self.marginals.names
+
     def parameters_of(
         self, hidden: Float[Tensor, "*batch N D"], mask: Bool[Tensor, "*batch N"] | None = None
     ) -> tuple[Tensor, ...]:
@@ -107,7 +112,7 @@ class JointHead(nn.Module):
 
     def distribution(self, *parameters: Tensor) -> JointDistribution:
         """The law, batch shape `[*batch, H]`, of the tensors of `parameters_of` with horizons before assets."""
-        n = self.copula.count
+        n = len(self.copula.names)
         return JointDistribution(
             self.marginals.distribution(*parameters[n:]), self.copula.distribution(*parameters[:n])
         )
@@ -122,7 +127,7 @@ class JointHead(nn.Module):
             newest: the asset whose row is the last.
             there: which have a forecast.
         """
-        n = self.copula.count
+        n = len(self.copula.names)
         return *self.copula.dated(parameters[:n], newest, there), *parameters[n:]
 
     def forward(

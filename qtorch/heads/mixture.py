@@ -47,6 +47,8 @@ class Mixture(Parametric):
 
     spread: Tensor
 
+    names = ("weights", "df", "loc", "scale")
+
     def __init__(self, in_features: int, horizons: Sequence[int], components: int = 2) -> None:
         require(components >= 2, "components", components, "give at least 2; StudentT is the head of one")
         super().__init__(in_features, horizons, size=4 * components)

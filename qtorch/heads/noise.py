@@ -17,9 +17,11 @@ class Noise(ABC):
 
     Attributes:
         size: raw numbers of the law.
+        names: of its parameters.
     """
 
     size: int
+    names: tuple[str, ...]
 
     @abstractmethod
     def parameters(self, raw: Float[Tensor, "*batch H size"], root_horizon: Float[Tensor, " H"]) -> Parameters:
@@ -34,6 +36,7 @@ class NormalNoise(Noise):
     """Normal, of a volatility that is sqrt(h) times a factor between 1/8 and 8."""
 
     size = 1
+    names = ("scale",)
 
     def parameters(self, raw: Float[Tensor, "*batch H 1"], root_horizon: Float[Tensor, " H"]) -> Parameters:
         """The scale."""
@@ -49,6 +52,7 @@ class StudentTNoise(Noise):
     """Student's t, of 2.1 to 60 degrees of freedom and a volatility as the normal's."""
 
     size = 2
+    names = ("df", "scale")
 
     def parameters(self, raw: Float[Tensor, "*batch H 2"], root_horizon: Float[Tensor, " H"]) -> Parameters:
         """Degrees of freedom and scale."""

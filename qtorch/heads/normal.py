@@ -31,6 +31,8 @@ class Normal(Parametric):
         (torch.Size([3, 2]), tensor([1., 2.], grad_fn=<SelectBackward0>))
     """
 
+    names = ("mean", "volatility")
+
     def __init__(self, in_features: int, horizons: Sequence[int]) -> None:
         super().__init__(in_features, horizons, size=2)
 

@@ -32,6 +32,8 @@ class NormalInverseGaussian(Parametric):
         Barndorff-Nielsen (1997), as of `qtorch.distributions.NormalInverseGaussian`.
     """
 
+    names = ("a", "b", "loc", "scale")
+
     def __init__(self, in_features: int, horizons: Sequence[int]) -> None:
         super().__init__(in_features, horizons, size=4)
 

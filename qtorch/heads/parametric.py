@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from typing import ClassVar
 
 import torch
 from jaxtyping import Float
@@ -24,8 +25,12 @@ class Parametric(nn.Module, ABC):
         in_features: hidden width `D`.
         horizons: the horizons in sessions, `H` of them.
         size: raw numbers of a law.
+
+    Attributes:
+        names: of the tensors of `parameters_of`, in their order.
     """
 
+    names: ClassVar[tuple[str, ...]]
     root_horizon: Tensor
 
     def __init__(self, in_features: int, horizons: Sequence[int], size: int) -> None:

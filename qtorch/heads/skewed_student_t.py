@@ -29,6 +29,8 @@ class SkewedStudentT(Parametric):
         Fernandez and Steel (1998), as of `qtorch.distributions.SkewedStudentT`.
     """
 
+    names = ("df", "loc", "scale", "skew")
+
     def __init__(self, in_features: int, horizons: Sequence[int]) -> None:
         super().__init__(in_features, horizons, size=4)
 

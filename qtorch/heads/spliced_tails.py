@@ -42,6 +42,8 @@ class SplicedTails(Parametric):
         True
     """
 
+    names = ("df", "loc", "scale", "lower", "upper")
+
     def __init__(self, in_features: int, horizons: Sequence[int], mass: float = 0.05) -> None:
         require(0 < mass <= 0.1, "mass", mass, "give the share of a tail, at most 0.1")
         super().__init__(in_features, horizons, size=5)

@@ -28,6 +28,8 @@ class StudentT(Parametric):
         Review of Economics and Statistics 69.
     """
 
+    names = ("df", "loc", "scale")
+
     def __init__(self, in_features: int, horizons: Sequence[int]) -> None:
         super().__init__(in_features, horizons, size=3)
 

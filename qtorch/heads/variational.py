@@ -84,6 +84,11 @@ class Variational(nn.Module):
             noise = antithetic(TRAINING_DRAWS, self.weights.groups, self.weights.size, like=noise)
         return self.weights.draws(noise).unflatten(-1, (self.head.size, self.in_features + 1))
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Of the tensors of `parameters_of`, in their order."""
+        return self.head.names
+
     def parameters_of(self, hidden: Float[Tensor, "*batch D"]) -> Parameters:
         """Tensors of the laws' parameters, each `[*batch, H, K, ...]`."""
         return parameters_of_draws(self.head, self.offsets(), hidden)

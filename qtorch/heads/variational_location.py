@@ -92,6 +92,11 @@ class VariationalLocation(nn.Module):
         raw = self.project(hidden).to(self.project.weight.dtype)
         return self.noise.parameters(raw.unflatten(-1, (len(self.horizons), self.noise.size)), self.root_horizon)
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Of the tensors of `parameters_of`, in their order."""
+        return "weights", "loc", *self.noise.names
+
     def parameters_of(self, hidden: Float[Tensor, "*batch D"]) -> Parameters:
         """The nodes' weights, the mean at each, and the noise's parameters, each `[*batch, H, K]`."""
         mean, variance = self.location.moments(hidden)

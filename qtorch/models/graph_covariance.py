@@ -1,5 +1,7 @@
 """A covariance for portfolios, which a graph network makes out of several estimates."""
 
+from typing import ClassVar
+
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -29,6 +31,8 @@ class GraphCovariance(nn.Module):
         the shrinkage to the mean correlation.
     """
 
+    names: ClassVar[tuple[str, ...]] = ("correlation", "volatility")
+
     def __init__(self, states: AssetGraph, factors: int = 4, reach: float = 0.5) -> None:
         super().__init__()
         self.states, self.factors, self.reach = states, factors, reach
@@ -42,6 +46,10 @@ class GraphCovariance(nn.Module):
 
     def forward(self, market: MarketState) -> Float[Tensor, "R N N"]:
         """Covariances of session returns but for a factor; positive definite; the identity outside the universe."""
+        return self.views(*self.parts(market))
+
+    def parts(self, market: MarketState) -> tuple[Float[Tensor, "R N N"], Float[Tensor, "R N"]]:
+        """Correlations, which need not be definite yet, and volatilities but for a factor: what can be exported."""
         universe, states = market.universe, self.states(market)
         both = torch.logical_and(universe.unsqueeze(-1), universe.unsqueeze(-2))
         own = torch.eye(universe.shape[-1], dtype=torch.bool, device=universe.device)
@@ -57,8 +65,12 @@ class GraphCovariance(nn.Module):
         log_volatility = (market.volatility.log() * torch.softmax(self.of_volatilities, 0)[:, None]).sum(1)
         log_volatility = log_volatility + self.reach * torch.tanh(self.move(states).squeeze(-1))
         level = (log_volatility * universe).sum(-1, keepdim=True) / universe.sum(-1, keepdim=True).clamp(min=1)
-        d = torch.where(universe, torch.exp(log_volatility - level), 1.0)
-        return definite(C) * d.unsqueeze(-1) * d.unsqueeze(-2)
+        return C, torch.where(universe, torch.exp(log_volatility - level), 1.0)
+
+    @staticmethod
+    def views(correlation: Float[Tensor, "R N N"], volatility: Float[Tensor, "R N"]) -> Float[Tensor, "R N N"]:
+        """The covariances of `forward`, of its `parts`."""
+        return definite(correlation) * volatility.unsqueeze(-1) * volatility.unsqueeze(-2)
 
 
 def definite(C: Float[Tensor, "R N N"]) -> Float[Tensor, "R N N"]:

@@ -1,5 +1,7 @@
 """Scores for portfolios, which a graph network makes: tilts of a simple portfolio."""
 
+from typing import ClassVar
+
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -29,6 +31,8 @@ class GraphScores(nn.Module):
     References:
         DeMiguel, Garlappi and Uppal (2009), Optimal versus naive diversification, Review of Financial Studies 22.
     """
+
+    names: ClassVar[tuple[str, ...]] = ("scores",)
 
     def __init__(self, states: AssetGraph, reach: float = 0.5, prior: str = "equal") -> None:
         super().__init__()
