@@ -62,6 +62,7 @@ def _passing(gateway: Gateway) -> Any:
         result = await gateway.answered(call, _work(gateway, request, call, handler))
         response = _refusal(result) if isinstance(result, RequestError) else result
         response.headers["X-Request-Id"] = call.id
+        response.headers["Server"] = "qtorch"
         return response
 
     return passing
@@ -76,7 +77,7 @@ async def _work(gateway: Gateway, request: web.Request, call: Call, handler: Han
         response = await handler(request)
     except web.HTTPMethodNotAllowed as error:
         allowed = " or ".join(sorted(error.allowed_methods))
-        raise _Refused(405, f"this path takes {allowed}, not {call.method}.", Allow=error.headers["Allow"]) from error
+        raise _Refused(405, f"this path takes {allowed}, not {request.method[:20]}.", Allow=error.headers["Allow"]) from error
     except web.HTTPException as error:
         raise _Refused(error.status, f"no such path: {request.path[:200]!r}. GET /v2 says what there is.") from error
     if isinstance(response, web.Response):

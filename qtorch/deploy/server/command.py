@@ -6,9 +6,11 @@ import signal
 import socket
 import sys
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from qtorch.deploy.server import deployment
 from qtorch.deploy.server.auth import Tokens
 from qtorch.deploy.server.config import LOCAL, ServerConfig
 from qtorch.deploy.server.logs import Log
@@ -30,6 +32,7 @@ def run(config: ServerConfig, say: Callable[[str], None]) -> int:
         ValueError: a setting, a token or the folder of models cannot be used, a port is taken, or no model is usable.
         RuntimeError: the workers do not start.
     """
+    deployment.prepare(config)
     _need_extra()
     if not Path(config.models).is_dir():
         raise ArgumentError(f"models {config.models}: no such folder.")
@@ -40,14 +43,12 @@ def run(config: ServerConfig, say: Callable[[str], None]) -> int:
             f"host {config.host} can be reached by others: give token_file, or insecure if all of them may ask."
         )
     listener = _listener(config)
-    from qtorch.deploy.server import deployment
-
     say(f"starting {config.replicas} worker(s), {config.worker_threads} thread(s) each")
     try:
         try:
             workers = deployment.Workers(deployment.start(config))
         except RuntimeError as error:
-            raise RuntimeError(f"the workers do not start: {str(error).strip()}") from error
+            raise RuntimeError(f"the workers do not start: {str(error).strip().splitlines()[0]}") from error
         return asyncio.run(_serve(config, workers, tokens, listener, say))
     finally:
         listener.close()
@@ -56,13 +57,10 @@ def run(config: ServerConfig, say: Callable[[str], None]) -> int:
 
 def _need_extra() -> None:
     try:
-        import aiohttp
-        import google.protobuf
-        import grpc
-        import prometheus_client
-        import ray.serve  # noqa: F401
+        for name in ("aiohttp", "google.protobuf", "grpc", "prometheus_client", "ray.serve"):
+            import_module(name)
     except ImportError as error:
-        raise ImportError(f"qtorch serve needs {error.name}: pip install 'qtorch-finance[serve]'.") from error
+        raise ImportError(f"it needs {error.name}: pip install 'qtorch-finance[serve]'.") from error
 
 
 def _listener(config: ServerConfig) -> socket.socket:

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import secrets
 from collections.abc import Callable
 from typing import Any
 
@@ -105,6 +106,18 @@ def _raised(answer: Any) -> Any:
     return answer
 
 
+def prepare(config: ServerConfig) -> None:
+    """Sets what Ray reads of the environment when it is imported; to be called before.
+
+    Args:
+        config: of the server.
+    """
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    if config.address is None:
+        # Ray runs whatever it is sent and listens at all addresses, so only who knows this may send.
+        os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
+
+
 def start(config: ServerConfig) -> Any:
     """Starts Ray, or joins the cluster that is named, and the workers; the handle of their deployment.
 
@@ -116,8 +129,6 @@ def start(config: ServerConfig) -> Any:
     Raises:
         RuntimeError: the workers do not start.
     """
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     import ray
     from ray import serve
 
@@ -130,8 +141,6 @@ def start(config: ServerConfig) -> Any:
             include_dashboard=False,
             log_to_driver=False,
             logging_level=logging.ERROR,
-            # Ray runs what it is sent, so its own ports are for this machine alone.
-            _node_ip_address="127.0.0.1",
         )
     else:
         ray.init(address=config.address, log_to_driver=False, logging_level=logging.ERROR)
@@ -156,8 +165,6 @@ def stop(config: ServerConfig) -> None:
     import ray
     from ray import serve
 
-    if config.address is None:
-        serve.shutdown()
-    else:
+    if config.address is not None and ray.is_initialized():
         serve.delete(APPLICATION)
     ray.shutdown()

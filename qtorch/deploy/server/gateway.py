@@ -319,7 +319,7 @@ class Gateway:
         return {"name": "qtorch", "version": __version__, "extensions": list(EXTENSIONS)}
 
     async def drain(self) -> bool:
-        """Says that the server is about to stop, takes no more, and waits for what it took; whether all was answered."""
+        """Makes readiness say no, takes no more, and waits for what was taken; whether all was answered."""
         self.leaving = True
         self.log("draining", in_flight=self.in_flight)
         await asyncio.sleep(self.config.notice_s)
