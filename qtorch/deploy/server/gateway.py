@@ -6,7 +6,7 @@ import traceback
 import uuid
 from collections.abc import Awaitable
 from dataclasses import dataclass, field
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 from qtorch import __version__
 from qtorch.deploy.server.answers import Fault, FaultError, WorkerState
@@ -23,6 +23,7 @@ _PLACES = 2  # batches at a worker: while one is computed, the next is on its wa
 EXTENSIONS = ("binary_tensor_data", "model_repository", "model_configuration", "risk")
 
 
+@runtime_checkable
 class Computes(Protocol):
     """The workers, as `qtorch.deploy.server.deployment.Workers` calls them."""
 

@@ -5,7 +5,7 @@ import re
 import sys
 import uuid
 from datetime import UTC, datetime
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 _SANE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/+=-]{0,127}", re.ASCII)
 _LONGEST = 2000  # characters of a text
@@ -16,6 +16,7 @@ def request_id(given: str | None) -> str:
     return given if given is not None and _SANE.fullmatch(given) else uuid.uuid4().hex
 
 
+@runtime_checkable
 class Stream(Protocol):
     """What takes text."""
 

@@ -4,118 +4,123 @@
 # source: inference.proto
 # Protobuf Python Version: 7.35.1
 """Generated protocol buffer code."""
-
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import descriptor_pool as _descriptor_pool
 from google.protobuf import runtime_version as _runtime_version
 from google.protobuf import symbol_database as _symbol_database
 from google.protobuf.internal import builder as _builder
-
-_runtime_version.ValidateProtobufRuntimeVersion(_runtime_version.Domain.PUBLIC, 7, 35, 1, "", "inference.proto")
+_runtime_version.ValidateProtobufRuntimeVersion(
+    _runtime_version.Domain.PUBLIC,
+    7,
+    35,
+    1,
+    '',
+    'inference.proto'
+)
 # @@protoc_insertion_point(imports)
 
 _sym_db = _symbol_database.Default()
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(
-    b'\n\x0finference.proto\x12\x10qtorch.inference"\x13\n\x11ServerLiveRequest""\n\x12ServerLiveResponse\x12\x0c\n\x04live\x18\x01 \x01(\x08"\x14\n\x12ServerReadyRequest"$\n\x13ServerReadyResponse\x12\r\n\x05ready\x18\x01 \x01(\x08"2\n\x11ModelReadyRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t"#\n\x12ModelReadyResponse\x12\r\n\x05ready\x18\x01 \x01(\x08"\x17\n\x15ServerMetadataRequest"K\n\x16ServerMetadataResponse\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\x12\n\nextensions\x18\x03 \x03(\t"5\n\x14ModelMetadataRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t"\x9b\x02\n\x15ModelMetadataResponse\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x10\n\x08versions\x18\x02 \x03(\t\x12\x10\n\x08platform\x18\x03 \x01(\t\x12\x46\n\x06inputs\x18\x04 \x03(\x0b\x32\x36.qtorch.inference.ModelMetadataResponse.TensorMetadata\x12G\n\x07outputs\x18\x05 \x03(\x0b\x32\x36.qtorch.inference.ModelMetadataResponse.TensorMetadata\x1a?\n\x0eTensorMetadata\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x10\n\x08\x64\x61tatype\x18\x02 \x01(\t\x12\r\n\x05shape\x18\x03 \x03(\x03"\x99\x01\n\x0eInferParameter\x12\x14\n\nbool_param\x18\x01 \x01(\x08H\x00\x12\x15\n\x0bint64_param\x18\x02 \x01(\x03H\x00\x12\x16\n\x0cstring_param\x18\x03 \x01(\tH\x00\x12\x16\n\x0c\x64ouble_param\x18\x04 \x01(\x01H\x00\x12\x16\n\x0cuint64_param\x18\x05 \x01(\x04H\x00\x42\x12\n\x10parameter_choice"\xd0\x01\n\x13InferTensorContents\x12\x15\n\rbool_contents\x18\x01 \x03(\x08\x12\x14\n\x0cint_contents\x18\x02 \x03(\x05\x12\x16\n\x0eint64_contents\x18\x03 \x03(\x03\x12\x15\n\ruint_contents\x18\x04 \x03(\r\x12\x17\n\x0fuint64_contents\x18\x05 \x03(\x04\x12\x15\n\rfp32_contents\x18\x06 \x03(\x02\x12\x15\n\rfp64_contents\x18\x07 \x03(\x01\x12\x16\n\x0e\x62ytes_contents\x18\x08 \x03(\x0c"\xad\x07\n\x11ModelInferRequest\x12\x12\n\nmodel_name\x18\x01 \x01(\t\x12\x15\n\rmodel_version\x18\x02 \x01(\t\x12\n\n\x02id\x18\x03 \x01(\t\x12G\n\nparameters\x18\x04 \x03(\x0b\x32\x33.qtorch.inference.ModelInferRequest.ParametersEntry\x12\x44\n\x06inputs\x18\x05 \x03(\x0b\x32\x34.qtorch.inference.ModelInferRequest.InferInputTensor\x12O\n\x07outputs\x18\x06 \x03(\x0b\x32>.qtorch.inference.ModelInferRequest.InferRequestedOutputTensor\x12\x1a\n\x12raw_input_contents\x18\x07 \x03(\x0c\x1a\xa9\x02\n\x10InferInputTensor\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x10\n\x08\x64\x61tatype\x18\x02 \x01(\t\x12\r\n\x05shape\x18\x03 \x03(\x03\x12X\n\nparameters\x18\x04 \x03(\x0b\x32\x44.qtorch.inference.ModelInferRequest.InferInputTensor.ParametersEntry\x12\x37\n\x08\x63ontents\x18\x05 \x01(\x0b\x32%.qtorch.inference.InferTensorContents\x1aS\n\x0fParametersEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12/\n\x05value\x18\x02 \x01(\x0b\x32 .qtorch.inference.InferParameter:\x02\x38\x01\x1a\xe3\x01\n\x1aInferRequestedOutputTensor\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x62\n\nparameters\x18\x02 \x03(\x0b\x32N.qtorch.inference.ModelInferRequest.InferRequestedOutputTensor.ParametersEntry\x1aS\n\x0fParametersEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12/\n\x05value\x18\x02 \x01(\x0b\x32 .qtorch.inference.InferParameter:\x02\x38\x01\x1aS\n\x0fParametersEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12/\n\x05value\x18\x02 \x01(\x0b\x32 .qtorch.inference.InferParameter:\x02\x38\x01"\xff\x04\n\x12ModelInferResponse\x12\x12\n\nmodel_name\x18\x01 \x01(\t\x12\x15\n\rmodel_version\x18\x02 \x01(\t\x12\n\n\x02id\x18\x03 \x01(\t\x12H\n\nparameters\x18\x04 \x03(\x0b\x32\x34.qtorch.inference.ModelInferResponse.ParametersEntry\x12G\n\x07outputs\x18\x05 \x03(\x0b\x32\x36.qtorch.inference.ModelInferResponse.InferOutputTensor\x12\x1b\n\x13raw_output_contents\x18\x06 \x03(\x0c\x1a\xac\x02\n\x11InferOutputTensor\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x10\n\x08\x64\x61tatype\x18\x02 \x01(\t\x12\r\n\x05shape\x18\x03 \x03(\x03\x12Z\n\nparameters\x18\x04 \x03(\x0b\x32\x46.qtorch.inference.ModelInferResponse.InferOutputTensor.ParametersEntry\x12\x37\n\x08\x63ontents\x18\x05 \x01(\x0b\x32%.qtorch.inference.InferTensorContents\x1aS\n\x0fParametersEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12/\n\x05value\x18\x02 \x01(\x0b\x32 .qtorch.inference.InferParameter:\x02\x38\x01\x1aS\n\x0fParametersEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12/\n\x05value\x18\x02 \x01(\x0b\x32 .qtorch.inference.InferParameter:\x02\x38\x01"W\n\nModelInput\x12\x0c\n\x04name\x18\x01 \x01(\t\x12-\n\tdata_type\x18\x02 \x01(\x0e\x32\x1a.qtorch.inference.DataType\x12\x0c\n\x04\x64ims\x18\x04 \x03(\x03"X\n\x0bModelOutput\x12\x0c\n\x04name\x18\x01 \x01(\t\x12-\n\tdata_type\x18\x02 \x01(\x0e\x32\x1a.qtorch.inference.DataType\x12\x0c\n\x04\x64ims\x18\x03 \x03(\x03"\xb2\x01\n\x0bModelConfig\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x10\n\x08platform\x18\x02 \x01(\t\x12\x16\n\x0emax_batch_size\x18\x04 \x01(\x05\x12+\n\x05input\x18\x05 \x03(\x0b\x32\x1c.qtorch.inference.ModelInput\x12-\n\x06output\x18\x06 \x03(\x0b\x32\x1d.qtorch.inference.ModelOutput\x12\x0f\n\x07\x62\x61\x63kend\x18\x11 \x01(\t"3\n\x12ModelConfigRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t"D\n\x13ModelConfigResponse\x12-\n\x06\x63onfig\x18\x01 \x01(\x0b\x32\x1d.qtorch.inference.ModelConfig"\x8a\x01\n\x18ModelRepositoryParameter\x12\x14\n\nbool_param\x18\x01 \x01(\x08H\x00\x12\x15\n\x0bint64_param\x18\x02 \x01(\x03H\x00\x12\x16\n\x0cstring_param\x18\x03 \x01(\tH\x00\x12\x15\n\x0b\x62ytes_param\x18\x04 \x01(\x0cH\x00\x42\x12\n\x10parameter_choice"@\n\x16RepositoryIndexRequest\x12\x17\n\x0frepository_name\x18\x01 \x01(\t\x12\r\n\x05ready\x18\x02 \x01(\x08"\xab\x01\n\x17RepositoryIndexResponse\x12\x44\n\x06models\x18\x01 \x03(\x0b\x32\x34.qtorch.inference.RepositoryIndexResponse.ModelIndex\x1aJ\n\nModelIndex\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\r\n\x05state\x18\x03 \x01(\t\x12\x0e\n\x06reason\x18\x04 \x01(\t"\xfa\x01\n\x1aRepositoryModelLoadRequest\x12\x17\n\x0frepository_name\x18\x01 \x01(\t\x12\x12\n\nmodel_name\x18\x02 \x01(\t\x12P\n\nparameters\x18\x03 \x03(\x0b\x32<.qtorch.inference.RepositoryModelLoadRequest.ParametersEntry\x1a]\n\x0fParametersEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\x39\n\x05value\x18\x02 \x01(\x0b\x32*.qtorch.inference.ModelRepositoryParameter:\x02\x38\x01"\x1d\n\x1bRepositoryModelLoadResponse"\xfe\x01\n\x1cRepositoryModelUnloadRequest\x12\x17\n\x0frepository_name\x18\x01 \x01(\t\x12\x12\n\nmodel_name\x18\x02 \x01(\t\x12R\n\nparameters\x18\x03 \x03(\x0b\x32>.qtorch.inference.RepositoryModelUnloadRequest.ParametersEntry\x1a]\n\x0fParametersEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\x39\n\x05value\x18\x02 \x01(\x0b\x32*.qtorch.inference.ModelRepositoryParameter:\x02\x38\x01"\x1f\n\x1dRepositoryModelUnloadResponse*\x88\x01\n\x08\x44\x61taType\x12\x10\n\x0cTYPE_INVALID\x10\x00\x12\r\n\tTYPE_BOOL\x10\x01\x12\x0e\n\nTYPE_UINT8\x10\x02\x12\x0e\n\nTYPE_INT32\x10\x08\x12\x0e\n\nTYPE_INT64\x10\t\x12\r\n\tTYPE_FP16\x10\n\x12\r\n\tTYPE_FP32\x10\x0b\x12\r\n\tTYPE_FP64\x10\x0c\x62\x06proto3'
-)
+
+
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x0finference.proto\x12\x10qtorch.inference\"\x13\n\x11ServerLiveRequest\"\"\n\x12ServerLiveResponse\x12\x0c\n\x04live\x18\x01 \x01(\x08\"\x14\n\x12ServerReadyRequest\"$\n\x13ServerReadyResponse\x12\r\n\x05ready\x18\x01 \x01(\x08\"2\n\x11ModelReadyRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\"#\n\x12ModelReadyResponse\x12\r\n\x05ready\x18\x01 \x01(\x08\"\x17\n\x15ServerMetadataRequest\"K\n\x16ServerMetadataResponse\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\x12\n\nextensions\x18\x03 \x03(\t\"5\n\x14ModelMetadataRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\"\x9b\x02\n\x15ModelMetadataResponse\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x10\n\x08versions\x18\x02 \x03(\t\x12\x10\n\x08platform\x18\x03 \x01(\t\x12\x46\n\x06inputs\x18\x04 \x03(\x0b\x32\x36.qtorch.inference.ModelMetadataResponse.TensorMetadata\x12G\n\x07outputs\x18\x05 \x03(\x0b\x32\x36.qtorch.inference.ModelMetadataResponse.TensorMetadata\x1a?\n\x0eTensorMetadata\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x10\n\x08\x64\x61tatype\x18\x02 \x01(\t\x12\r\n\x05shape\x18\x03 \x03(\x03\"\x99\x01\n\x0eInferParameter\x12\x14\n\nbool_param\x18\x01 \x01(\x08H\x00\x12\x15\n\x0bint64_param\x18\x02 \x01(\x03H\x00\x12\x16\n\x0cstring_param\x18\x03 \x01(\tH\x00\x12\x16\n\x0c\x64ouble_param\x18\x04 \x01(\x01H\x00\x12\x16\n\x0cuint64_param\x18\x05 \x01(\x04H\x00\x42\x12\n\x10parameter_choice\"\xd0\x01\n\x13InferTensorContents\x12\x15\n\rbool_contents\x18\x01 \x03(\x08\x12\x14\n\x0cint_contents\x18\x02 \x03(\x05\x12\x16\n\x0eint64_contents\x18\x03 \x03(\x03\x12\x15\n\ruint_contents\x18\x04 \x03(\r\x12\x17\n\x0fuint64_contents\x18\x05 \x03(\x04\x12\x15\n\rfp32_contents\x18\x06 \x03(\x02\x12\x15\n\rfp64_contents\x18\x07 \x03(\x01\x12\x16\n\x0e\x62ytes_contents\x18\x08 \x03(\x0c\"\xad\x07\n\x11ModelInferRequest\x12\x12\n\nmodel_name\x18\x01 \x01(\t\x12\x15\n\rmodel_version\x18\x02 \x01(\t\x12\n\n\x02id\x18\x03 \x01(\t\x12G\n\nparameters\x18\x04 \x03(\x0b\x32\x33.qtorch.inference.ModelInferRequest.ParametersEntry\x12\x44\n\x06inputs\x18\x05 \x03(\x0b\x32\x34.qtorch.inference.ModelInferRequest.InferInputTensor\x12O\n\x07outputs\x18\x06 \x03(\x0b\x32>.qtorch.inference.ModelInferRequest.InferRequestedOutputTensor\x12\x1a\n\x12raw_input_contents\x18\x07 \x03(\x0c\x1a\xa9\x02\n\x10InferInputTensor\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x10\n\x08\x64\x61tatype\x18\x02 \x01(\t\x12\r\n\x05shape\x18\x03 \x03(\x03\x12X\n\nparameters\x18\x04 \x03(\x0b\x32\x44.qtorch.inference.ModelInferRequest.InferInputTensor.ParametersEntry\x12\x37\n\x08\x63ontents\x18\x05 \x01(\x0b\x32%.qtorch.inference.InferTensorContents\x1aS\n\x0fParametersEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12/\n\x05value\x18\x02 \x01(\x0b\x32 .qtorch.inference.InferParameter:\x02\x38\x01\x1a\xe3\x01\n\x1aInferRequestedOutputTensor\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x62\n\nparameters\x18\x02 \x03(\x0b\x32N.qtorch.inference.ModelInferRequest.InferRequestedOutputTensor.ParametersEntry\x1aS\n\x0fParametersEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12/\n\x05value\x18\x02 \x01(\x0b\x32 .qtorch.inference.InferParameter:\x02\x38\x01\x1aS\n\x0fParametersEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12/\n\x05value\x18\x02 \x01(\x0b\x32 .qtorch.inference.InferParameter:\x02\x38\x01\"\xff\x04\n\x12ModelInferResponse\x12\x12\n\nmodel_name\x18\x01 \x01(\t\x12\x15\n\rmodel_version\x18\x02 \x01(\t\x12\n\n\x02id\x18\x03 \x01(\t\x12H\n\nparameters\x18\x04 \x03(\x0b\x32\x34.qtorch.inference.ModelInferResponse.ParametersEntry\x12G\n\x07outputs\x18\x05 \x03(\x0b\x32\x36.qtorch.inference.ModelInferResponse.InferOutputTensor\x12\x1b\n\x13raw_output_contents\x18\x06 \x03(\x0c\x1a\xac\x02\n\x11InferOutputTensor\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x10\n\x08\x64\x61tatype\x18\x02 \x01(\t\x12\r\n\x05shape\x18\x03 \x03(\x03\x12Z\n\nparameters\x18\x04 \x03(\x0b\x32\x46.qtorch.inference.ModelInferResponse.InferOutputTensor.ParametersEntry\x12\x37\n\x08\x63ontents\x18\x05 \x01(\x0b\x32%.qtorch.inference.InferTensorContents\x1aS\n\x0fParametersEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12/\n\x05value\x18\x02 \x01(\x0b\x32 .qtorch.inference.InferParameter:\x02\x38\x01\x1aS\n\x0fParametersEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12/\n\x05value\x18\x02 \x01(\x0b\x32 .qtorch.inference.InferParameter:\x02\x38\x01\"W\n\nModelInput\x12\x0c\n\x04name\x18\x01 \x01(\t\x12-\n\tdata_type\x18\x02 \x01(\x0e\x32\x1a.qtorch.inference.DataType\x12\x0c\n\x04\x64ims\x18\x04 \x03(\x03\"X\n\x0bModelOutput\x12\x0c\n\x04name\x18\x01 \x01(\t\x12-\n\tdata_type\x18\x02 \x01(\x0e\x32\x1a.qtorch.inference.DataType\x12\x0c\n\x04\x64ims\x18\x03 \x03(\x03\"\xb2\x01\n\x0bModelConfig\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x10\n\x08platform\x18\x02 \x01(\t\x12\x16\n\x0emax_batch_size\x18\x04 \x01(\x05\x12+\n\x05input\x18\x05 \x03(\x0b\x32\x1c.qtorch.inference.ModelInput\x12-\n\x06output\x18\x06 \x03(\x0b\x32\x1d.qtorch.inference.ModelOutput\x12\x0f\n\x07\x62\x61\x63kend\x18\x11 \x01(\t\"3\n\x12ModelConfigRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\"D\n\x13ModelConfigResponse\x12-\n\x06\x63onfig\x18\x01 \x01(\x0b\x32\x1d.qtorch.inference.ModelConfig\"\x8a\x01\n\x18ModelRepositoryParameter\x12\x14\n\nbool_param\x18\x01 \x01(\x08H\x00\x12\x15\n\x0bint64_param\x18\x02 \x01(\x03H\x00\x12\x16\n\x0cstring_param\x18\x03 \x01(\tH\x00\x12\x15\n\x0b\x62ytes_param\x18\x04 \x01(\x0cH\x00\x42\x12\n\x10parameter_choice\"@\n\x16RepositoryIndexRequest\x12\x17\n\x0frepository_name\x18\x01 \x01(\t\x12\r\n\x05ready\x18\x02 \x01(\x08\"\xab\x01\n\x17RepositoryIndexResponse\x12\x44\n\x06models\x18\x01 \x03(\x0b\x32\x34.qtorch.inference.RepositoryIndexResponse.ModelIndex\x1aJ\n\nModelIndex\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\r\n\x05state\x18\x03 \x01(\t\x12\x0e\n\x06reason\x18\x04 \x01(\t\"\xfa\x01\n\x1aRepositoryModelLoadRequest\x12\x17\n\x0frepository_name\x18\x01 \x01(\t\x12\x12\n\nmodel_name\x18\x02 \x01(\t\x12P\n\nparameters\x18\x03 \x03(\x0b\x32<.qtorch.inference.RepositoryModelLoadRequest.ParametersEntry\x1a]\n\x0fParametersEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\x39\n\x05value\x18\x02 \x01(\x0b\x32*.qtorch.inference.ModelRepositoryParameter:\x02\x38\x01\"\x1d\n\x1bRepositoryModelLoadResponse\"\xfe\x01\n\x1cRepositoryModelUnloadRequest\x12\x17\n\x0frepository_name\x18\x01 \x01(\t\x12\x12\n\nmodel_name\x18\x02 \x01(\t\x12R\n\nparameters\x18\x03 \x03(\x0b\x32>.qtorch.inference.RepositoryModelUnloadRequest.ParametersEntry\x1a]\n\x0fParametersEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\x39\n\x05value\x18\x02 \x01(\x0b\x32*.qtorch.inference.ModelRepositoryParameter:\x02\x38\x01\"\x1f\n\x1dRepositoryModelUnloadResponse*\x88\x01\n\x08\x44\x61taType\x12\x10\n\x0cTYPE_INVALID\x10\x00\x12\r\n\tTYPE_BOOL\x10\x01\x12\x0e\n\nTYPE_UINT8\x10\x02\x12\x0e\n\nTYPE_INT32\x10\x08\x12\x0e\n\nTYPE_INT64\x10\t\x12\r\n\tTYPE_FP16\x10\n\x12\r\n\tTYPE_FP32\x10\x0b\x12\r\n\tTYPE_FP64\x10\x0c\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
-_builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, "inference_pb2", _globals)
+_builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'inference_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
-    DESCRIPTOR._loaded_options = None
-    _globals["_MODELINFERREQUEST_INFERINPUTTENSOR_PARAMETERSENTRY"]._loaded_options = None
-    _globals["_MODELINFERREQUEST_INFERINPUTTENSOR_PARAMETERSENTRY"]._serialized_options = b"8\001"
-    _globals["_MODELINFERREQUEST_INFERREQUESTEDOUTPUTTENSOR_PARAMETERSENTRY"]._loaded_options = None
-    _globals["_MODELINFERREQUEST_INFERREQUESTEDOUTPUTTENSOR_PARAMETERSENTRY"]._serialized_options = b"8\001"
-    _globals["_MODELINFERREQUEST_PARAMETERSENTRY"]._loaded_options = None
-    _globals["_MODELINFERREQUEST_PARAMETERSENTRY"]._serialized_options = b"8\001"
-    _globals["_MODELINFERRESPONSE_INFEROUTPUTTENSOR_PARAMETERSENTRY"]._loaded_options = None
-    _globals["_MODELINFERRESPONSE_INFEROUTPUTTENSOR_PARAMETERSENTRY"]._serialized_options = b"8\001"
-    _globals["_MODELINFERRESPONSE_PARAMETERSENTRY"]._loaded_options = None
-    _globals["_MODELINFERRESPONSE_PARAMETERSENTRY"]._serialized_options = b"8\001"
-    _globals["_REPOSITORYMODELLOADREQUEST_PARAMETERSENTRY"]._loaded_options = None
-    _globals["_REPOSITORYMODELLOADREQUEST_PARAMETERSENTRY"]._serialized_options = b"8\001"
-    _globals["_REPOSITORYMODELUNLOADREQUEST_PARAMETERSENTRY"]._loaded_options = None
-    _globals["_REPOSITORYMODELUNLOADREQUEST_PARAMETERSENTRY"]._serialized_options = b"8\001"
-    _globals["_DATATYPE"]._serialized_start = 4078
-    _globals["_DATATYPE"]._serialized_end = 4214
-    _globals["_SERVERLIVEREQUEST"]._serialized_start = 37
-    _globals["_SERVERLIVEREQUEST"]._serialized_end = 56
-    _globals["_SERVERLIVERESPONSE"]._serialized_start = 58
-    _globals["_SERVERLIVERESPONSE"]._serialized_end = 92
-    _globals["_SERVERREADYREQUEST"]._serialized_start = 94
-    _globals["_SERVERREADYREQUEST"]._serialized_end = 114
-    _globals["_SERVERREADYRESPONSE"]._serialized_start = 116
-    _globals["_SERVERREADYRESPONSE"]._serialized_end = 152
-    _globals["_MODELREADYREQUEST"]._serialized_start = 154
-    _globals["_MODELREADYREQUEST"]._serialized_end = 204
-    _globals["_MODELREADYRESPONSE"]._serialized_start = 206
-    _globals["_MODELREADYRESPONSE"]._serialized_end = 241
-    _globals["_SERVERMETADATAREQUEST"]._serialized_start = 243
-    _globals["_SERVERMETADATAREQUEST"]._serialized_end = 266
-    _globals["_SERVERMETADATARESPONSE"]._serialized_start = 268
-    _globals["_SERVERMETADATARESPONSE"]._serialized_end = 343
-    _globals["_MODELMETADATAREQUEST"]._serialized_start = 345
-    _globals["_MODELMETADATAREQUEST"]._serialized_end = 398
-    _globals["_MODELMETADATARESPONSE"]._serialized_start = 401
-    _globals["_MODELMETADATARESPONSE"]._serialized_end = 684
-    _globals["_MODELMETADATARESPONSE_TENSORMETADATA"]._serialized_start = 621
-    _globals["_MODELMETADATARESPONSE_TENSORMETADATA"]._serialized_end = 684
-    _globals["_INFERPARAMETER"]._serialized_start = 687
-    _globals["_INFERPARAMETER"]._serialized_end = 840
-    _globals["_INFERTENSORCONTENTS"]._serialized_start = 843
-    _globals["_INFERTENSORCONTENTS"]._serialized_end = 1051
-    _globals["_MODELINFERREQUEST"]._serialized_start = 1054
-    _globals["_MODELINFERREQUEST"]._serialized_end = 1995
-    _globals["_MODELINFERREQUEST_INFERINPUTTENSOR"]._serialized_start = 1383
-    _globals["_MODELINFERREQUEST_INFERINPUTTENSOR"]._serialized_end = 1680
-    _globals["_MODELINFERREQUEST_INFERINPUTTENSOR_PARAMETERSENTRY"]._serialized_start = 1597
-    _globals["_MODELINFERREQUEST_INFERINPUTTENSOR_PARAMETERSENTRY"]._serialized_end = 1680
-    _globals["_MODELINFERREQUEST_INFERREQUESTEDOUTPUTTENSOR"]._serialized_start = 1683
-    _globals["_MODELINFERREQUEST_INFERREQUESTEDOUTPUTTENSOR"]._serialized_end = 1910
-    _globals["_MODELINFERREQUEST_INFERREQUESTEDOUTPUTTENSOR_PARAMETERSENTRY"]._serialized_start = 1597
-    _globals["_MODELINFERREQUEST_INFERREQUESTEDOUTPUTTENSOR_PARAMETERSENTRY"]._serialized_end = 1680
-    _globals["_MODELINFERREQUEST_PARAMETERSENTRY"]._serialized_start = 1597
-    _globals["_MODELINFERREQUEST_PARAMETERSENTRY"]._serialized_end = 1680
-    _globals["_MODELINFERRESPONSE"]._serialized_start = 1998
-    _globals["_MODELINFERRESPONSE"]._serialized_end = 2637
-    _globals["_MODELINFERRESPONSE_INFEROUTPUTTENSOR"]._serialized_start = 2252
-    _globals["_MODELINFERRESPONSE_INFEROUTPUTTENSOR"]._serialized_end = 2552
-    _globals["_MODELINFERRESPONSE_INFEROUTPUTTENSOR_PARAMETERSENTRY"]._serialized_start = 1597
-    _globals["_MODELINFERRESPONSE_INFEROUTPUTTENSOR_PARAMETERSENTRY"]._serialized_end = 1680
-    _globals["_MODELINFERRESPONSE_PARAMETERSENTRY"]._serialized_start = 1597
-    _globals["_MODELINFERRESPONSE_PARAMETERSENTRY"]._serialized_end = 1680
-    _globals["_MODELINPUT"]._serialized_start = 2639
-    _globals["_MODELINPUT"]._serialized_end = 2726
-    _globals["_MODELOUTPUT"]._serialized_start = 2728
-    _globals["_MODELOUTPUT"]._serialized_end = 2816
-    _globals["_MODELCONFIG"]._serialized_start = 2819
-    _globals["_MODELCONFIG"]._serialized_end = 2997
-    _globals["_MODELCONFIGREQUEST"]._serialized_start = 2999
-    _globals["_MODELCONFIGREQUEST"]._serialized_end = 3050
-    _globals["_MODELCONFIGRESPONSE"]._serialized_start = 3052
-    _globals["_MODELCONFIGRESPONSE"]._serialized_end = 3120
-    _globals["_MODELREPOSITORYPARAMETER"]._serialized_start = 3123
-    _globals["_MODELREPOSITORYPARAMETER"]._serialized_end = 3261
-    _globals["_REPOSITORYINDEXREQUEST"]._serialized_start = 3263
-    _globals["_REPOSITORYINDEXREQUEST"]._serialized_end = 3327
-    _globals["_REPOSITORYINDEXRESPONSE"]._serialized_start = 3330
-    _globals["_REPOSITORYINDEXRESPONSE"]._serialized_end = 3501
-    _globals["_REPOSITORYINDEXRESPONSE_MODELINDEX"]._serialized_start = 3427
-    _globals["_REPOSITORYINDEXRESPONSE_MODELINDEX"]._serialized_end = 3501
-    _globals["_REPOSITORYMODELLOADREQUEST"]._serialized_start = 3504
-    _globals["_REPOSITORYMODELLOADREQUEST"]._serialized_end = 3754
-    _globals["_REPOSITORYMODELLOADREQUEST_PARAMETERSENTRY"]._serialized_start = 3661
-    _globals["_REPOSITORYMODELLOADREQUEST_PARAMETERSENTRY"]._serialized_end = 3754
-    _globals["_REPOSITORYMODELLOADRESPONSE"]._serialized_start = 3756
-    _globals["_REPOSITORYMODELLOADRESPONSE"]._serialized_end = 3785
-    _globals["_REPOSITORYMODELUNLOADREQUEST"]._serialized_start = 3788
-    _globals["_REPOSITORYMODELUNLOADREQUEST"]._serialized_end = 4042
-    _globals["_REPOSITORYMODELUNLOADREQUEST_PARAMETERSENTRY"]._serialized_start = 3661
-    _globals["_REPOSITORYMODELUNLOADREQUEST_PARAMETERSENTRY"]._serialized_end = 3754
-    _globals["_REPOSITORYMODELUNLOADRESPONSE"]._serialized_start = 4044
-    _globals["_REPOSITORYMODELUNLOADRESPONSE"]._serialized_end = 4075
+  DESCRIPTOR._loaded_options = None
+  _globals['_MODELINFERREQUEST_INFERINPUTTENSOR_PARAMETERSENTRY']._loaded_options = None
+  _globals['_MODELINFERREQUEST_INFERINPUTTENSOR_PARAMETERSENTRY']._serialized_options = b'8\001'
+  _globals['_MODELINFERREQUEST_INFERREQUESTEDOUTPUTTENSOR_PARAMETERSENTRY']._loaded_options = None
+  _globals['_MODELINFERREQUEST_INFERREQUESTEDOUTPUTTENSOR_PARAMETERSENTRY']._serialized_options = b'8\001'
+  _globals['_MODELINFERREQUEST_PARAMETERSENTRY']._loaded_options = None
+  _globals['_MODELINFERREQUEST_PARAMETERSENTRY']._serialized_options = b'8\001'
+  _globals['_MODELINFERRESPONSE_INFEROUTPUTTENSOR_PARAMETERSENTRY']._loaded_options = None
+  _globals['_MODELINFERRESPONSE_INFEROUTPUTTENSOR_PARAMETERSENTRY']._serialized_options = b'8\001'
+  _globals['_MODELINFERRESPONSE_PARAMETERSENTRY']._loaded_options = None
+  _globals['_MODELINFERRESPONSE_PARAMETERSENTRY']._serialized_options = b'8\001'
+  _globals['_REPOSITORYMODELLOADREQUEST_PARAMETERSENTRY']._loaded_options = None
+  _globals['_REPOSITORYMODELLOADREQUEST_PARAMETERSENTRY']._serialized_options = b'8\001'
+  _globals['_REPOSITORYMODELUNLOADREQUEST_PARAMETERSENTRY']._loaded_options = None
+  _globals['_REPOSITORYMODELUNLOADREQUEST_PARAMETERSENTRY']._serialized_options = b'8\001'
+  _globals['_DATATYPE']._serialized_start=4078
+  _globals['_DATATYPE']._serialized_end=4214
+  _globals['_SERVERLIVEREQUEST']._serialized_start=37
+  _globals['_SERVERLIVEREQUEST']._serialized_end=56
+  _globals['_SERVERLIVERESPONSE']._serialized_start=58
+  _globals['_SERVERLIVERESPONSE']._serialized_end=92
+  _globals['_SERVERREADYREQUEST']._serialized_start=94
+  _globals['_SERVERREADYREQUEST']._serialized_end=114
+  _globals['_SERVERREADYRESPONSE']._serialized_start=116
+  _globals['_SERVERREADYRESPONSE']._serialized_end=152
+  _globals['_MODELREADYREQUEST']._serialized_start=154
+  _globals['_MODELREADYREQUEST']._serialized_end=204
+  _globals['_MODELREADYRESPONSE']._serialized_start=206
+  _globals['_MODELREADYRESPONSE']._serialized_end=241
+  _globals['_SERVERMETADATAREQUEST']._serialized_start=243
+  _globals['_SERVERMETADATAREQUEST']._serialized_end=266
+  _globals['_SERVERMETADATARESPONSE']._serialized_start=268
+  _globals['_SERVERMETADATARESPONSE']._serialized_end=343
+  _globals['_MODELMETADATAREQUEST']._serialized_start=345
+  _globals['_MODELMETADATAREQUEST']._serialized_end=398
+  _globals['_MODELMETADATARESPONSE']._serialized_start=401
+  _globals['_MODELMETADATARESPONSE']._serialized_end=684
+  _globals['_MODELMETADATARESPONSE_TENSORMETADATA']._serialized_start=621
+  _globals['_MODELMETADATARESPONSE_TENSORMETADATA']._serialized_end=684
+  _globals['_INFERPARAMETER']._serialized_start=687
+  _globals['_INFERPARAMETER']._serialized_end=840
+  _globals['_INFERTENSORCONTENTS']._serialized_start=843
+  _globals['_INFERTENSORCONTENTS']._serialized_end=1051
+  _globals['_MODELINFERREQUEST']._serialized_start=1054
+  _globals['_MODELINFERREQUEST']._serialized_end=1995
+  _globals['_MODELINFERREQUEST_INFERINPUTTENSOR']._serialized_start=1383
+  _globals['_MODELINFERREQUEST_INFERINPUTTENSOR']._serialized_end=1680
+  _globals['_MODELINFERREQUEST_INFERINPUTTENSOR_PARAMETERSENTRY']._serialized_start=1597
+  _globals['_MODELINFERREQUEST_INFERINPUTTENSOR_PARAMETERSENTRY']._serialized_end=1680
+  _globals['_MODELINFERREQUEST_INFERREQUESTEDOUTPUTTENSOR']._serialized_start=1683
+  _globals['_MODELINFERREQUEST_INFERREQUESTEDOUTPUTTENSOR']._serialized_end=1910
+  _globals['_MODELINFERREQUEST_INFERREQUESTEDOUTPUTTENSOR_PARAMETERSENTRY']._serialized_start=1597
+  _globals['_MODELINFERREQUEST_INFERREQUESTEDOUTPUTTENSOR_PARAMETERSENTRY']._serialized_end=1680
+  _globals['_MODELINFERREQUEST_PARAMETERSENTRY']._serialized_start=1597
+  _globals['_MODELINFERREQUEST_PARAMETERSENTRY']._serialized_end=1680
+  _globals['_MODELINFERRESPONSE']._serialized_start=1998
+  _globals['_MODELINFERRESPONSE']._serialized_end=2637
+  _globals['_MODELINFERRESPONSE_INFEROUTPUTTENSOR']._serialized_start=2252
+  _globals['_MODELINFERRESPONSE_INFEROUTPUTTENSOR']._serialized_end=2552
+  _globals['_MODELINFERRESPONSE_INFEROUTPUTTENSOR_PARAMETERSENTRY']._serialized_start=1597
+  _globals['_MODELINFERRESPONSE_INFEROUTPUTTENSOR_PARAMETERSENTRY']._serialized_end=1680
+  _globals['_MODELINFERRESPONSE_PARAMETERSENTRY']._serialized_start=1597
+  _globals['_MODELINFERRESPONSE_PARAMETERSENTRY']._serialized_end=1680
+  _globals['_MODELINPUT']._serialized_start=2639
+  _globals['_MODELINPUT']._serialized_end=2726
+  _globals['_MODELOUTPUT']._serialized_start=2728
+  _globals['_MODELOUTPUT']._serialized_end=2816
+  _globals['_MODELCONFIG']._serialized_start=2819
+  _globals['_MODELCONFIG']._serialized_end=2997
+  _globals['_MODELCONFIGREQUEST']._serialized_start=2999
+  _globals['_MODELCONFIGREQUEST']._serialized_end=3050
+  _globals['_MODELCONFIGRESPONSE']._serialized_start=3052
+  _globals['_MODELCONFIGRESPONSE']._serialized_end=3120
+  _globals['_MODELREPOSITORYPARAMETER']._serialized_start=3123
+  _globals['_MODELREPOSITORYPARAMETER']._serialized_end=3261
+  _globals['_REPOSITORYINDEXREQUEST']._serialized_start=3263
+  _globals['_REPOSITORYINDEXREQUEST']._serialized_end=3327
+  _globals['_REPOSITORYINDEXRESPONSE']._serialized_start=3330
+  _globals['_REPOSITORYINDEXRESPONSE']._serialized_end=3501
+  _globals['_REPOSITORYINDEXRESPONSE_MODELINDEX']._serialized_start=3427
+  _globals['_REPOSITORYINDEXRESPONSE_MODELINDEX']._serialized_end=3501
+  _globals['_REPOSITORYMODELLOADREQUEST']._serialized_start=3504
+  _globals['_REPOSITORYMODELLOADREQUEST']._serialized_end=3754
+  _globals['_REPOSITORYMODELLOADREQUEST_PARAMETERSENTRY']._serialized_start=3661
+  _globals['_REPOSITORYMODELLOADREQUEST_PARAMETERSENTRY']._serialized_end=3754
+  _globals['_REPOSITORYMODELLOADRESPONSE']._serialized_start=3756
+  _globals['_REPOSITORYMODELLOADRESPONSE']._serialized_end=3785
+  _globals['_REPOSITORYMODELUNLOADREQUEST']._serialized_start=3788
+  _globals['_REPOSITORYMODELUNLOADREQUEST']._serialized_end=4042
+  _globals['_REPOSITORYMODELUNLOADREQUEST_PARAMETERSENTRY']._serialized_start=3661
+  _globals['_REPOSITORYMODELUNLOADREQUEST_PARAMETERSENTRY']._serialized_end=3754
+  _globals['_REPOSITORYMODELUNLOADRESPONSE']._serialized_start=4044
+  _globals['_REPOSITORYMODELUNLOADRESPONSE']._serialized_end=4075
 # @@protoc_insertion_point(module_scope)

@@ -1,0 +1,30 @@
+"""One server for the tests that do not stop it."""
+
+import pytest
+
+
+@pytest.fixture(scope="session")
+def served(tmp_path_factory):
+    """A folder of models and the forecasters in it, by version."""
+    from tests.deploy.server.serving import save_version
+
+    folder = tmp_path_factory.mktemp("models")
+    models = {str(version): save_version(folder, "spx", version, seed=version) for version in (1, 2)}
+    broken = folder / "broken" / "1"
+    broken.mkdir(parents=True)
+    (broken / "model.json").write_text("{}")
+    return folder, models
+
+
+@pytest.fixture(scope="session")
+def server(served, tmp_path_factory):
+    """A server that asks for a token."""
+    from tests.deploy.server.serving import TOKEN, Server
+
+    file = tmp_path_factory.mktemp("secret") / "tokens"
+    file.write_text(f"another-token-{'x' * 20}\n{TOKEN}\n")
+    options = ("--token_file", str(file), "--max_bytes=600000", "--max_windows=64", "--poll_s=0.5", "--timeout_s=20")
+    one = Server(served[0], *options, token=TOKEN)
+    yield one
+    assert one.stop() == 0
+    assert one.lines[-1] == "stopped"
