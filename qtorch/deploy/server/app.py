@@ -77,7 +77,9 @@ async def _work(gateway: Gateway, request: web.Request, call: Call, handler: Han
         response = await handler(request)
     except web.HTTPMethodNotAllowed as error:
         allowed = " or ".join(sorted(error.allowed_methods))
-        raise _Refused(405, f"this path takes {allowed}, not {request.method[:20]}.", Allow=error.headers["Allow"]) from error
+        raise _Refused(
+            405, f"this path takes {allowed}, not {request.method[:20]}.", Allow=error.headers["Allow"]
+        ) from error
     except web.HTTPException as error:
         raise _Refused(error.status, f"no such path: {request.path[:200]!r}. GET /v2 says what there is.") from error
     if isinstance(response, web.Response):

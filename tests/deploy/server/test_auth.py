@@ -3,6 +3,8 @@
 import io
 import json
 import os
+import subprocess
+import sys
 
 import pytest
 
@@ -100,3 +102,11 @@ def test_a_line_of_the_log_is_one_json_object():
     assert first["path"] == "/v2\n{}"
     assert len(first["error"]) == 2000
     assert second.keys() == {"time", "event"}
+
+
+def test_the_process_that_listens_needs_no_torch():
+    names = ("command", "config", "deployment", "protocol", "risk_request", "answers", "auth", "batching", "logs")
+    code = f"import sys; {'; '.join(f'import qtorch.deploy.server.{name}' for name in names)}"
+    found = "print(*sorted({'torch', 'pandas', 'scipy', 'ray'} & set(sys.modules)), 'heavy')"
+    done = subprocess.run([sys.executable, "-c", f"{code}; {found}"], capture_output=True, text=True, check=True)
+    assert done.stdout == "heavy\n"

@@ -67,7 +67,9 @@ def test_errors_have_the_codes_and_words_of_http(call, server):
     assert call("ModelInfer", infer_request(messages), timeout=1e-3).code().name == "DEADLINE_EXCEEDED"
     big = messages.ModelInferRequest(model_name="spx", raw_input_contents=[b" " * 650_000])
     assert call("ModelInfer", big).code().name == "RESOURCE_EXHAUSTED"
-    assert call("RepositoryModelLoad", messages.RepositoryModelLoadRequest(model_name="none")).code().name == "NOT_FOUND"
+    assert (
+        call("RepositoryModelLoad", messages.RepositoryModelLoadRequest(model_name="none")).code().name == "NOT_FOUND"
+    )
 
 
 def test_malformed_requests_are_refused_and_the_server_is_well(call):

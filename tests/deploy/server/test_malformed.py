@@ -42,7 +42,9 @@ BODIES = {
     "inputs of numbers": b'{"inputs": [1, 2]}',
     "no input": b'{"inputs": []}',
     "nested deeply": b'{"inputs": ' + b"[" * 50_000 + b"]" * 50_000 + b"}",
-    "a huge number": b'{"inputs": [{"name": "inputs", "shape": [' + b"9" * 5000 + b'], "datatype": "FP32", "data": []}]}',
+    "a huge number": b'{"inputs": [{"name": "inputs", "shape": ['
+    + b"9" * 5000
+    + b'], "datatype": "FP32", "data": []}]}',
     "two in one": json.dumps(good()).encode() * 2,
     "cut": json.dumps(good()).encode()[:-20],
     "NaN where usable": json.dumps(NAN).encode(),

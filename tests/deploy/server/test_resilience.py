@@ -94,9 +94,7 @@ def test_versions_are_swapped_under_load_and_the_end_waits_for_answers(tmp_path)
     assert set(versions) == {"1", "2", "3"}
     expected = {version: eager(model, load.tensors)["mean"] for version, model in models.items()}
     for _, _, answer in load.answers:
-        np.testing.assert_allclose(
-            outputs_of(answer)["mean"], expected[answer["model_version"]], rtol=2e-5, atol=1e-8
-        )
+        np.testing.assert_allclose(outputs_of(answer)["mean"], expected[answer["model_version"]], rtol=2e-5, atol=1e-8)
 
     # The end: requests in flight are answered, readiness says no, new ones are refused or find nobody.
     with Load(server, clients=6) as load:
