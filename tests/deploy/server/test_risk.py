@@ -11,13 +11,14 @@ import pytest
 import torch
 
 from qtorch import Forecaster, heads, models
-from qtorch.data import WindowSource, WindowSpec
+from qtorch.data import DataError, WindowSource, WindowSpec
 from qtorch.deploy import save
 from qtorch.deploy.server import risk as module
 from qtorch.deploy.server.protocol import Limits, RequestError
 from qtorch.deploy.server.repository import Repository
 from qtorch.deploy.server.risk import RiskService
 from qtorch.deploy.server.risk_request import RiskRequest, parse_risk
+from qtorch.deploy.server.watched_panel import WatchedPanel
 from qtorch.nightly import gates
 from qtorch.nightly.config import NightlyConfig, NightlyData, RiskConfig
 from qtorch.nightly.history import History
@@ -81,8 +82,9 @@ def history_of(data, service, name: str) -> History:
     return History(config, WindowSource(panel, SPEC), model)
 
 
-@pytest.mark.parametrize("horizon", [1, 5])
-@pytest.mark.parametrize("name", ["joint", pytest.param("spx", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    ("name", "horizon"), [("joint", 5), *(pytest.param("spx", h, marks=pytest.mark.slow) for h in (1, 5))]
+)
 def test_the_risk_is_that_of_the_nightly_job(service, data, name, horizon):
     history = history_of(data, service, name)
     answer = service.answer(asked(model=name, horizon=horizon))
@@ -121,19 +123,19 @@ def test_totals_are_those_of_the_scenarios_and_components_sum(service, history):
 
 
 def test_an_earlier_date_knows_nothing_later(service, folder, data, tmp_path):
-    later = service.answer(asked(as_of="2019-03-15"))
+    later = service.answer(asked(as_of="2019-03-15", scenarios=128))
     frame = pd.read_parquet(data.path)
     frame[frame["date"] <= "2019-03-15"].to_parquet(tmp_path / "prices.parquet")
     cut = RiskService(NightlyData(str(tmp_path / "prices.parquet")), service.repository, RISK)
-    assert cut.answer(asked()) == later
+    assert cut.answer(asked(scenarios=128)) == later
 
 
 def test_a_second_question_makes_nothing_anew(service, monkeypatch):
-    first = service.answer(asked())
+    first = service.answer(asked(scenarios=128))
     monkeypatch.setattr(module, "History", None)
     monkeypatch.setattr(History, "scenarios", None)
-    assert service.answer(asked()) == first
-    double = service.answer(asked(positions={asset: 2 * value for asset, value in BOOK.items()}))
+    assert service.answer(asked(scenarios=128)) == first
+    double = service.answer(asked(scenarios=128, positions={asset: 2 * value for asset, value in BOOK.items()}))
     assert double["levels"][0]["value_at_risk"] == pytest.approx(2 * first["levels"][0]["value_at_risk"])
 
 
@@ -142,12 +144,12 @@ def test_an_asset_without_a_forecast_is_never_dropped_in_silence(service):
     with pytest.raises(RequestError, match="no forecast of YYY .too little history: .*without_forecast") as refused:
         service.answer(asked(positions=book))
     assert refused.value.status == 422
-    answer = service.answer(asked(positions=book, without_forecast="report"))
+    answer = service.answer(asked(scenarios=128, positions=book, without_forecast="report"))
     (missing,) = answer["no_forecast"]
     assert missing["asset"] == "YYY"
     assert "too little history" in missing["reason"]
     level = answer["levels"][0]
-    assert level["value_at_risk"] == service.answer(asked())["levels"][0]["value_at_risk"]
+    assert level["value_at_risk"] == service.answer(asked(scenarios=128))["levels"][0]["value_at_risk"]
     left_out = level["assets"][-1]
     assert (left_out["asset"], left_out["component_value_at_risk"]) == ("YYY", 0)
     assert left_out["stand_alone_value_at_risk"] is None
@@ -189,19 +191,26 @@ def test_prices_are_read_again_when_they_change(service, data, tmp_path):
     path = tmp_path / "prices.parquet"
     frame = pd.read_parquet(data.path)
     frame[frame["date"] <= "2019-03-28"].to_parquet(path)
-    own = RiskService(NightlyData(str(path)), service.repository, RISK)
-    small = asked(scenarios=128)
-    assert own.answer(small)["as_of"] == "2019-03-28"
+    prices = WatchedPanel(NightlyData(str(path)))
+    stamp, panel = prices.current()
+    assert f"{panel.dates[-1]:%Y-%m-%d}" == "2019-03-28"
+    again = prices.current()
+    assert again[0] == stamp
+    assert again[1] is panel
     path.write_bytes(b"no Parquet")
+    broken = RiskService(NightlyData(str(path)), service.repository, RISK)
+    for _ in range(2):
+        with pytest.raises(DataError, match="not a readable Parquet file"):
+            prices.current()
     with pytest.raises(RequestError, match="prices cannot be used") as refused:
-        own.answer(small)
+        broken.answer(asked())
     assert refused.value.status == 503
     frame.to_parquet(tmp_path / "new.parquet")
     os.replace(tmp_path / "new.parquet", path)
-    assert own.answer(small)["as_of"] == "2019-03-29"
+    assert f"{prices.current()[1].dates[-1]:%Y-%m-%d}" == "2019-03-29"
     path.unlink()
-    with pytest.raises(RequestError, match="not readable"):
-        own.answer(small)
+    with pytest.raises(DataError, match="not readable"):
+        prices.current()
 
 
 def parsed(body: Any, model: str = "spx", version: str | None = None) -> RiskRequest:
