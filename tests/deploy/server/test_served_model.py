@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 from typing import Any
 
 import numpy as np
@@ -24,8 +25,13 @@ F = len(SPEC.features)
 TOLERANCE = 1e-6  # of the volatility: the batch's size decides in which order float32 sums are taken
 
 
+def of_asset(encoder: torch.nn.Module) -> Forecaster:
+    head = heads.StudentT(encoder.out_features, SPEC.horizons)
+    torch.nn.init.normal_(head.project.weight, std=0.3)
+    return Forecaster(encoder, head, SPEC).eval()
+
+
 def of_panel(head: str) -> Forecaster:
-    torch.manual_seed(0)
     marginals = heads.StudentT(8, SPEC.horizons)
     torch.nn.init.normal_(marginals.project.weight, std=0.3)
     made = {
@@ -36,22 +42,31 @@ def of_panel(head: str) -> Forecaster:
     return Forecaster(models.PanelTransformer(F, width=8, depth=1, heads=2), made[head](), SPEC).eval()
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    root = tmp_path_factory.mktemp("models")
-    torch.manual_seed(0)
-    save(make_model(SPEC), root / "asset" / "1", {"as_of": "2024-05-03"})
-    recurrent = Forecaster(models.Recurrent(F, width=8, dropout=0.0), heads.StudentT(8, SPEC.horizons), SPEC)
-    torch.nn.init.normal_(recurrent.network.head.project.weight, std=0.3)
-    save(recurrent, root / "recurrent" / "1")
-    for head in ("marginals", "copula", "flow"):
-        save(of_panel(head), root / head / "1")
-    return root
+MADE = {
+    "asset": lambda: make_model(SPEC),
+    "recurrent": lambda: of_asset(models.Recurrent(F, width=8, dropout=0.0)),
+    "marginals": lambda: of_panel("marginals"),
+    "copula": lambda: of_panel("copula"),
+    "flow": lambda: of_panel("flow"),
+}
+
+
+class Served(dict):
+    """Models by name, saved and loaded when they are first asked for."""
+
+    def __init__(self, root) -> None:
+        self.root = root
+
+    def __missing__(self, name: str) -> ServedModel:
+        torch.manual_seed(0)
+        save(MADE[name](), self.root / name / "1", {"as_of": "2024-05-03"})
+        self[name] = ServedModel(self.root / name / "1", limits=Limits(max_batch=16))
+        return self[name]
 
 
 @pytest.fixture(scope="module")
-def served(folder):
-    return {path.name: ServedModel(path / "1", limits=Limits(max_batch=16)) for path in sorted(folder.iterdir())}
+def served(tmp_path_factory):
+    return Served(tmp_path_factory.mktemp("models"))
 
 
 def request(name: str, *shape: int, seed: int = 0, outputs: tuple[str, ...] = (), **parameters: Any) -> InferRequest:
@@ -224,19 +239,30 @@ REFUSED["no window"] = (
 )
 
 
-@pytest.mark.parametrize("name", REFUSED)
-def test_a_refused_request_harms_no_other_of_its_batch(served, name):
-    bad, status, words = REFUSED[name]
+def test_refused_requests_harm_no_other_of_their_batch(served):
     model = served["asset"]
     others = [request("asset", 2, 8, seed=seed, outputs=("mean",)) for seed in (5, 6)]
-    bad = bad if bad.outputs else dataclasses.replace(bad, outputs=others[0].outputs)
-    first, refused, last = model.run([others[0], bad, others[1]])
-    assert isinstance(refused, RequestError)
-    assert refused.status == status
-    with pytest.raises(RequestError, match=words):
-        raise refused
+    refused = [
+        bad if bad.outputs else dataclasses.replace(bad, outputs=others[0].outputs) for bad, _, _ in REFUSED.values()
+    ]
+    first, *found, last = model.run([others[0], *refused, others[1]])
+    for (name, (_, status, words)), error in zip(REFUSED.items(), found, strict=True):
+        assert isinstance(error, RequestError), name
+        assert (name, error.status) == (name, status)
+        assert re.search(words, error.message), (name, error.message)
     for given, answer in zip(others, (first, last), strict=True):
         close(answer.outputs, {"mean": model.run([given])[0].outputs["mean"]})
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_validation_alone_refuses_all_but_an_overflow(served, name):
+    bad, status, words = REFUSED[name]
+    if name == "overflow":
+        served["asset"].validate(bad)
+        return
+    with pytest.raises(RequestError, match=words) as refused:
+        served["asset"].validate(bad)
+    assert refused.value.status == status
 
 
 def test_laws_without_marginals_give_parameters_alone(served):
