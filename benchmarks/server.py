@@ -68,7 +68,7 @@ async def client(port: int, asked: bytes, end: float, answers: list[tuple[float,
     while (began := time.perf_counter()) < end:
         writer.write(asked)
         head = await reader.readuntil(b"\r\n\r\n")
-        length = int(head.lower().partition(b"content-length:")[2].split()[0])
+        length = int(head.lower().partition(b"\r\ncontent-length:")[2].split()[0])
         await reader.readexactly(length)
         now = time.perf_counter()
         answers.append((now, now - began, int(head.split()[1])))
@@ -108,9 +108,13 @@ class Server:
         """MiB of each process."""
         return {name: process.memory_info().rss / 2**20 for name, process in self.processes.items()}
 
-    def stop(self) -> None:
+    def __enter__(self) -> "Server":
+        return self
+
+    def __exit__(self, *error: object) -> None:
         self.process.send_signal(signal.SIGTERM)
-        assert self.process.wait(60) == 0
+        if self.process.wait(60) != 0:
+            raise RuntimeError("the server did not answer every request before it ended")
 
 
 def percentiles(answers: list[tuple[float, float, int]]) -> tuple[float, float]:
@@ -123,37 +127,38 @@ def compare(folder: Path, features: int, clients: list[int], seconds: float) -> 
     rates: dict[tuple[str, int], float] = {}
     print("| | clients | requests/s | p50, ms | p99, ms | statuses |\n|---|--:|--:|--:|--:|---|", flush=True)
     for name, size in (("unbatched", 1), ("batched", 64)):
-        server = Server(folder, f"--max_batch_size={size}")
-        for count in clients:
-            answers = measure(server.port, features, count, seconds)
-            rates[name, count] = len(answers) / seconds
-            p50, p99 = percentiles(answers)
-            statuses = dict(Counter(status for _, _, status in answers))
-            print(f"| {name} | {count} | {rates[name, count]:.0f} | {p50:.1f} | {p99:.1f} | {statuses} |", flush=True)
-        server.stop()
+        with Server(folder, f"--max_batch_size={size}") as server:
+            for count in clients:
+                answers = measure(server.port, features, count, seconds)
+                rates[name, count] = len(answers) / seconds
+                p50, p99 = percentiles(answers)
+                statuses = dict(Counter(status for _, _, status in answers))
+                print(
+                    f"| {name} | {count} | {rates[name, count]:.0f} | {p50:.1f} | {p99:.1f} | {statuses} |", flush=True
+                )
     for count in clients:
         print(f"batched over unbatched at {count} clients: {rates['batched', count] / rates['unbatched', count]:.2f}")
 
 
 def soak(folder: Path, features: int, seconds: float) -> None:
-    server = Server(folder)
     print(
         "| minute | requests/s | p50, ms | p99, ms | listener, MiB | worker, MiB |\n|--:|--:|--:|--:|--:|--:|",
         flush=True,
     )
-    measure(server.port, features, SOAK_CLIENTS, 5)
-    for minute in range(max(1, round(seconds / 60))):
-        part = min(60.0, seconds)
-        answers = measure(server.port, features, SOAK_CLIENTS, part - 1)
-        assert {status for _, _, status in answers} == {200}
-        p50, p99 = percentiles(answers)
-        sizes = server.memory()
-        rate = len(answers) / (part - 1)
-        print(
-            f"| {minute + 1} | {rate:.0f} | {p50:.1f} | {p99:.1f} | {sizes['listener']:.0f} | {sizes['worker']:.0f} |",
-            flush=True,
-        )
-    server.stop()
+    with Server(folder) as server:
+        measure(server.port, features, SOAK_CLIENTS, 5)
+        for minute in range(max(1, round(seconds / 60))):
+            part = min(60.0, seconds) - 1
+            answers = measure(server.port, features, SOAK_CLIENTS, part)
+            if {status for _, _, status in answers} != {200}:
+                raise RuntimeError("a request was refused")
+            p50, p99 = percentiles(answers)
+            size = server.memory()
+            print(
+                f"| {minute + 1} | {len(answers) / part:.0f} | {p50:.1f} | {p99:.1f} | {size['listener']:.0f} "
+                f"| {size['worker']:.0f} |",
+                flush=True,
+            )
 
 
 def main() -> None:

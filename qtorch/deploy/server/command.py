@@ -14,6 +14,7 @@ from qtorch.deploy.server import deployment
 from qtorch.deploy.server.auth import Tokens
 from qtorch.deploy.server.config import LOCAL, ServerConfig
 from qtorch.deploy.server.logs import Log
+from qtorch.deploy.server.protocol import RequestError
 from qtorch.errors import ArgumentError
 
 
@@ -89,7 +90,10 @@ async def _serve(config: ServerConfig, workers: Any, tokens: Tokens, listener: s
         asyncio.get_running_loop().add_signal_handler(number, stopping.set)
     gateway = Gateway(config, workers, tokens, Log(sys.stderr))
     workers.retried = gateway.metrics.retried
-    index = await gateway.index()
+    try:
+        index = await gateway.index()
+    except RequestError as error:
+        raise RuntimeError(f"the workers do not answer: {error.message}") from error
     for each in index:
         reason = f": {each['reason']}" if each["reason"] else ""
         say(f"model {each['name']} version {each['version']} {each['state']}{reason}")

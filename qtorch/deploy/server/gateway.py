@@ -20,6 +20,7 @@ from qtorch.errors import ArgumentError
 
 T = TypeVar("T")
 _PLACES = 2  # batches at a worker: while one is computed, the next is on its way
+_CONTROL_S = 60.0  # in which workers list, load and unload; a model may be large
 EXTENSIONS = ("binary_tensor_data", "model_repository", "model_configuration", "risk")
 
 
@@ -246,7 +247,7 @@ class Gateway:
         Raises:
             RequestError: 503 or 504.
         """
-        states = await self._in_time(self.workers.states(), None)
+        states = await self._controlled(self.workers.states())
         merged: dict[tuple[str, str], dict[str, str]] = {}
         for state in states:
             for each in state.index:
@@ -276,7 +277,7 @@ class Gateway:
         Raises:
             RequestError: 4xx, 503 or 504.
         """
-        await self._in_time(self.workers.tell("load", checked_name(name)), None)
+        await self._controlled(self.workers.tell("load", checked_name(name)))
         self.unloaded.discard(name)
         await self.index()
 
@@ -286,7 +287,7 @@ class Gateway:
         Raises:
             RequestError: 404, 503 or 504.
         """
-        await self._in_time(self.workers.tell("unload", checked_name(name)), None)
+        await self._controlled(self.workers.tell("unload", checked_name(name)))
         self.unloaded.add(name)
         await self.index()
 
@@ -295,11 +296,13 @@ class Gateway:
             raise RequestError(503, f"model {name!r} was unloaded: POST /v2/repository/models/{name}/load serves it.")
 
     async def _in_time(self, work: Awaitable[T], timeout_s: float | None) -> T:
-        seconds = self.config.timeout_s if timeout_s is None else min(timeout_s, self.config.timeout_s)
-        try:
-            return await asyncio.wait_for(work, max(0.0, seconds))
-        except TimeoutError as error:
-            raise RequestError(504, f"not answered within {seconds:g} s: send less, or try again later.") from error
+        """The answer to work, within the server's limit and the sender's."""
+        own = self.config.timeout_s
+        return await _within(own if timeout_s is None else min(own, timeout_s), work)
+
+    async def _controlled(self, work: Awaitable[T]) -> T:
+        """The answer of all workers, which is not computed from the request's data."""
+        return await _within(_CONTROL_S, work)
 
     async def watch(self) -> None:
         """Keeps the index and the tokens up to date, until it is cancelled."""
@@ -329,6 +332,13 @@ class Gateway:
         while self.in_flight and time.monotonic() < end:
             await asyncio.sleep(0.02)
         return not self.in_flight
+
+
+async def _within(seconds: float, work: Awaitable[T]) -> T:
+    try:
+        return await asyncio.wait_for(work, seconds)
+    except TimeoutError as error:
+        raise RequestError(504, f"not answered within {seconds:g} s: send less, or try again later.") from error
 
 
 def _text(error: BaseException) -> str:

@@ -175,3 +175,43 @@ def test_a_connection_is_kept_for_several_requests(server):
         connection.request("POST", "/v2/models/spx/infer", body, {"Authorization": f"Bearer {TOKEN}"})
         assert connection.getresponse().read()
     connection.close()
+
+
+def test_a_portfolio_s_risk_is_that_of_the_service(server, served):
+    from qtorch.deploy.server.repository import Repository
+    from qtorch.deploy.server.risk import RiskService
+    from qtorch.deploy.server.risk_request import RiskRequest
+    from qtorch.nightly.config import NightlyData
+
+    book = {"AAA": 1e6, "BBB": -5e5, "EEE": 2e5}
+    status, _, answer = server.call("POST", "/v2/models/spx/versions/1/risk", {"positions": book, "levels": [0.99]})
+    assert status == 200, answer
+    repository = Repository(served[0])
+    repository.refresh()
+    service = RiskService(NightlyData(str(served[0] / "prices.parquet")), repository)
+    expected = service.answer(RiskRequest("spx", "1", book, levels=(0.99,)))
+    assert (answer["model"], answer["version"], answer["as_of"]) == ("spx", "1", expected["as_of"])
+    (found,), (known,) = answer["levels"], expected["levels"]
+    for name in ("value_at_risk", "expected_shortfall"):
+        assert found[name] == pytest.approx(known[name], rel=1e-6)
+    parts = sum(each["component_value_at_risk"] for each in found["assets"])
+    assert parts == pytest.approx(found["value_at_risk"], rel=1e-9)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {},
+        {"positions": {}},
+        {"positions": {"ZZZ": 1.0}},
+        {"positions": {"AAA": "much"}},
+        {"positions": {"AAA": 1.0}, "as_of": "2019-03-31"},
+        {"positions": {"AAA": 1.0}, "horizon": 7},
+        {"positions": {"AAA": 1.0}, "levels": [99]},
+        b'{"positions": {"AAA": NaN}}',
+    ],
+)
+def test_a_risk_that_cannot_be_told_is_refused(server, body):
+    status, _, answer = server.call("POST", "/v2/models/spx/risk", body)
+    assert 400 <= status < 500
+    assert len(answer["error"]) > 10
