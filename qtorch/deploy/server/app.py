@@ -210,7 +210,7 @@ class _Endpoints:
                     parts.append(part)
         except TimeoutError as error:
             raise RequestError(408, f"the body did not come within {seconds:g} s.") from error
-        except web.RequestPayloadError as error:
+        except (web.RequestPayloadError, ConnectionError) as error:
             raise RequestError(400, f"the body cannot be read: {error}.") from error
         request[_CALL].bytes_in = size
         return b"".join(parts)

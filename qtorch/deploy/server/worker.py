@@ -64,12 +64,12 @@ class Worker:
             self._look()
 
     def _look(self) -> None:
-        """Loads what is new; a folder that cannot be read now leaves all as it is."""
+        """Loads what is new; a folder that cannot be read now leaves all as it is, and is told of in the state."""
         with self._looked:
             try:
                 self.repository.refresh()
                 self.problem = ""
-            except OSError as error:
+            except Exception as error:  # noqa: BLE001  what is served goes on, and so must the looks
                 self.problem = f"{type(error).__name__}: {error}"
 
     def check_health(self) -> None:

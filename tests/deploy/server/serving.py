@@ -101,6 +101,7 @@ class Server:
             text=True,
             cwd=root,
             env=os.environ | {"PYTHONPATH": str(root), "OMP_NUM_THREADS": "1"},
+            start_new_session=True,
         )
         self.lines: list[str] = []
         self._said: queue.Queue[str | None] = queue.Queue()

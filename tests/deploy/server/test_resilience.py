@@ -111,7 +111,7 @@ def test_readiness_says_no_while_requests_are_still_taken(tmp_path):
     save_version(tmp_path, "spx", 1, seed=1)
     server = Server(tmp_path, "--notice_s=3")
     assert server.call("GET", "/v2/health/ready")[0] == 200
-    server.process.send_signal(signal.SIGINT)
+    os.killpg(server.process.pid, signal.SIGINT)  # as a terminal does, to all processes
     until(lambda: server.call("GET", "/v2/health/ready")[0] == 503)
     assert server.call("GET", "/v2/health/live")[0] == 200
     assert server.infer(windows(1))[0] == 200
