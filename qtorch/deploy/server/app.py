@@ -7,8 +7,10 @@ from typing import Any
 
 from aiohttp import web
 
-from qtorch.deploy.server.gateway import Call, Gateway, model_config
+from qtorch.deploy.server.calls import Call
+from qtorch.deploy.server.gateway import Gateway
 from qtorch.deploy.server.logs import request_id
+from qtorch.deploy.server.model_config import model_config
 from qtorch.deploy.server.protocol import RequestError, parse_infer, render_infer
 from qtorch.deploy.server.risk_request import parse_risk
 

@@ -5,15 +5,16 @@ import time
 import traceback
 import uuid
 from collections.abc import Awaitable
-from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
 from qtorch import __version__
 from qtorch.deploy.server.answers import Fault, FaultError, WorkerState
 from qtorch.deploy.server.auth import Tokens
 from qtorch.deploy.server.batching import Batcher
+from qtorch.deploy.server.calls import Call
 from qtorch.deploy.server.config import ServerConfig
 from qtorch.deploy.server.logs import Log
+from qtorch.deploy.server.merged_index import merged_index
 from qtorch.deploy.server.metrics import Metrics
 from qtorch.deploy.server.protocol import InferRequest, InferResponse, RequestError, checked_name, checked_version
 from qtorch.errors import ArgumentError
@@ -39,38 +40,6 @@ class Computes(Protocol):
 
     async def states(self) -> list[WorkerState]:
         """What each worker knows."""
-
-
-@dataclass
-class Call:
-    """A request, as the log and the metrics tell of it.
-
-    Attributes:
-        id: of the sender, or a new one.
-        protocol: http or grpc.
-        method: of HTTP; POST for gRPC.
-        path: without a query.
-        endpoint: what was asked for, such as infer.
-        model: name, if any.
-        version: that answered, or was asked for.
-        bytes_in: of the request.
-        bytes_out: of the response.
-        windows: of the batch it was computed in.
-        error: what it was refused with.
-    """
-
-    id: str
-    protocol: str
-    method: str
-    path: str
-    endpoint: str = "unknown"
-    model: str = ""
-    version: str = ""
-    bytes_in: int = 0
-    bytes_out: int = 0
-    windows: int = 0
-    error: str = ""
-    began: float = field(default_factory=time.perf_counter)
 
 
 class Gateway:
@@ -248,28 +217,14 @@ class Gateway:
             RequestError: 503 or 504.
         """
         states = await self._controlled(self.workers.states())
-        merged: dict[tuple[str, str], dict[str, str]] = {}
-        for state in states:
-            for each in state.index:
-                told = {
-                    "name": each.name,
-                    "version": each.version,
-                    "state": each.state,
-                    "reason": each.reason,
-                }
-                if merged.setdefault((each.name, each.version), told)["state"] == "READY":
-                    merged[each.name, each.version] = told
-        for key, told in merged.items():
-            have = sum(any((each.name, each.version) == key for each in state.index) for state in states)
-            if have < len(states) and told["state"] == "READY":
-                told |= {"state": "LOADING", "reason": f"{have} of {len(states)} workers have it"}
+        merged = merged_index(states)
         problems = frozenset(state.problem for state in states if state.problem)
         if problems - self._problems:
             self.log("folder", problem="; ".join(sorted(problems)))
         self._problems = problems
-        self.known = {key: told["state"] for key, told in sorted(merged.items())}
+        self.known = {key: told["state"] for key, told in merged.items()}
         self.metrics.ready(key for key, state in self.known.items() if state == "READY")
-        return [merged[key] for key in sorted(merged)]
+        return list(merged.values())
 
     async def load(self, name: str) -> None:
         """Loads a model at all workers.
@@ -343,23 +298,3 @@ async def _within(seconds: float, work: Awaitable[T]) -> T:
 
 def _text(error: BaseException) -> str:
     return "".join(traceback.format_exception(error))
-
-
-def model_config(metadata: dict[str, Any]) -> dict[str, Any]:
-    """A model's configuration as clients of Triton ask for it, made of its metadata."""
-
-    def tensors(kind: str) -> list[dict[str, Any]]:
-        return [
-            {"name": each["name"], "data_type": f"TYPE_{each['datatype']}", "dims": list(each["shape"])}
-            for each in metadata[kind]
-        ]
-
-    return {
-        "name": metadata["name"],
-        "platform": metadata["platform"],
-        "backend": "qtorch",
-        # Shapes here have the axis of windows, which 0 says.
-        "max_batch_size": 0,
-        "input": tensors("inputs"),
-        "output": tensors("outputs"),
-    }

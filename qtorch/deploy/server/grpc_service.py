@@ -6,8 +6,10 @@ from typing import Any
 import grpc
 from google.protobuf.message import DecodeError, Message
 
-from qtorch.deploy.server.gateway import Call, Gateway, model_config
+from qtorch.deploy.server.calls import Call
+from qtorch.deploy.server.gateway import Gateway
 from qtorch.deploy.server.logs import request_id
+from qtorch.deploy.server.model_config import model_config
 from qtorch.deploy.server.protocol import RequestError, checked_name, fill_infer_response, infer_request_of
 from qtorch.deploy.server.stubs import inference_pb2 as messages
 

@@ -172,7 +172,7 @@ def test_requests_go_on_while_versions_are_loaded_anew(folder, repository):
     stop, failures = threading.Event(), []
 
     def ask() -> None:
-        while not stop.is_set():
+        while not stop.wait(0.002):
             try:
                 repository.get("spx").metadata(repository.versions("spx"))
             except RequestError as error:

@@ -133,6 +133,41 @@ def test_a_batch_of_requests_equals_the_eager_model_on_each(served, name, shapes
         close(answer.outputs, eager(model.model, given))
 
 
+UNIVARIATE = {
+    head.__name__: head
+    for head in (getattr(heads, name) for name in heads.__all__)
+    if isinstance(head, type) and issubclass(head, heads.Parametric) and head is not heads.Parametric
+}
+LAWS = UNIVARIATE | {
+    "Ensemble": lambda D, horizons: heads.Ensemble(heads.StudentT(D, horizons), 3, shared=True),
+    "Variational": lambda D, horizons: heads.Variational(heads.StudentT(D, horizons)),
+    "DrawnWeights": lambda D, horizons: heads.DrawnWeights(heads.StudentT(D, horizons), 3),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", LAWS)
+def test_every_head_is_served(name, tmp_path):
+    model = Forecaster(models.Recurrent(F, width=8, dropout=0.0), LAWS[name](8, SPEC.horizons), SPEC).eval()
+    save(model, tmp_path / name / "1")
+    served = ServedModel(tmp_path / name / "1")
+    requests = [request(name, *shape, seed=n) for n, shape in enumerate([(1, 8), (5, 8), (2, 3), (3, 8)])]
+    for given, answer in zip(requests, served.run(requests), strict=True):
+        assert isinstance(answer, InferResponse), answer
+        close(answer.outputs, eager(served.model, given))
+
+
+@pytest.mark.slow
+def test_an_attentional_copula_is_served(tmp_path):
+    head = heads.JointHead(heads.StudentT(8, SPEC.horizons), heads.AttentionalCopulaHead(8))
+    save(Forecaster(models.PanelTransformer(F, width=8, depth=1, heads=2), head, SPEC).eval(), tmp_path / "a" / "1")
+    served = ServedModel(tmp_path / "a" / "1")
+    given = request("a", 2, 8, 4)
+    given.inputs["mask"][1, -1, 2] = False
+    (answer,) = served.run([given])
+    assert np.isnan(answer.outputs["mean"]).sum() == len(SPEC.horizons)
+
+
 def test_an_answer_alone_is_that_of_the_batch(served):
     requests = [request("asset", *shape, seed=n) for n, shape in enumerate([(1, 8), (7, 8), (2, 3), (5, 8)])]
     for given, answer in zip(requests, served["asset"].run(requests), strict=True):
