@@ -16,6 +16,7 @@ commands:
   nightly     forecast tonight's risk of every asset and of a portfolio
   fit         train a model and save it
   check       look whether a pipeline or a saved model knows the future
+  serve       answer requests of saved models over HTTP and gRPC
   completion  print what makes bash or zsh complete commands and options
   help        show this text, or that of a command: qtorch help nightly
 
@@ -27,6 +28,7 @@ examples:
   qtorch nightly --config data/nightly.yaml --as-of 2022-12-28
   qtorch fit --config data/fit.yaml
   qtorch check mydesk.signals:momentum --data prices.parquet --exchange XNYS
+  qtorch serve --models models
   source <(qtorch completion bash)
 
 exit codes:
@@ -84,6 +86,13 @@ def _check(arguments: list[str]) -> int:
     return _run_check(check_parser().parse_args(arguments))
 
 
+def _serve(arguments: list[str]) -> int:
+    from qtorch.command_parsers import serve_parser
+
+    parser = serve_parser()
+    return _run_serve(parser, parser.parse_args(arguments), arguments)
+
+
 def _help(arguments: list[str]) -> int:
     if len(arguments) > 1:
         print(f"qtorch help: it tells of one command, not of {' '.join(arguments)!r}.", file=sys.stderr)
@@ -104,6 +113,7 @@ COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "nightly": _nightly,
     "fit": _fit,
     "check": _check,
+    "serve": _serve,
     "completion": _completion,
     "help": _help,
 }
@@ -176,6 +186,29 @@ def _run_check(parsed) -> int:  # type: ignore[no-untyped-def]
         print(f"qtorch check: {note}", file=sys.stderr)
     print(replace(report, notes=()))
     return 0 if report.ok else 1
+
+
+def _run_serve(parser, parsed, arguments: Sequence[str]) -> int:  # type: ignore[no-untyped-def]
+    """Serves; says in one line what went wrong."""
+    from qtorch.deploy.server.command import run
+    from qtorch.deploy.server.config import ServerConfig
+
+    try:
+        values = parser.instantiate(parsed).as_dict()
+        if values.pop("config"):
+            resolve = _paths(parsed, arguments)
+            values["models"] = resolve("--models", values["models"])
+            if values["token_file"] is not None:
+                values["token_file"] = resolve("--token_file", values["token_file"])
+            if values["data"] is not None and "path" in values["data"]:
+                values["data"] = values["data"] | {"path": resolve("--data", values["data"]["path"])}
+        return run(ServerConfig(**values), say=lambda line: print(line, flush=True))
+    except (ImportError, ValueError) as error:
+        print(f"qtorch serve: {error}", file=sys.stderr)
+        return 2
+    except RuntimeError as error:
+        print(f"qtorch serve: {error}", file=sys.stderr)
+        return 1
 
 
 def _run_nightly(parser, parsed, arguments: Sequence[str]) -> int:  # type: ignore[no-untyped-def]

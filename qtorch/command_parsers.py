@@ -31,6 +31,11 @@ _CODES = {
         2: "nothing was found out: unusable arguments or data, a module or a pipeline that fails, or whose answers "
         "to the same panel differ",
     },
+    "serve": {
+        0: "stopped by a signal, and every request was answered",
+        1: "error, or some requests were not answered within drain_s",
+        2: "unusable arguments or configuration, no usable model, a port that is taken, or the extra serve is missing",
+    },
 }
 _CONFIG = "the YAML file; its paths are relative to it, those of the command line to where it is run"
 _SECTIONS = (
@@ -95,6 +100,21 @@ def check_parser() -> ArgumentParser:
     parser.add_argument("--rtol", type=float, default=1e-5, help="relative differences that count as rounding")
     parser.add_argument("--seed", type=int, default=0, help="of the cuts and the changes")
     return parser
+
+
+def serve_parser() -> ArgumentParser:
+    """Of `qtorch serve`."""
+    from qtorch.deploy.server.config import ServerConfig
+
+    parser = _parser(
+        "serve",
+        "Answers requests of saved models in the Open Inference Protocol V2, over HTTP and gRPC.",
+        "--models DIR [--config FILE] [OPTIONS]",
+        "--models models --token_file tokens --port 8080",
+    )
+    parser.add_argument("--config", action="config", metavar="FILE", help=_CONFIG)
+    parser.add_class_arguments(ServerConfig, None)
+    return _told(parser, ServerConfig)
 
 
 class _Help(DefaultHelpFormatter, RawDescriptionHelpFormatter):

@@ -17,6 +17,7 @@ _FILES = {
     "nightly": {"config", "data.path", "output", "positions"},
     "fit": {"config", "data.path", "output"},
     "check": {"target", "data"},
+    "serve": {"config", "models", "token_file"},
 }
 _BASH = """_qtorch() {
     local cur=${COMP_WORDS[COMP_CWORD]} prev=${COMP_WORDS[COMP_CWORD-1]} command=${COMP_WORDS[1]} before=
@@ -92,9 +93,15 @@ def _reply(takes: list[str] | str) -> str:
 
 def table() -> dict[str, Options]:
     """The options of each command, as its parser has them."""
-    from qtorch.command_parsers import check_parser, fit_parser, nightly_parser
+    from qtorch.command_parsers import check_parser, fit_parser, nightly_parser, serve_parser
 
-    made = {"nightly": nightly_parser(), "fit": fit_parser(), "check": check_parser(), "completion": parser()}
+    made = {
+        "nightly": nightly_parser(),
+        "fit": fit_parser(),
+        "check": check_parser(),
+        "serve": serve_parser(),
+        "completion": parser(),
+    }
     options = {command: _options(each, _FILES.get(command, set())) for command, each in made.items()}
     return options | {"help": {"command": list(made)}}
 

@@ -9,7 +9,7 @@ import pytest
 
 from qtorch import __version__, completion
 from qtorch.cli import COMMANDS, main
-from qtorch.command_parsers import check_parser, fit_parser, nightly_parser
+from qtorch.command_parsers import check_parser, fit_parser, nightly_parser, serve_parser
 
 
 def call(capsys, *arguments: str) -> tuple[int, str, str]:
@@ -41,10 +41,10 @@ def test_an_unknown_command_is_told_of_the_nearest(capsys):
 
 @pytest.fixture(scope="module")
 def parsers():
-    return {"nightly": nightly_parser(), "fit": fit_parser(), "check": check_parser()}
+    return {"nightly": nightly_parser(), "fit": fit_parser(), "check": check_parser(), "serve": serve_parser()}
 
 
-@pytest.mark.parametrize("command", ["nightly", "fit", "check"])
+@pytest.mark.parametrize("command", ["nightly", "fit", "check", "serve"])
 def test_each_commands_help_tells_all(parsers, command, monkeypatch):
     monkeypatch.setenv("COLUMNS", "80")
     text = parsers[command].format_help()
@@ -96,6 +96,7 @@ def test_bash_completes_commands_options_words_and_files(complete):
     assert complete("qtorch", "check", "pri") == ["prices of May.parquet"]
     assert "--exchange" in complete("qtorch", "check", "--")
     assert complete("qtorch", "check", "--seed", "") == [""], "a number is the user's"
+    assert complete("qtorch", "serve", "--models", "pri") == ["prices of May.parquet"]
     assert complete("qtorch", "completion", "z") == ["zsh"]
     assert complete("qtorch", "help", "f") == ["fit"]
     assert complete("qtorch", "nightly", "--risk.dependence", "=") == ["past", "copula"]

@@ -1,17 +1,21 @@
-"""Out of the notebook: saved models, programs of plain tensors, and artefacts that other runtimes run."""
+"""Out of the notebook: saved models, programs of plain tensors, artefacts that other runtimes run, a server."""
 
-from qtorch.deploy.artefact import Artefact, open_artefact
-from qtorch.deploy.artefact_file import ArtefactError, describe_artefact
-from qtorch.deploy.bundle import bundle_digest, inspect_bundle, load, load_weights, save
-from qtorch.deploy.card import model_card
-from qtorch.deploy.description import BundleError
-from qtorch.deploy.exported import export
-from qtorch.deploy.onnx_model import to_onnx
-from qtorch.deploy.packaged import package
-from qtorch.deploy.program import Program, program_of
-from qtorch.deploy.saved_allocator import SavedAllocator
-from qtorch.deploy.signature import Signature, TensorSpec
-from qtorch.deploy.triton import to_triton, triton_config
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from qtorch.deploy.artefact import Artefact, open_artefact
+    from qtorch.deploy.artefact_file import ArtefactError, describe_artefact
+    from qtorch.deploy.bundle import bundle_digest, inspect_bundle, load, load_weights, save
+    from qtorch.deploy.card import model_card
+    from qtorch.deploy.description import BundleError
+    from qtorch.deploy.exported import export
+    from qtorch.deploy.onnx_model import to_onnx
+    from qtorch.deploy.packaged import package
+    from qtorch.deploy.program import Program, program_of
+    from qtorch.deploy.saved_allocator import SavedAllocator
+    from qtorch.deploy.signature import Signature, TensorSpec
+    from qtorch.deploy.triton import to_triton, triton_config
 
 __all__ = [
     "Artefact",
@@ -36,3 +40,39 @@ __all__ = [
     "to_triton",
     "triton_config",
 ]
+
+_MODULES = {
+    "Artefact": "artefact",
+    "ArtefactError": "artefact_file",
+    "BundleError": "description",
+    "Program": "program",
+    "SavedAllocator": "saved_allocator",
+    "Signature": "signature",
+    "TensorSpec": "signature",
+    "bundle_digest": "bundle",
+    "describe_artefact": "artefact_file",
+    "export": "exported",
+    "inspect_bundle": "bundle",
+    "load": "bundle",
+    "load_weights": "bundle",
+    "model_card": "card",
+    "open_artefact": "artefact",
+    "package": "packaged",
+    "program_of": "program",
+    "save": "bundle",
+    "to_onnx": "onnx_model",
+    "to_triton": "triton",
+    "triton_config": "triton",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Imported when first named, so that the server's process that listens need not wait for torch."""
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    """The public names, those that are not imported yet among them."""
+    return sorted({*__all__, *globals()})

@@ -136,16 +136,20 @@ class History:
         """The dates of the records' returns."""
         return self.panel.dates[self.rows[self.backtest] + 1]
 
-    def scenarios(self, horizon: int) -> Float64[Tensor, "M S N"]:
+    def scenarios(self, horizon: int, count: int = TONIGHT, seed: int | None = None) -> Float64[Tensor, "M S N"]:
         """Joint scenarios of tonight's returns over a horizon, by its position: of several randomisations of a copula.
 
-        Past transforms are one set.
+        Args:
+            horizon: position among the horizons.
+            count: of a copula's scenarios in a randomisation; past transforms are one set, of as many as there are.
+            seed: the training's by default.
         """
+        seed = self.config.training.seed if seed is None else seed
         if self.by_copula:
-            return scenarios_of(take(self.tonight.distribution, (0, horizon)), TONIGHT, seed=self.config.training.seed)
+            return scenarios_of(take(self.tonight.distribution, (0, horizon)), count, seed=seed)
         pit = self.transforms[-self.config.risk.scenario_sessions :, horizon]
         pit = pit[pit.isfinite().any(1)]
-        generator = torch.Generator().manual_seed(self.config.training.seed)
+        generator = torch.Generator().manual_seed(seed)
         return joint_scenarios(take(self.tonight.marginals, (0, horizon)), complete(pit, generator)).unsqueeze(0)
 
     def portfolio(self, exposures: Float64[Tensor, " N"]) -> PortfolioRecord:

@@ -1,21 +1,18 @@
 """The tables that a night writes."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
-from jaxtyping import Bool, Float64
-from torch import Tensor
-from torch.distributions import Distribution
 
-from qtorch.distributions import Empirical, take
+from qtorch.distributions import take
 from qtorch.nightly.history import History
 from qtorch.nightly.uncertainty import with_uncertainty
-from qtorch.risk import expected_shortfall, portfolio_risk, randomised, value_at_risk
+from qtorch.risk import portfolio_risk, scenario_errors, stand_alone_risk
 
 PORTFOLIO = "PORTFOLIO"
 ERRORS = ["value_at_risk_error", "expected_shortfall_error"]
@@ -54,8 +51,11 @@ def portfolio_table(history: History, exposures: pd.Series, unit: str, states: p
         for level in history.config.risk.levels:
             risk = portfolio_risk(scenarios.flatten(0, 1), held, level)
             var, es = risk.value_at_risk.item(), risk.expected_shortfall.item()
-            alone = _stand_alone(take(tonight.marginals, (0, h, column)), exposure, there, level)
-            errors = _errors(scenarios @ held, level)
+            alone = [
+                torch.where(there, x, torch.nan)
+                for x in stand_alone_risk(take(tonight.marginals, (0, h, column)), exposure, level)
+            ]
+            errors = scenario_errors(scenarios @ held, level)
             nothing = [math.nan] * len(assets)
             rows = {
                 "horizon": horizon,
@@ -67,8 +67,8 @@ def portfolio_table(history: History, exposures: pd.Series, unit: str, states: p
                 "expected_shortfall": [es, *alone[1].tolist()],
                 "component_value_at_risk": [var, *risk.component_value_at_risk.tolist()],
                 "component_expected_shortfall": [es, *risk.component_expected_shortfall.tolist()],
-                ERRORS[0]: [errors[0], *nothing],
-                ERRORS[1]: [errors[1], *nothing],
+                ERRORS[0]: [errors[0].item(), *nothing],
+                ERRORS[1]: [errors[1].item(), *nothing],
                 "status": [status, *states.loc[assets, "status"]],
             }
             parts.append(pd.DataFrame(rows))
@@ -86,26 +86,3 @@ def no_portfolio() -> pd.DataFrame:
 def write_table(frame: pd.DataFrame, path: Path) -> None:
     """Writes a table; the same rows give the same bytes."""
     pq.write_table(pa.Table.from_pandas(frame, preserve_index=False), path, compression="zstd")
-
-
-def _errors(profits: Float64[Tensor, "M S"], level: float) -> list[float]:
-    """Standard errors of value at risk and expected shortfall; NaN of one set of scenarios."""
-    if len(profits) == 1:
-        return [math.nan, math.nan]
-
-    def of(measure: Callable[[Distribution, float], Tensor]) -> float:
-        return randomised(lambda x: measure(Empirical(x), level), profits).standard_error.item()
-
-    return [of(value_at_risk), of(expected_shortfall)]
-
-
-def _stand_alone(
-    marginals: Distribution, exposure: Float64[Tensor, " N"], there: Bool[Tensor, " N"], level: float
-) -> tuple[Float64[Tensor, " N"], Float64[Tensor, " N"]]:
-    """Value at risk and expected shortfall of each position by itself; a short position's loss is the right tail."""
-    upper = -value_at_risk(marginals, 1 - level).double()  # the quantile at `level`
-    below = -expected_shortfall(marginals, 1 - level).double()  # the mean up to it
-    upper_mean = (marginals.mean.double() - level * below) / (1 - level)
-    var = torch.where(exposure >= 0, value_at_risk(marginals, level).double(), upper) * exposure.abs()
-    es = torch.where(exposure >= 0, expected_shortfall(marginals, level).double(), upper_mean) * exposure.abs()
-    return torch.where(there, var, torch.nan), torch.where(there, es, torch.nan)

@@ -10,6 +10,7 @@ from qtorch.risk.joint_scenarios import (
     portfolio_scenarios,
     quasi_random_scenarios,
     randomised,
+    scenario_errors,
     scenarios_of,
     stress,
 )
@@ -64,6 +65,7 @@ from qtorch.risk.scores import (
     variogram_score,
     weighted_quantile_loss,
 )
+from qtorch.risk.stand_alone import stand_alone_risk
 
 __all__ = [
     "LIQUIDITY_HORIZONS",
@@ -113,8 +115,10 @@ __all__ = [
     "register_crps",
     "rolling_scenarios",
     "scale_to_horizon",
+    "scenario_errors",
     "scenarios_of",
     "spectral_risk",
+    "stand_alone_risk",
     "stress",
     "stressed_es",
     "student_t_risk",

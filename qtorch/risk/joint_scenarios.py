@@ -9,12 +9,13 @@ from jaxtyping import Bool, Float, Float64
 from torch import Tensor
 from torch.distributions import Distribution, Uniform
 
-from qtorch.distributions import JointDistribution, StudentTCopula, take
+from qtorch.distributions import Empirical, JointDistribution, StudentTCopula, take
 from qtorch.distributions.checks import require
 from qtorch.distributions.coordinates import others, positions
 from qtorch.distributions.copulas import Copula
 from qtorch.risk.drawn_scenarios import drawn_scenarios
 from qtorch.risk.measures.estimates import Estimate
+from qtorch.risk.measures.tail import expected_shortfall, value_at_risk
 from qtorch.risk.scenarios import rolling_scenarios
 
 _PIECE = 1 << 20  # transforms that are held at once
@@ -147,6 +148,29 @@ def randomised(statistic: Callable[[Tensor], Tensor], scenarios: Float64[Tensor,
     require(M > 1, "randomisations", M, "give at least 2, from whose spread an error is known")
     values = torch.stack([statistic(part) for part in scenarios]).double()
     return Estimate(values.mean(0), values.std(0) / M**0.5)
+
+
+def scenario_errors(profits: Float64[Tensor, "M S"], level: float) -> tuple[Float64[Tensor, ""], Float64[Tensor, ""]]:
+    """Standard errors of the value at risk and expected shortfall of several sets of scenarios taken together.
+
+    Args:
+        profits: of `M` independent randomisations.
+        level: confidence, such as 0.99.
+
+    Returns:
+        In the unit of the profits; NaN of one set, whose error no spread tells.
+
+    Raises:
+        ValueError: the level is not inside (0, 1).
+    """
+    if len(profits) == 1:
+        unknown = torch.full((), torch.nan, dtype=torch.float64, device=profits.device)
+        return unknown, unknown.clone()
+
+    def error(measure: Callable[[Distribution, float], Tensor]) -> Float64[Tensor, ""]:
+        return randomised(lambda x: measure(Empirical(x), level), profits).standard_error
+
+    return error(value_at_risk), error(expected_shortfall)
 
 
 def conditional_scenarios(

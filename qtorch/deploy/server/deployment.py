@@ -1,0 +1,170 @@
+"""The workers, as a deployment of Ray Serve; needs Ray."""
+
+import logging
+import os
+import secrets
+from collections.abc import Callable
+from typing import Any
+
+from qtorch.deploy.server.answers import Fault, FaultError, WorkerState
+from qtorch.deploy.server.config import ServerConfig
+from qtorch.deploy.server.protocol import InferRequest, InferResponse, RequestError
+
+APPLICATION = "qtorch"
+_MEMORY = 100 << 20  # bytes of Ray's store of objects, through which large requests pass
+
+
+class WorkerProcess:
+    """A process of Ray Serve around a `qtorch.deploy.server.worker.Worker`, which alone imports torch.
+
+    Args:
+        **settings: of the worker.
+    """
+
+    def __init__(self, **settings: Any) -> None:
+        from qtorch.deploy.server.worker import Worker
+
+        self.worker = Worker(**settings)
+
+    async def call(self, method: str, *arguments: Any) -> Any:
+        """What a method of the worker returns."""
+        return await getattr(self.worker, method)(*arguments)
+
+    def check_health(self) -> None:
+        """For Ray Serve, as the worker's."""
+        self.worker.check_health()
+
+
+class Workers:
+    """Calls the workers; a call whose worker is lost is repeated once, which inference allows.
+
+    Args:
+        handle: of the deployment.
+        retried: is told of every call that is repeated.
+    """
+
+    def __init__(self, handle: Any, retried: Callable[[], None] = lambda: None) -> None:
+        self.handle, self.retried = handle, retried
+
+    async def infer(self, requests: list[InferRequest]) -> list[InferResponse | RequestError | Fault]:
+        """Answers requests of one model and version in one batch, by one worker."""
+        return await self.ask("infer", requests)
+
+    async def ask(self, method: str, *arguments: Any) -> Any:
+        """What one worker answers.
+
+        Args:
+            method: of `Worker`.
+            *arguments: of it.
+
+        Raises:
+            RequestError: what the worker refuses with; 503, two workers were lost one after the other.
+        """
+        from ray.exceptions import RayError
+        from ray.serve.exceptions import RayServeException
+
+        for attempt in range(2):
+            try:
+                return _raised(await self.handle.call.remote(method, *arguments))
+            except (RayError, RayServeException) as error:
+                if attempt:
+                    raise RequestError(
+                        503, "the worker that computed this was lost, and so was another: try again a little later."
+                    ) from error
+                self.retried()
+        raise AssertionError("a loop of two attempts returns or raises")
+
+    async def tell(self, method: str, *arguments: Any) -> list[Any]:
+        """What all workers answer.
+
+        Args:
+            method: of `Worker`.
+            *arguments: of it.
+
+        Raises:
+            RequestError: what a worker refuses with; 503, a worker was lost.
+        """
+        from ray.exceptions import RayError
+        from ray.serve.exceptions import RayServeException
+
+        try:
+            answers = await self.handle.broadcast("call", method, *arguments).results_async()
+        except (RayError, RayServeException) as error:
+            raise RequestError(503, "a worker was lost meanwhile: try again a little later.") from error
+        return [_raised(answer) for answer in answers]
+
+    async def states(self) -> list[WorkerState]:
+        """What each worker knows."""
+        return await self.tell("state")
+
+
+def _raised(answer: Any) -> Any:
+    if isinstance(answer, RequestError):
+        raise answer
+    if isinstance(answer, Fault):
+        raise FaultError(answer.traceback)
+    return answer
+
+
+def prepare(config: ServerConfig) -> None:
+    """Sets what Ray reads of the environment when it is imported; to be called before.
+
+    Args:
+        config: of the server.
+    """
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    if config.address is None:
+        # Ray runs whatever it is sent and listens at all addresses, so only who knows this may send.
+        os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
+
+
+def start(config: ServerConfig) -> Any:
+    """Starts Ray, or joins the cluster that is named, and the workers; the handle of their deployment.
+
+    No proxy of Ray Serve runs: who may ask, and what, is decided in the process that listens.
+
+    Args:
+        config: of the server.
+
+    Raises:
+        RuntimeError: the workers do not start.
+    """
+    import ray
+    from ray import serve
+
+    logging.getLogger("ray.serve").setLevel(logging.WARNING)
+    if config.address is None:
+        ray.init(
+            num_cpus=config.replicas,
+            num_gpus=0,
+            object_store_memory=_MEMORY,
+            include_dashboard=False,
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+        )
+    else:
+        ray.init(address=config.address, log_to_driver=False, logging_level=logging.ERROR)
+    serve.start(proxy_location="Disabled")
+    deployment = serve.deployment(
+        WorkerProcess,
+        name="Worker",
+        num_replicas=config.replicas,
+        # Batches are bounded before they come here; these places are for metadata, readiness and risk too.
+        max_ongoing_requests=64,
+        ray_actor_options={"num_cpus": 1},
+        health_check_period_s=5,
+        health_check_timeout_s=60,
+        graceful_shutdown_timeout_s=5,
+    )
+    logging.getLogger("ray.serve").setLevel(logging.WARNING)
+    return serve.run(deployment.bind(**config.worker()), name=APPLICATION, route_prefix=None)
+
+
+def stop(config: ServerConfig) -> None:
+    """Ends the workers, and Ray if it was started for them."""
+    import ray
+    from ray import serve
+
+    if config.address is not None and ray.is_initialized():
+        serve.delete(APPLICATION)
+    ray.shutdown()

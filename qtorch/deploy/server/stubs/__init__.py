@@ -1,0 +1,1 @@
+"""The messages of the protocol over gRPC, which protoc makes of inference.proto."""
