@@ -4,7 +4,6 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from qtorch.deploy.extras import needed
 from qtorch.nn.recurrence import loop
@@ -12,14 +11,14 @@ from qtorch.nn.recurrence import loop
 op = needed("onnxscript", "onnx", "ONNX").opset20
 
 
-def copysign(size: Tensor, sign: Tensor) -> Tensor:
+def copysign(size: Any, sign: Any) -> Any:
     """The size with the sign, that of -0 too."""
     size = op.Abs(size)
     negative = op.Or(op.Less(sign, 0.0), op.Less(op.Reciprocal(sign), 0.0))
     return op.Where(negative, op.Neg(size), size)
 
 
-def recurrent_layer(x: Tensor, w_x: Tensor, w_h: Tensor, b_x: Tensor, b_h: Tensor, cell: str) -> Tensor:
+def recurrent_layer(x: Any, w_x: Any, w_h: Any, b_x: Any, b_h: Any, cell: str) -> Any:
     """A layer of GRU or LSTM, whose gates ONNX has in another order than torch."""
     kind, order = {"gru": ("GRU", (1, 0, 2)), "lstm": ("LSTM", (0, 3, 1, 2))}[cell]
     width = w_h.shape[1]

@@ -1,5 +1,6 @@
 """Artefacts against their models, in a process of its own: run-time checks of annotations can't be exported."""
 
+import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -10,7 +11,18 @@ import torch
 
 from qtorch import Forecaster, models, portfolio
 from qtorch.data import Panel, load_sample
-from qtorch.deploy import export, load, open_artefact, package, program_of, save, to_onnx
+from qtorch.deploy import (
+    Signature,
+    export,
+    load,
+    open_artefact,
+    package,
+    program_of,
+    save,
+    to_onnx,
+    to_triton,
+    triton_config,
+)
 from qtorch.training import Allocator
 from tests.deploy.exported import ENCODERS, FLOWS, GRAPHS, HEADS, JOINT, SPEC, D, moved
 
@@ -115,6 +127,34 @@ def weights(kind: str, name: str, folder: str) -> None:
     mine, other = (each.allocate(panel, panel.dates[-2:]) for each in (open_artefact(path, trust=True), model))
     assert ((mine - other).abs() < 2e-5).all(axis=None)
     assert (mine.sum(axis=1) - 1).abs().max() < 1e-5
+
+
+def described(folder: str) -> None:
+    """An ONNX graph says what its tensors mean, and so does the repository of Triton that it is put into."""
+    import onnx
+
+    model = moved(MODELS["panel"]())
+    home = to_triton(model, folder, "risk", 1)
+    graph = onnx.load(home / "1" / "model.onnx")
+    signature = program_of(model).signature
+    names = {"B": "batch", "C": "context", "N": "assets"}
+    for values, specs in ((graph.graph.input, signature.inputs), (graph.graph.output, signature.outputs)):
+        for value, spec in zip(values, specs, strict=True):
+            shape = [dim.dim_param or dim.dim_value for dim in value.type.tensor_type.shape.dim]
+            assert (value.name, value.doc_string) == (spec.name, spec.meaning)
+            assert shape == [names.get(axis, axis) for axis in spec.axes]
+    said = {each.key: json.loads(each.value) for each in graph.metadata_props}
+    assert Signature.from_dict(said["qtorch.signature"]) == signature
+    assert said["qtorch.windows"]["horizons"] == [1, 3]
+    assert said["qtorch.units"]["mask"].startswith("True where")
+    assert (home / "config.pbtxt").read_text() == triton_config("risk", signature)
+    to_triton(home / "1" / "model.onnx", folder, "risk", 2)
+    assert (home / "2" / "model.onnx").read_bytes() == (home / "1" / "model.onnx").read_bytes()
+    assert open_artefact(home / "2" / "model.onnx").signature == signature
+    with pytest.raises(ValueError, match="tells of other inputs or outputs"):
+        to_triton(MODELS["transformer"](), folder, "risk", 3)
+    with pytest.raises(ValueError, match="name=../up"):
+        to_triton(model, folder, "../up")
 
 
 def one(folder: str) -> None:

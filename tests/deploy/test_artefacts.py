@@ -169,3 +169,8 @@ def test_onnx_runtime_forecasts_as_the_model(name, tmp_path):
 @pytest.mark.parametrize("name", ["covariance", "scores"])
 def test_onnx_runtime_allocates_as_the_model(name, tmp_path):
     run("weights", "onnx", name, str(tmp_path))
+
+
+@pytest.mark.deploy
+def test_graphs_and_repositories_say_what_tensors_mean(tmp_path):
+    run("described", str(tmp_path))
