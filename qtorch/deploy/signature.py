@@ -56,6 +56,7 @@ class Signature:
         outputs: what it gives.
 
     Example:
+        >>> import torch
         >>> signature = Signature((TensorSpec("mask", "bool", ("B", "C"), "True where usable"),), ())
         >>> signature.check([torch.ones(2, 5, dtype=torch.bool)])
         {'B': 2, 'C': 5}
