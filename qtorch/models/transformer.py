@@ -112,8 +112,8 @@ class TemporalTransformer(nn.Module):
         hidden = self._embed(self._with_ones(noisy(inputs, self.input_noise, self.training), usable))
         # A graph is for windows of any length; without one those within the bound are left to the faster causal kernel.
         allowed = None
-        if self.context is not None and (self.context < C or torch.compiler.is_compiling()):
-            allowed = _band(C, self.context, mask.device)
+        if self.context is not None and (torch.compiler.is_compiling() or self.context < C):
+            allowed = _band(mask, self.context)
         for block in self.blocks:
             hidden = block(hidden, allowed, angles=angles, causal=allowed is None)
         return torch.where(mask.unsqueeze(-1), take(self.norm(hidden), place), 0.0)
@@ -192,9 +192,9 @@ def _compact(inputs: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return inputs, take(mask, order), place
 
 
-def _band(C: int, context: int, device: torch.device) -> Bool[Tensor, "C C"]:
+def _band(mask: Bool[Tensor, "B C"], context: int) -> Bool[Tensor, "C C"]:
     """Which position may attend to which: itself and those before it, `context` in all."""
-    step = torch.arange(C, device=device)
+    step = torch.arange(mask.shape[1], device=mask.device)
     back = step[:, None] - step
     return torch.logical_and(back >= 0, back < context)
 

@@ -68,7 +68,7 @@ class History:
         sessions = min(last, config.risk.backtest_sessions + config.risk.scenario_sessions)
         self.rows = np.arange(last - sessions, last + 1)
         self.backtest = slice(max(0, sessions - config.risk.backtest_sessions), sessions)  # its as-of rows, in `rows`
-        self._limits = {"min_history": config.data.min_history, "stale": config.data.stale_sessions}
+        self._limits: dict[str, Any] = {"min_history": config.data.min_history, "stale": config.data.stale_sessions}
         self.forecast = model.forecast(self.panel, self.panel.dates[self.rows], source=source, **self._limits)
 
     @property

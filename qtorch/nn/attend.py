@@ -25,10 +25,10 @@ def attend(
         dropout: probability of dropping an attention weight.
         causal: each query may attend to the keys up to its own place; without `allowed`.
         together: whether vmap may run over several nets. Torch's fused kernels have no rule for it on CPUs, and would
-            run net after net; this operation gives them one batch of all nets' queries. Not for export, which would
-            find an operation of ours.
+            run net after net; this operation gives them one batch of all nets' queries.
     """
-    if together and not dropout:  # with it torch multiplies matrices, and vmap draws for each net
+    # With dropout torch multiplies matrices, and vmap draws for each net; an export would find an operation of ours.
+    if together and not dropout and not torch.compiler.is_exporting():
         return _operation(q, k, v, allowed, causal)
     return _attention(q, k, v, allowed, causal, dropout)
 

@@ -30,6 +30,7 @@ from qtorch.training.allocation_objectives import (
     joined,
 )
 from qtorch.training.averaging import Averaging
+from qtorch.training.compiling import Compiled
 from qtorch.training.decisions import Decisions, DecisionSource, default_graphs
 from qtorch.training.optimisation import Schedule, adamw
 from qtorch.training.shape_likelihood import ShapeLikelihood
@@ -437,6 +438,7 @@ def fit_allocator(
     seed: int = 0,
     accelerator: str = "auto",
     precision: Any = "32-true",
+    compile: bool = False,
     progress: bool = False,
     **trainer: Any,
 ) -> None:
@@ -456,12 +458,13 @@ def fit_allocator(
         seed: of episodes, dropout and noise.
         accelerator: as of Lightning.
         precision: as of Lightning.
+        compile: compile the network, in place; its decisions are compiled too afterwards. The allocation layer is not.
         progress: show a progress bar.
         **trainer: further arguments of `lightning.Trainer`, such as `callbacks` and `logger`, as of
             `qtorch.training.fit`; but `max_epochs` and `max_steps`, whose place is taken by `steps`.
 
     Raises:
-        ValueError: `max_epochs` or `max_steps` is given.
+        ValueError: `max_epochs` or `max_steps` is given, or a network over trees is to be compiled.
         DataError: the span is too short for an episode.
         FloatingPointError: the objective is not finite.
     """
@@ -474,7 +477,7 @@ def fit_allocator(
     with quiet(), isolate_rng():
         runner = trainer_of(
             trainer,
-            [] if averaging is None else [Averaging(averaging)],
+            [*([] if averaging is None else [Averaging(averaging)]), *([Compiled()] if compile else [])],
             accelerator=accelerator,
             devices=1,
             precision=precision,

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from lightning import Trainer
 from lightning.pytorch.callbacks import Callback
 
 from qtorch.data.datamodule import DataModule
@@ -14,6 +13,7 @@ from qtorch.errors import ArgumentError
 from qtorch.training.averaging import Averaging
 from qtorch.training.best import KeepBest, Patience
 from qtorch.training.checkpoints import EpochSeeds, Plain, RunCheckpoints
+from qtorch.training.compiling import Compiled
 from qtorch.training.forecaster import Forecaster
 from qtorch.training.trained_on import TrainedOn
 from qtorch.training.trainer import quiet, trainer_of
@@ -58,8 +58,8 @@ def fit(
             the Trainer count, but for callbacks and logger. Of a run that was finished the weights are taken, with a
             warning.
         seed: of dropout and noise; None draws one from torch's generator.
-        compile: compile the network, in place; forecasts of recurrent nets, which share their sessions' work, are not
-            compiled.
+        compile: compile the network, in place, for training and forecasts: the first batches take longer, once for
+            training, validation and forecasts each, whatever sizes come later. One compiled before stays so.
         accelerator: as of Lightning; ``"auto"`` takes a GPU where there is one.
         devices: as of Lightning.
         strategy: as of Lightning; ``"ddp"`` trains on several devices, each with batches of its own.
@@ -91,7 +91,7 @@ def fit(
     if validated and patience is not None:
         callbacks += [KeepBest(monitor), Patience(monitor, patience=patience)]
     callbacks += [] if averaging is None else [Averaging(averaging)]
-    callbacks += [_Compiled()] if compile else []
+    callbacks += [Compiled()] if compile else []
     if checkpoints is not None:
         about: dict[str, Plain] = {
             "max_epochs": max_epochs,
@@ -162,10 +162,3 @@ def _plain(value: Any) -> Plain:
     if isinstance(value, dict):
         return repr({key: _plain(each) for key, each in value.items()})
     return repr(value) if isinstance(value, timedelta) else type(value).__qualname__
-
-
-class _Compiled(Callback):
-    """Compiles the network, not the LightningModule; here, because a process that is spawned gets it uncompiled."""
-
-    def on_fit_start(self, trainer: Trainer, pl_module: Any) -> None:
-        pl_module.network.compile()

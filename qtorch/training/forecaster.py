@@ -261,6 +261,7 @@ class Forecaster(lightning.LightningModule):
         stale: int = 5,
         batch_size: int = 1024,
         source: Source | None = None,
+        compile: bool = False,
     ) -> Forecast:
         """Forecasts every asset of a panel at some of its dates, from what the panel's rows at them know.
 
@@ -273,12 +274,15 @@ class Forecaster(lightning.LightningModule):
             stale: after this many sessions of its exchange without a price an asset has no forecast.
             batch_size: windows of one asset evaluated at once.
             source: the panel's windows in either layout, if they have been made already.
+            compile: compile the network, in place, for this forecast and later ones. It takes some seconds once, and
+                pays for many windows; a GRU of one layer is not compiled, as windows share their sessions' work there.
 
         Raises:
             DataError: there is no date, one is not among the panel's, or no asset can be forecast at any.
             ValueError: the source is of another panel or other windows.
         """
-        return forecast(self.network, self.spec, panel, dates, min_history, stale, batch_size=batch_size, source=source)
+        options: Any = {"batch_size": batch_size, "source": source, "compile": compile}
+        return forecast(self.network, self.spec, panel, dates, min_history, stale, **options)
 
     def fit(
         self: _Forecaster,

@@ -16,6 +16,7 @@ from qtorch.data.windows import WindowSource
 from qtorch.distributions.joint import rescaled
 from qtorch.errors import ArgumentError
 from qtorch.forecast import Forecast
+from qtorch.training.compiling import compile_whole
 from qtorch.training.network import Network
 
 
@@ -30,6 +31,7 @@ def forecast(
     *,
     batch_size: int,
     source: Source | None = None,
+    compile: bool = False,
 ) -> Forecast:
     """Forecasts every asset of a panel at some of its dates; arguments as of `Forecaster.forecast`.
 
@@ -50,6 +52,8 @@ def forecast(
             f"nothing to forecast at {listing(f'{date:%Y-%m-%d}' for date in dates)}: no asset has {min_history} "
             f"returns and a price within its last {stale} sessions. Give more history, or lower min_history."
         )
+    if compile:
+        compile_whole(network)
     training = network.training
     network.eval()
     try:

@@ -5,6 +5,7 @@ from typing import Any
 import torch
 from jaxtyping import Bool, Float, Int64, Shaped
 from torch import Tensor, nn
+from torch.nn.functional import pad
 
 from qtorch.heads.coupling_flow import CouplingFlowHead
 from qtorch.heads.joint import JointHead
@@ -44,6 +45,21 @@ class Network(nn.Module):
     def causal(self) -> bool:
         """Whether there is a forecast from each position of a window, not from its last alone."""
         return getattr(self.encoder, "causal", True)
+
+    def __call__(self, inputs: Tensor, mask: Tensor, every_position: Any = False) -> Any:
+        """As `forward`; where that is compiled, an axis of one is padded, as it would be a graph of its own."""
+        if self._compiled_call_impl is None or min(mask.shape) > 1:
+            return super().__call__(inputs, mask, every_position)
+        # One masked session before the others, and one masked window or asset after them.
+        short = [int(size == 1) for size in mask.shape]
+        around = [side for axis in (*range(2, mask.ndim), 0) for side in (0, short[axis])]
+        around = [*around[:-2], short[1], 0, *around[-2:]]
+        sizes = mask.shape
+        outputs = super().__call__(pad(inputs, [0, 0, *around]), pad(mask, around), every_position)
+        kept: list[slice] = [slice(sizes[0])]
+        kept += [slice(-sizes[1], None)] if every_position else []
+        kept += [slice(size) for size in sizes[2:]]
+        return tuple(value[tuple(kept)] for value in outputs)
 
     def forward(
         self, inputs: Float[Tensor, "B C *N F"], mask: Bool[Tensor, "B C *N"], every_position: bool = False

@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from qtorch.nn.graph.links import Links
-from qtorch.nn.graph.messages import blocks, pieces
+from qtorch.nn.graph.messages import blocks, of_sources, pieces
 
 
 def additive_scores(
@@ -33,6 +33,12 @@ def additive_scores(
         features: of each edge.
         edge_weight: W.
     """
+    if torch.compiler.is_exporting():
+        z = targets.unsqueeze(1) + of_sources(sources, links)
+        if features is not None and edge_weight is not None:
+            z = z + torch.nn.functional.linear(features, edge_weight).view(z.shape)
+        bent = torch.nn.functional.leaky_relu(z, slope).unflatten(-1, attention.shape)
+        return (bent * attention).sum(-1).permute(2, 0, 1)
     return _Scores.apply(targets, sources, attention, features, edge_weight, links, slope)
 
 

@@ -15,14 +15,14 @@ class Links(NamedTuple):
 
     Attributes:
         source: `[R K]`, the row from which each edge comes.
-        order: `[R K]`, the edges in the order of their sources.
-        starts: `[R]`, where in `order` the edges of each source begin.
+        order: `[R K]`, the edges in the order of their sources; None in an export, which has no backward pass.
+        starts: `[R]`, where in `order` the edges of each source begin; None likewise.
         nodes: N.
     """
 
     source: Int[Tensor, " RK"]
-    order: Int[Tensor, " RK"]
-    starts: Int[Tensor, " R"]
+    order: Int[Tensor, " RK"] | None
+    starts: Int[Tensor, " R"] | None
     nodes: int
 
 
@@ -32,5 +32,7 @@ def link(neighbours: Int[Tensor, "B N K"], present: Bool[Tensor, "B N K"]) -> Li
     rows = torch.arange(B * N, device=neighbours.device)
     first = torch.arange(B, device=neighbours.device).mul(N)[:, None, None]
     source = torch.where(present, neighbours + first, rows.view(B, N, 1)).view(-1)
+    if torch.compiler.is_exporting():
+        return Links(source, None, None, N)
     ordered, order = torch.sort(source, stable=True)
     return Links(source, order, torch.searchsorted(ordered, rows), N)

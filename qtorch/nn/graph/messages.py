@@ -26,6 +26,8 @@ def weighted_sum(
 
     First derivatives only: a second backward pass raises.
     """
+    if torch.compiler.is_exporting():
+        return (of_sources(values, links) * weights.permute(1, 2, 0).unsqueeze(-1)).sum(1)
     return _WeightedSum.apply(values, weights, *links[:3])
 
 
@@ -36,7 +38,14 @@ def edge_products(
 
     First derivatives only: a second backward pass raises.
     """
+    if torch.compiler.is_exporting():
+        return (of_sources(sources, links) * targets.unsqueeze(1)).sum(-1).permute(2, 0, 1)
     return _EdgeProducts.apply(targets, sources, *links[:3])
+
+
+def of_sources(values: Float[Tensor, "R *rest"], links: Links) -> Float[Tensor, "R K *rest"]:
+    """A row for each edge, as an exported graph has it: our operations below are known to torch alone."""
+    return values.index_select(0, links.source).view(values.shape[0], -1, *values.shape[1:])
 
 
 class _WeightedSum(torch.autograd.Function):
