@@ -27,7 +27,7 @@ def run(*arguments: str) -> None:
 def written(tmp_path_factory) -> Path:
     """A program of torch.export, which holds what its model gives and was forecast by."""
     folder = tmp_path_factory.mktemp("artefacts")
-    run("one", str(folder))
+    run("forecasts", "export", "transformer", str(folder))
     return folder / "forecasts_transformer.pt2"
 
 
