@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from qtorch.data import Panel
 from qtorch.deploy import ArtefactError, Signature, TensorSpec, describe_artefact, open_artefact, triton_config
 
 ROOT = Path(__file__).parents[2]
@@ -26,7 +27,7 @@ def run(*arguments: str) -> None:
 def written(tmp_path_factory) -> Path:
     """A program of torch.export, which holds what its model gives and was forecast by."""
     folder = tmp_path_factory.mktemp("artefacts")
-    run("one", str(folder))
+    run("forecasts", "export", "transformer", str(folder))
     return folder / "forecasts_transformer.pt2"
 
 
@@ -37,7 +38,7 @@ def copied(written, tmp_path) -> Path:
     return tmp_path / written.name
 
 
-def test_a_program_runs_where_it_is_trusted(written):
+def test_a_program_runs_where_it_is_trusted(written, prices):
     said = describe_artefact(written)
     with pytest.raises(ArtefactError, match="holds code, which loading it runs"):
         open_artefact(written)
@@ -54,7 +55,7 @@ def test_a_program_runs_where_it_is_trusted(written):
     with pytest.raises(ValueError, match="mask has the shape .* axis 1 must be 5, not 4"):
         artefact(inputs, torch.ones(2, 4, dtype=torch.bool))
     with pytest.raises(ValueError, match="of kind Forecaster, and not of a Allocator"):
-        artefact.allocate(None, "2020-01-02")  # type: ignore[arg-type]
+        artefact.allocate(Panel.from_frame(prices), "2019-07-02")
 
 
 def test_what_was_altered_is_refused_before_it_is_loaded(copied):
