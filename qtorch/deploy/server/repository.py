@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
-from qtorch.deploy.bundle import BundleError
+from qtorch.deploy.description import BundleError
 from qtorch.deploy.server.model_folder import Key, Stamp, found, stamp_of
 from qtorch.deploy.server.protocol import Limits, RequestError, checked_name, checked_version
 from qtorch.deploy.server.protocol.tensors import shown
