@@ -146,7 +146,7 @@ class JointDistribution(Distribution):
         coordinates.require_event(value, "value", self.event_shape[0])
         there = coordinates.there(mask, self.event_shape[0], value.device)
         own = getattr(self.copula, "mask", None)  # of a copula that leaves assets out by itself
-        return there if own is None else there & own
+        return there if own is None else torch.logical_and(there, own)
 
 
 @singledispatch

@@ -1,5 +1,6 @@
 """A recurrent net over an asset's own sessions."""
 
+from contextlib import AbstractContextManager, nullcontext
 from typing import ClassVar
 
 import torch
@@ -67,7 +68,7 @@ class Recurrent(nn.Module):
         order, place = usable_first(mask)
         inputs = take(torch.where(mask.unsqueeze(-1), inputs, 0.0), order)
         inputs = noisy(inputs, self.input_noise, self.training)
-        with torch.autocast(inputs.device.type, enabled=False):
+        with _full_precision(inputs):
             states = self.layers(nn.functional.gelu(self.embed(inputs)))
         hidden = self.norm(self.drop(states) + self.past(inputs))
         return torch.where(mask.unsqueeze(-1), take(hidden, place), 0.0)
@@ -89,8 +90,14 @@ class Recurrent(nn.Module):
         if self.cell != "gru" or self.depth > 1:
             return self(windows_of(inputs, place, context), windows_of(mask, place, context))[:, -1]
         inputs = torch.where(mask.unsqueeze(-1), inputs, 0.0)
-        with torch.autocast(inputs.device.type, enabled=False):
+        with _full_precision(inputs):
             states = last_states(self.layers, nn.functional.gelu(self.embed(inputs)), mask, place, context)
         last = place + context - 1
         hidden = self.norm(states + self.past(inputs[last]))
         return torch.where(mask[last].unsqueeze(-1), hidden, 0.0)
+
+
+def _full_precision(inputs: Tensor) -> AbstractContextManager[object]:
+    """Without autocast; nothing where there is none, which would else be an operation of an exported graph."""
+    device = inputs.device.type
+    return torch.autocast(device, enabled=False) if torch.is_autocast_enabled(device) else nullcontext()

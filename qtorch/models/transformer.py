@@ -110,7 +110,10 @@ class TemporalTransformer(nn.Module):
             position = days_since_start(inputs, usable, self.gap_input)
         angles = rotary_angles(position, self.width // self.heads)
         hidden = self._embed(self._with_ones(noisy(inputs, self.input_noise, self.training), usable))
-        allowed = None if self.context is None or self.context >= C else _band(C, self.context, mask.device)
+        # A graph is for windows of any length; without one those within the bound are left to the faster causal kernel.
+        allowed = None
+        if self.context is not None and (self.context < C or torch.compiler.is_compiling()):
+            allowed = _band(C, self.context, mask.device)
         for block in self.blocks:
             hidden = block(hidden, allowed, angles=angles, causal=allowed is None)
         return torch.where(mask.unsqueeze(-1), take(self.norm(hidden), place), 0.0)

@@ -82,7 +82,7 @@ def each_of(
     def given(values: dict[str, Tensor]) -> Tensor:
         return functional_call(module, values, inputs)
 
-    if chunk == 1:
+    if chunk == 1 or torch.compiler.is_exporting():  # vmap would fix the sizes of the exported graph
         each = zip(*(value.unbind() for value in own.values()), strict=True)
         return torch.stack([given(dict(zip(own, values, strict=True))) for values in each], dim=-2)
     return vmap(given, randomness="different", chunk_size=chunk)(dict(own)).movedim(0, -2)

@@ -33,14 +33,14 @@ class OrderedConditioner:
 
     def __call__(self, x: Float[Tensor, "N ..."]) -> Float[Tensor, "P N ..."]:
         """Those of asset i depend on values x_1 to x_i-1."""
-        shape = x.shape[1:]
+        N, shape = x.shape[0], x.shape[1:]
         ask, tell = (rows(part, shape, 2) for part in (self.ask, self.tell))
-        there, values = rows(self.there, shape, 1), x.movedim(0, -1).reshape(-1, len(x))
-        place = torch.arange(len(x), device=x.device)
+        there, values = rows(self.there, shape, 1), x.movedim(0, -1).reshape(-1, N)
+        place = torch.arange(N, device=x.device)
         seen = torch.logical_and(place[:, None] > place, there.unsqueeze(1))
         found = self.network(ask, self.network.memories(tell, values), seen)
         found = torch.cat((self._flag(self.active, found, shape), found))
-        return found.reshape(len(found), *shape, len(x)).movedim(-1, 1)
+        return found.reshape(found.shape[0], *shape, N).movedim(-1, 1)
 
     def steps(self, shape: torch.Size) -> "OrderedSteps":
         """The same, step by step, for values of a batch shape."""
@@ -74,4 +74,4 @@ class OrderedSteps:
         ]
         found = network(self.ask[:, i : i + 1], self.memories, self.there[:, None, :i])
         found = torch.cat((self.whole._flag(self.whole.active[..., i : i + 1], found, self.shape), found))
-        return found.reshape(len(found), *self.shape)
+        return found.reshape(found.shape[0], *self.shape)

@@ -1,9 +1,15 @@
-"""Recurrent layers that torch.compile takes as they are, with no break in its graph and nothing unrolled.
+"""Recurrent layers that torch.compile and torch.export take as they are: no break in the graph, nothing unrolled.
 
 Dynamo refuses `torch.nn.GRU` and `LSTM`, and where it is told to let them in, their loop is unrolled over the window,
-which takes minutes to compile. So under torch.compile the loop is an operation of its own, which the compiler does not
-look into: forward torch's fused loop, backward by the formulas below. All that does not depend on the step before is
-done for all steps at once there; the states are known, so that each step's gates are.
+which takes minutes to compile, and an export would be of one length of window. So under torch.compile and torch.export
+the loop is an operation of its own, which the compiler does not look into: forward torch's fused loop, backward by the
+formulas below. All that does not depend on the step before is done for all steps at once there; the states are known,
+so that each step's gates are.
+
+An exported graph names it `qtorch::recurrence`, once for each layer, so that who loads the graph imports this module
+first. Its arguments are those of one layer of `torch.nn.GRU` or `LSTM` with `batch_first`, `(x, weight_ih, weight_hh,
+bias_ih, bias_hh, cell)`, gates in torch's order, the initial state zero; it gives the states `[B, C, D]` alone. ONNX
+has operators for it: GRU with `linear_before_reset=1`, and LSTM, of gates in another order.
 """
 
 from collections.abc import Callable
@@ -50,7 +56,7 @@ class Recurrence(nn.RNNBase):
 
     def forward(self, inputs: Float[Tensor, "B C D"]) -> Float[Tensor, "B C D"]:
         """The states after each step."""
-        if self.whole or (torch.compiler.is_dynamo_compiling() and not torch.compiler.is_exporting()):
+        if self.whole or torch.compiler.is_compiling():
             for layer in range(self.num_layers):
                 names = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
                 states = loop(inputs, *(getattr(self, f"{name}_l{layer}") for name in names), self.cell)
