@@ -8,13 +8,16 @@ if TYPE_CHECKING:
     from qtorch.deploy.artefact_file import ArtefactError, describe_artefact
     from qtorch.deploy.bundle import bundle_digest, inspect_bundle, load, load_weights, save
     from qtorch.deploy.card import model_card
+    from qtorch.deploy.coreml_package import to_coreml
     from qtorch.deploy.description import BundleError
+    from qtorch.deploy.executorch_program import to_executorch
     from qtorch.deploy.exported import export
     from qtorch.deploy.onnx_model import to_onnx
     from qtorch.deploy.packaged import package
     from qtorch.deploy.program import Program, program_of
     from qtorch.deploy.saved_allocator import SavedAllocator
     from qtorch.deploy.signature import Signature, TensorSpec
+    from qtorch.deploy.torchscript import to_torchscript
     from qtorch.deploy.triton import to_triton, triton_config
 
 __all__ = [
@@ -36,7 +39,10 @@ __all__ = [
     "package",
     "program_of",
     "save",
+    "to_coreml",
+    "to_executorch",
     "to_onnx",
+    "to_torchscript",
     "to_triton",
     "triton_config",
 ]
@@ -60,7 +66,10 @@ _MODULES = {
     "package": "packaged",
     "program_of": "program",
     "save": "bundle",
+    "to_coreml": "coreml_package",
+    "to_executorch": "executorch_program",
     "to_onnx": "onnx_model",
+    "to_torchscript": "torchscript",
     "to_triton": "triton",
     "triton_config": "triton",
 }

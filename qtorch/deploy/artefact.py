@@ -186,6 +186,14 @@ def _runner(description: Mapping[str, Any], content: bytes, path: Path, *, trust
             from qtorch.deploy.packaged import runner
         case "onnx":
             from qtorch.deploy.onnx_model import runner
+        case "executorch":
+            _require_trust(path, trusted)
+            from qtorch.deploy.executorch_program import runner
+        case "torchscript":
+            _require_trust(path, trusted)
+            from qtorch.deploy.torchscript import runner
+        case "coreml":
+            raise ArtefactError(f"{path}: CoreML's packages run on Apple's devices alone. describe_artefact reads it.")
         case kind:
             raise ArtefactError(f"{path}: an artefact of kind {kind!r}, which this qtorch does not know. Upgrade it.")
     return runner(content, description)

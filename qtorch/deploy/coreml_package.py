@@ -1,0 +1,124 @@
+"""Models as packages of CoreML, for Apple's devices."""
+
+import json
+import tempfile
+import zipfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from qtorch.deploy.artefact_file import Model, about, write
+from qtorch.deploy.edge_program import bounds_of, edge_program, rewritten, sizes_within
+from qtorch.deploy.program import Program, program_of
+from qtorch.errors import ArgumentError
+
+KIND = "coreml"
+
+
+def to_coreml(
+    model: Model,
+    path: str | Path,
+    *,
+    most: Mapping[str, int] | None = None,
+    density: bool = False,
+    metadata: Mapping[str, Any] | None = None,
+) -> None:
+    """Writes a model as an ML program of CoreML: a zip of an ``.mlpackage``, which Xcode takes once unpacked.
+
+    It computes in float32 and wants iOS 18 or macOS 15. CoreML's interface has neither bools nor 64-bit integers, so
+    masks are int32, 0 for False, and so are neighbours. Units and the masks' meaning are in the package's descriptions
+    of inputs and outputs, the signature in its user-defined metadata.
+
+    CoreML runs on Apple's devices alone: that a model converts is tested, its numbers are not. coremltools 9 was made
+    for torch 2.7 and warns of later ones.
+
+    Args:
+        model: in evaluation mode afterwards.
+        path: of the file, such as ``risk.mlpackage.zip``; one that is there is replaced.
+        most: the largest sizes of axes by their letters, as of `to_executorch`.
+        density: as of `program_of`.
+        metadata: plain values to keep beside the model.
+
+    Raises:
+        ValueError: the model has no such program, or coremltools does not take it.
+        TypeError: a part of the model or of the metadata is not of plain values.
+        ImportError: coremltools is not installed.
+    """
+    try:
+        import coremltools
+    except ImportError as error:
+        raise ImportError("to_coreml needs coremltools: pip install 'qtorch-finance[coreml]'.") from error
+    program = program_of(model, density=density)
+    bounds = bounds_of(program, most)
+    example = tuple(_as_number(value) for value in program.example(**sizes_within(program, bounds)))
+    exported = edge_program(program, bounds, _OfNumbers(program).eval(), example).run_decompositions(_operators())
+    signature = program.signature
+    try:
+        package = coremltools.convert(
+            exported,
+            inputs=[coremltools.TensorType(name=spec.name) for spec in signature.inputs],
+            outputs=[coremltools.TensorType(name=spec.name) for spec in signature.outputs],
+            convert_to="mlprogram",
+            compute_precision=coremltools.precision.FLOAT32,
+            minimum_deployment_target=coremltools.target.iOS18,
+            skip_model_load=True,
+        )
+    except (NotImplementedError, RuntimeError, TypeError, ValueError) as error:
+        raise ArgumentError(
+            f"coremltools does not take this model ({str(error).strip()[:300]}). Use deploy.export or deploy.to_onnx."
+        ) from error
+    description = about(model, program, KIND, metadata, most=bounds)
+    for spec in signature.inputs:
+        number = "" if spec.dtype == "float32" else f" As int32{', 0 for False' if spec.dtype == 'bool' else ''}."
+        package.input_description[spec.name] = spec.meaning + number
+    for spec in signature.outputs:
+        package.output_description[spec.name] = spec.meaning
+    for name in ("signature", "options", "versions", "metadata"):
+        package.user_defined_metadata[f"qtorch.{name}"] = json.dumps(description[name], sort_keys=True)
+    write(path, description, lambda file: _zipped(package, file, Path(path).name.split(".")[0]))
+
+
+def _operators() -> dict[Any, Callable[..., Any]]:
+    """What coremltools does not know is written by what it does."""
+    table = dict(torch.export.default_decompositions())
+    table.pop(torch.ops.aten.roll.default, None)  # known to it, while the remainder that it would become is not
+    return table | rewritten() | {torch.ops.aten.gather.default: _gather, torch.ops.aten.alias.default: torch.clone}
+
+
+def _gather(values: Tensor, dim: int, index: Tensor, sparse_grad: bool = False) -> Tensor:
+    """CoreML gathers numbers alone."""
+    if values.dtype != torch.bool:
+        return NotImplemented
+    return values.to(torch.int32).gather(dim, index) != 0
+
+
+def _as_number(value: Tensor) -> Tensor:
+    return value if value.is_floating_point() else value.to(torch.int32)
+
+
+class _OfNumbers(nn.Module):
+    """A program whose masks and numbers of neighbours are given as int32."""
+
+    def __init__(self, program: Program) -> None:
+        super().__init__()
+        self.program = program
+        self.kinds = [getattr(torch, spec.dtype) for spec in program.signature.inputs]
+
+    def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
+        given = (
+            value != 0 if kind == torch.bool else value.to(kind) for kind, value in zip(self.kinds, inputs, strict=True)
+        )
+        outputs: tuple[Tensor, ...] = self.program(*given)
+        return outputs
+
+
+def _zipped(package: Any, file: Path, stem: str) -> None:
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch) / f"{stem}.mlpackage"
+        package.save(str(folder))
+        with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+            for part in sorted(folder.rglob("*")):
+                archive.write(part, part.relative_to(scratch))
