@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: nightly test test-slow test-harness gpu lint format sample notebooks docs docs-serve docs-test readme bench-loader bench-patch bench-flows bench-graph clean
+.PHONY: nightly test test-slow test-harness test-deploy stubs gpu lint format sample notebooks docs docs-serve docs-test readme bench-loader bench-patch bench-flows bench-graph bench-deploy clean
 
 nightly: .venv/run
 	$(BIN)/qtorch nightly --config data/nightly.yaml
@@ -33,6 +33,26 @@ test-harness: .venv-harness/done .venv-harness-zipline/done
 	.venv-harness-zipline/bin/python -m pip install --quiet -c .venv-harness-zipline/constraints.txt torch==2.13.0
 	.venv-harness-zipline/bin/python -m pip install --quiet -c .venv-harness-zipline/constraints.txt -e '.[test,harness-zipline]'
 	touch $@
+
+# ONNX Runtime, ExecuTorch, CoreML's converter, the Hub's format and a server, asked by NVIDIA's client from an environment of
+# its own, because that wants an older protobuf.
+test-deploy: .venv-deploy/done .venv-triton/done
+	OMP_NUM_THREADS=1 QTORCH_TRITON_PYTHON=$(CURDIR)/.venv-triton/bin/python .venv-deploy/bin/python -m pytest -m deploy tests
+
+.venv-deploy/done: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv-deploy
+	.venv-deploy/bin/python -m pip install --quiet -c constraints.txt torch==2.13.0
+	.venv-deploy/bin/python -m pip install --quiet -c constraints.txt -e '.[test,deploy]'
+	touch $@
+
+.venv-triton/done: Makefile
+	$(PYTHON) -m venv .venv-triton
+	.venv-triton/bin/python -m pip install --quiet 'tritonclient[http,grpc]==2.73.0'
+	touch $@
+
+# The messages of the inference protocol, from inference.proto.
+stubs: .venv-deploy/done
+	.venv-deploy/bin/python -m qtorch.deploy.server.stubs
 
 # On a machine with a GPU and torch installed: make gpu GPU_PYTHON=python3 uses that interpreter as it is.
 GPU_PYTHON ?= $(if $(wildcard .venv/test),$(BIN)/python,python3)
@@ -102,6 +122,11 @@ bench-flows: .venv-bench/done
 	PYTHONPATH=. .venv-bench/bin/python benchmarks/flows.py --compile
 	PYTHONPATH=. .venv-bench/bin/python benchmarks/flow_likelihood.py
 
+# Models in other runtimes beside eager mode, and the server under load.
+bench-deploy: .venv-deploy/done
+	PYTHONPATH=. OMP_NUM_THREADS=1 .venv-deploy/bin/python benchmarks/deploy.py
+	PYTHONPATH=. .venv-deploy/bin/python benchmarks/server.py --soak 300
+
 # Graph layers beside PyTorch Geometric's: time and peak memory.
 bench-graph: .venv-bench/done
 	PYTHONPATH=. .venv-bench/bin/python benchmarks/graph.py
@@ -120,4 +145,4 @@ bench-graph: .venv-bench/done
 	touch $@
 
 clean:
-	rm -rf .venv .venv-harness .venv-harness-zipline .venv-bench .venv-bench-gluonts out dist
+	rm -rf .venv .venv-harness .venv-harness-zipline .venv-deploy .venv-triton .venv-bench .venv-bench-gluonts out dist
