@@ -116,15 +116,15 @@ def load_within(
     if found != kind.__name__:
         raise BundleError(f"{folder}: it holds a model of kind {found}, but {kind.__name__} is wanted: give its path.")
     try:
-        file = weights.found(folder, description["weights_sha256"], root)
-        with torch.random.fork_rng(devices=[]), Bounded(file.stat().st_size):
+        content = weights.content_of(folder, description["weights_sha256"], root)
+        with torch.random.fork_rng(devices=[]), Bounded(len(content)):
             model = _built(description, allow)
         if (model.network.layout if kind is Forecaster else None) != description.get("layout"):
             raise ArgumentError(f"its layout is {description['layout']!r}, but its encoder's is not")
         model.trained_on = tuple(TrainedOn.from_dict(each) for each in description["trained_on"])
         if [each.name for each in inputs_of(model.spec)] != [each["name"] for each in description["inputs"]]:
             raise ArgumentError("the names of its inputs are not those of its features; they may have changed since")
-        weights.put(modules(model), file)
+        weights.put(modules(model), content)
     except Exception as error:  # whatever constructors raise for arguments of any kind
         raise _unusable(folder, error) from error
     warn_of_older_torch(folder / FILE, description["versions"])
@@ -140,7 +140,7 @@ def load_weights(model: Forecaster | Allocator, path: str | Path) -> None:
     folder = Path(path)
     description = read(folder)
     try:
-        weights.put(modules(model), weights.found(folder, description["weights_sha256"], folder))
+        weights.put(modules(model), weights.content_of(folder, description["weights_sha256"], folder))
     except (OSError, KeyError, TypeError, ValueError, RuntimeError, SafetensorError) as error:
         raise _unusable(folder, error) from error
 

@@ -1,7 +1,10 @@
 """Models as ONNX, and their runner, ONNX Runtime."""
 
 import json
-from collections.abc import Callable, Mapping
+import logging
+import operator
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -51,15 +54,17 @@ def to_onnx(
 
     program = program_of(model, density=density)
     signature = program.signature
-    made = torch.onnx.export(
-        _contiguous(exported_program(program)),
-        dynamo=True,
-        opset_version=opset,
-        input_names=[spec.name for spec in signature.inputs],
-        output_names=[spec.name for spec in signature.outputs],
-        custom_translation_table=TRANSLATIONS,
-        verbose=False,
-    )
+    exported = _without_checks(_contiguous(exported_program(program)))
+    with _no_word_of_torchvision():
+        made = torch.onnx.export(
+            exported,
+            dynamo=True,
+            opset_version=opset,
+            input_names=[spec.name for spec in signature.inputs],
+            output_names=[spec.name for spec in signature.outputs],
+            custom_translation_table=TRANSLATIONS,
+            verbose=False,
+        )
     assert made is not None
     description = about(model, program, KIND, metadata) | {"device": "cpu"}
     graph = made.model_proto
@@ -85,6 +90,21 @@ def runner(content: bytes, description: Mapping[str, Any]) -> Callable[[tuple[Te
     return run
 
 
+@contextmanager
+def _no_word_of_torchvision() -> Iterator[None]:
+    """Without the exporter's warnings that torchvision, which no graph of ours needs, is not installed."""
+    logger = logging.getLogger("torch.onnx._internal.exporter._registration")
+
+    def others(record: logging.LogRecord) -> bool:
+        return "torchvision is not installed" not in record.getMessage()
+
+    logger.addFilter(others)
+    try:
+        yield
+    finally:
+        logger.removeFilter(others)
+
+
 def _contiguous(exported: ExportedProgram) -> ExportedProgram:
     """Copies before axes are joined, of which no trace is left in ONNX.
 
@@ -99,6 +119,21 @@ def _contiguous(exported: ExportedProgram) -> ExportedProgram:
             copy = graph.call_function(aten.clone.default, (joined,), {"memory_format": torch.contiguous_format})
         copy.meta = dict(joined.meta)
         node.replace_input_with(joined, copy)
+    exported.graph_module.recompile()
+    return exported
+
+
+def _without_checks(exported: ExportedProgram) -> ExportedProgram:
+    """Roots of matrices that are NaN where there is none, as ONNX raises no errors."""
+    aten = torch.ops.aten
+    graph = exported.graph
+    for node in graph.find_nodes(op="call_function", target=aten.linalg_cholesky.default):
+        with graph.inserting_before(node):
+            pair = graph.call_function(aten.linalg_cholesky_ex.default, node.args, node.kwargs)
+            root = graph.call_function(operator.getitem, (pair, 0))
+        root.meta = dict(node.meta)
+        node.replace_all_uses_with(root)
+        graph.erase_node(node)
     exported.graph_module.recompile()
     return exported
 

@@ -5,7 +5,7 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-from safetensors.torch import load_file, save
+from safetensors.torch import load, save
 from torch import Tensor, nn
 
 from qtorch.deploy.regular_files import opened
@@ -40,8 +40,10 @@ def write(module: nn.Module, folder: Path, description_of: Callable[[str], tuple
     os.replace(folder / _NEW, folder / FILE)
 
 
-def found(folder: Path, sha256: str, root: Path) -> Path:
-    """The file of the weights.
+def content_of(folder: Path, sha256: str, root: Path) -> bytes:
+    """The file of the weights, read once: what is loaded are the bytes that were hashed, whoever writes meanwhile.
+
+    So a load needs room for the weights three times: these bytes, their tensors and the model's own.
 
     Args:
         folder: of the bundle.
@@ -55,26 +57,27 @@ def found(folder: Path, sha256: str, root: Path) -> Path:
     for file in (folder / _NEW, folder / FILE):
         if file == folder / FILE or os.path.lexists(file):
             with opened(file, root) as stream:
-                if hashlib.file_digest(stream, "sha256").hexdigest() == sha256:
-                    return file
+                content = stream.read()
+            if hashlib.sha256(content).hexdigest() == sha256:
+                return content
     raise ArgumentError(f"{folder / FILE}: its SHA-256 is not the one in the description; it was altered or cut short")
 
 
-def put(module: nn.Module, file: Path) -> None:
-    """Gives a module the weights of a file.
+def put(module: nn.Module, content: bytes) -> None:
+    """Gives a module the weights of a file's content.
 
     Raises:
         ValueError: a tensor is missing, unknown, of another shape or type, or not finite.
-        SafetensorError: the file is none of safetensors.
+        SafetensorError: it is none of safetensors.
     """
-    state, wanted = load_file(file), module.state_dict()
+    state, wanted = load(content), module.state_dict()
     for what, names in (("lacks", wanted.keys() - state.keys()), ("has unknown", state.keys() - wanted.keys())):
         if names:
-            raise ArgumentError(f"{file}: it {what} the weights {', '.join(sorted(names)[:5])} ({len(names)} in all)")
+            raise ArgumentError(f"{FILE}: it {what} the weights {', '.join(sorted(names)[:5])} ({len(names)} in all)")
     for name, value in state.items():
         has, needs = ((tuple(each.shape), each.dtype) for each in (value, wanted[name]))
         if has != needs:
-            raise ArgumentError(f"{file}: {name} has the shape and type {has}, but the model {needs}")
+            raise ArgumentError(f"{FILE}: {name} has the shape and type {has}, but the model {needs}")
     _refuse_non_finite(module, state)
     module.load_state_dict(state)
 

@@ -128,6 +128,20 @@ def test_a_killed_save_leaves_the_old_model_or_the_new_one(bundle, model, monkey
     assert sorted(file.name for file in bundle.iterdir()) == ["model.json", "notes.txt", "weights.safetensors"]
 
 
+def test_weights_that_are_swapped_after_they_were_hashed_are_not_read(bundle, whole, monkeypatch):
+    content_of = weights.content_of
+
+    def swapped(folder, sha256, root):
+        content = content_of(folder, sha256, root)
+        (folder / weights.FILE).write_bytes(b"other")
+        return content
+
+    wanted = load(whole)[0].network.state_dict()
+    monkeypatch.setattr(weights, "content_of", swapped)
+    read = load(bundle)[0].network.state_dict()
+    assert all(torch.equal(read[name], wanted[name]) for name in wanted)
+
+
 def test_modules_are_described_by_their_arguments():
     head = heads.SkewedStudentT(8, (1, 10))
     spec = describe(head)

@@ -98,7 +98,7 @@ ALTERED = {  # by accident, or by one who does not seal it anew
     "a huge file": (lambda f: os.truncate(f / "model.json", 1 << 40), "larger than"),
     "no UTF-8": (lambda f: (f / "model.json").write_bytes(b"\xff\xfe{}"), "not readable"),
     "an empty file": (lambda f: (f / "model.json").write_text(""), "not readable"),
-    "a list": (lambda f: (f / "model.json").write_text("[]"), "not a saved model"),
+    "a list": (lambda f: (f / "model.json").write_text("[]"), "it holds a list, not an object"),
     "null": (lambda f: (f / "model.json").write_text("null"), "not a saved model"),
     "a pipe": (replaced_by(os.mkfifo), "no regular file"),
     "a folder": (replaced_by(os.mkdir), "not readable"),
