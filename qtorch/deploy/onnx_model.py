@@ -2,7 +2,6 @@
 
 import json
 import logging
-import operator
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -27,20 +26,18 @@ def to_onnx(
     path: str | Path,
     *,
     opset: int = 20,
-    density: bool = False,
     metadata: Mapping[str, Any] | None = None,
 ) -> None:
     """Writes a model as an ONNX graph with batch, context and assets free, which ONNX Runtime and others run.
 
     Inputs and outputs have the signature's names, and their meanings, with units and what a mask's True stands for, as
     doc strings. The graph's metadata hold the whole description too. Numbers differ from the model's by rounding, to
-    1e-5 of their size.
+    1e-5 of their size. Densities of joint laws have roots of matrices, which ONNX has not: `export` takes those.
 
     Args:
         model: in evaluation mode afterwards.
         path: of the file; one that is there is replaced.
         opset: version of ONNX's operators.
-        density: as of `program_of`.
         metadata: plain values to keep beside the model.
 
     Raises:
@@ -52,9 +49,9 @@ def to_onnx(
     needed("onnxscript", "onnx", "to_onnx")
     from qtorch.deploy.onnx_translations import TRANSLATIONS
 
-    program = program_of(model, density=density)
+    program = program_of(model)
     signature = program.signature
-    exported = _without_checks(_contiguous(exported_program(program)))
+    exported = _contiguous(exported_program(program))
     with _no_word_of_torchvision():
         made = torch.onnx.export(
             exported,
@@ -119,21 +116,6 @@ def _contiguous(exported: ExportedProgram) -> ExportedProgram:
             copy = graph.call_function(aten.clone.default, (joined,), {"memory_format": torch.contiguous_format})
         copy.meta = dict(joined.meta)
         node.replace_input_with(joined, copy)
-    exported.graph_module.recompile()
-    return exported
-
-
-def _without_checks(exported: ExportedProgram) -> ExportedProgram:
-    """Roots of matrices that are NaN where there is none, as ONNX raises no errors."""
-    aten = torch.ops.aten
-    graph = exported.graph
-    for node in graph.find_nodes(op="call_function", target=aten.linalg_cholesky.default):
-        with graph.inserting_before(node):
-            pair = graph.call_function(aten.linalg_cholesky_ex.default, node.args, node.kwargs)
-            root = graph.call_function(operator.getitem, (pair, 0))
-        root.meta = dict(node.meta)
-        node.replace_all_uses_with(root)
-        graph.erase_node(node)
     exported.graph_module.recompile()
     return exported
 

@@ -23,7 +23,6 @@ def to_triton(
     version: int = 1,
     *,
     max_batch: int = 64,
-    density: bool = False,
     metadata: Mapping[str, Any] | None = None,
 ) -> Path:
     """Writes a version of a model into a repository that NVIDIA Triton serves by its ONNX Runtime backend.
@@ -38,7 +37,6 @@ def to_triton(
         name: of the model in it: letters, digits, ``-``, ``_`` and ``.``.
         version: a number from 1; one that is there is replaced.
         max_batch: windows that are computed together at most.
-        density: as of `to_onnx`, of a model.
         metadata: as of `to_onnx`, of a model.
 
     Returns:
@@ -65,9 +63,9 @@ def to_triton(
         _refuse_other(config, text, max_batch)
         write(file, description, lambda part: part.write_bytes(content))
     else:
-        text = triton_config(name, program_of(model, density=density).signature, max_batch)
+        text = triton_config(name, program_of(model).signature, max_batch)
         _refuse_other(config, text, max_batch)
-        to_onnx(model, file, density=density, metadata=metadata)
+        to_onnx(model, file, metadata=metadata)
     part = config.with_name(f".part.{config.name}")
     part.write_text(text)
     os.replace(part, config)

@@ -59,16 +59,14 @@ MASKS = {"inputs": "mask", "outcomes": "known", "weights": "present"}
 WRITERS = {"export": (export, "pt2"), "package": (package, "pt2"), "onnx": (to_onnx, "onnx")}
 
 
-def held(kind: str, name: str, folder: str, tolerance: str, density: str = "") -> None:
+def held(kind: str, name: str, folder: str, tolerance: str) -> None:
     """An artefact gives what its model gives at other sizes than the example's, whatever stands behind the masks."""
     writer, ending = WRITERS[kind]
     torch.manual_seed(0)
     model = moved(MODELS[name]())
     path = Path(folder) / f"{kind}_{name}.{ending}"
-    writer(model, path, density=bool(density))
-    agree(
-        open_artefact(path, trust=True), program_of(model, density=bool(density)), float(tolerance), f"{name} by {kind}"
-    )
+    writer(model, path)
+    agree(open_artefact(path, trust=True), program_of(model), float(tolerance), f"{name} by {kind}")
 
 
 def agree(artefact: Artefact, program: Program, tolerance: float, what: str) -> None:

@@ -186,12 +186,6 @@ def test_onnx_runtime_gives_the_models_numbers(name, tmp_path):
 
 
 @pytest.mark.deploy
-@pytest.mark.xfail(strict=True, reason="onnx's checker finds a product of float64 and float32 in the graph")
-def test_onnx_runtime_gives_the_models_densities(tmp_path):
-    run("held", "onnx", "coupling", str(tmp_path), "1e-5", "density")
-
-
-@pytest.mark.deploy
 @pytest.mark.parametrize("name", ["gru", "panel", "coupling", "flow head"])
 def test_onnx_runtime_forecasts_as_the_model(name, tmp_path):
     run("forecasts", "onnx", name, str(tmp_path))
