@@ -68,14 +68,19 @@ class EncoderEnsemble(SeveralStates):
         """Hidden states of every member at every position, or at the last alone as of the encoder."""
         return each_of(self.encoder, dict(self.encoder.named_parameters()), (inputs, mask), self.chunk)
 
+    @property
+    def shares(self) -> bool:
+        """Whether windows share the work of their common sessions in `last_of`: they do where a member's do."""
+        return getattr(self.encoder, "shares", False)
+
     def last_of(
         self, inputs: Float[Tensor, "Q F"], mask: Bool[Tensor, " Q"], place: Int64[Tensor, " W"], context: int
     ) -> Float[Tensor, "W {self.members} D"]:
         """Hidden states of the last position of windows that overlap; arguments as of `Recurrent.last_of`.
 
-        Member after member where the encoder has such a method, which is not made for several at once.
+        Member after member where the encoder shares work among windows, which is not made for several at once.
         """
-        if not callable(getattr(self.encoder, "last_of", None)):
+        if not self.shares:
             return self(windows_of(inputs, place, context), windows_of(mask, place, context))[:, -1]
         each = [self.member(k).last_of(inputs, mask, place, context) for k in range(self.members)]
         return torch.stack(each, dim=-2)

@@ -63,6 +63,11 @@ class Recurrent(nn.Module):
         """The hidden width `D`."""
         return self.width
 
+    @property
+    def shares(self) -> bool:
+        """Whether windows share the work of their common sessions in `last_of`: those of a GRU of one layer do."""
+        return self.cell == "gru" and self.depth == 1
+
     def forward(self, inputs: Float[Tensor, "B C F"], mask: Bool[Tensor, "B C"]) -> Float[Tensor, "B C D"]:
         """Hidden states of every position, 0 where masked."""
         order, place = usable_first(mask)
@@ -87,7 +92,7 @@ class Recurrent(nn.Module):
             place: where each of `K` windows begins among them, ascending from 0.
             context: sessions of a window.
         """
-        if self.cell != "gru" or self.depth > 1:
+        if not self.shares:
             return self(windows_of(inputs, place, context), windows_of(mask, place, context))[:, -1]
         inputs = torch.where(mask.unsqueeze(-1), inputs, 0.0)
         with _full_precision(inputs):

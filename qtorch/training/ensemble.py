@@ -72,6 +72,7 @@ class Ensemble:
         dates: Dates,
         *,
         source: Source | None = None,
+        compile: bool = False,
     ) -> Forecast:
         """Forecasts every asset of a panel at some of its dates; arguments and errors as of `Forecaster.forecast`.
 
@@ -79,12 +80,20 @@ class Ensemble:
             panel: the market.
             dates: as-of dates, one or many.
             source: the panel's windows, if they have been made already and are those of all members.
+            compile: compile the networks of the members that have one, as of `Forecaster.forecast`.
 
         Raises:
-            ValueError: the members' forecasts can't be mixed; see `mixed`.
+            ValueError: the members' forecasts can't be mixed, see `mixed`; or no member has a network to compile.
         """
+        networks = [compile and _is_trained(model) for model in self.models]
+        if compile and not any(networks):
+            raise ArgumentError("compile=True: no member of this ensemble has a network, so leave it out.")
         days = list(panel.dates[panel.rows(dates)])  # once, of dates that may be an iterator
-        return mixed([model.forecast(panel, days, source=source) for model in self.models], self.weights)
+        options: list[dict[str, Any]] = [{"compile": True} if network else {} for network in networks]
+        laws = [
+            model.forecast(panel, days, source=source, **more) for model, more in zip(self.models, options, strict=True)
+        ]
+        return mixed(laws, self.weights)
 
     def fit(self: _Ensemble, panel: Panel, *, until: str | pd.Timestamp | None = None, **training: Any) -> _Ensemble:
         """Fits every member on a panel's past: trains those that have something to train.
@@ -128,6 +137,7 @@ class Ensemble:
         dates: Dates | None = None,
         *,
         source: Source | None = None,
+        compile: bool = False,
     ) -> Forecast:
         """Forecasts every asset of a panel: `forecast`, as the method that every model has.
 
@@ -136,8 +146,9 @@ class Ensemble:
             dates: as-of dates, one or many; the panel's last by default.
             source: as of `forecast`, whose errors are raised too. Which assets have enough history is each member's
                 to say: baselines are made with `min_history` and `stale`, forecasters take their defaults.
+            compile: as of `forecast`.
         """
-        return self.forecast(panel, panel.dates[-1] if dates is None else dates, source=source)
+        return self.forecast(panel, panel.dates[-1] if dates is None else dates, source=source, compile=compile)
 
 
 def mixed(forecasts: Sequence[Forecast], weights: Sequence[float] | None = None) -> Forecast:

@@ -275,7 +275,8 @@ class Forecaster(lightning.LightningModule):
             batch_size: windows of one asset evaluated at once.
             source: the panel's windows in either layout, if they have been made already.
             compile: compile the network, in place, for this forecast and later ones. It takes some seconds once, and
-                pays for many windows; a GRU of one layer is not compiled, as windows share their sessions' work there.
+                pays for many windows. A GRU of one layer forecasts uncompiled all the same, with a warning: its windows
+                share the work of their sessions, which is faster.
 
         Raises:
             DataError: there is no date, one is not among the panel's, or no asset can be forecast at any.

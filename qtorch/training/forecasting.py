@@ -1,6 +1,7 @@
 """From a network and a panel to a forecast at some dates."""
 
 import copy
+import warnings
 
 import torch
 from jaxtyping import Int64
@@ -54,6 +55,12 @@ def forecast(
         )
     if compile:
         compile_whole(network)
+        if network.layout == "asset" and network.shares:
+            warnings.warn(
+                "compile=True: windows of this encoder share the work of their common sessions, which is faster than a "
+                "compiled network, and is not compiled itself. Leave compile=True out of forecasts.",
+                stacklevel=4,  # whoever called the model's method, past no_grad
+            )
     training = network.training
     network.eval()
     try:

@@ -19,8 +19,9 @@ class Network(nn.Module):
         encoder: a module `(inputs, mask) -> hidden`: in asset layout `[B, C, F] -> [B, C, D]`, in panel layout
             `[B, C, N, F] -> [B, C, N, D]`. Its attributes `layout` (``"asset"`` where it has none) and `causal` (True)
             say which, and whether the hidden state of each position depends on no later one; an encoder that is not
-            causal returns that of the last position alone, `[B, 1, ..., D]`. It may have a method `last_of`, as that
-            of `qtorch.models.Recurrent`, for windows that overlap.
+            causal returns that of the last position alone, `[B, 1, ..., D]`. It may have a method `last_of` for
+            windows that overlap, which is called where its attribute `shares` is True; see
+            `qtorch.models.Recurrent`.
         head: a module with `parameters_of(hidden) -> tensors [*batch, H, ...]` and `distribution(*parameters)`. One of
             joint laws also takes the mask of a row, and has `dated`, as that of `qtorch.heads.JointHead`.
     """
@@ -46,9 +47,18 @@ class Network(nn.Module):
         """Whether there is a forecast from each position of a window, not from its last alone."""
         return getattr(self.encoder, "causal", True)
 
+    @property
+    def shares(self) -> bool:
+        """Whether windows that overlap share the work of their common sessions, which outruns a compiled network."""
+        return getattr(self.encoder, "shares", False)
+
     def __call__(self, inputs: Tensor, mask: Tensor, every_position: Any = False) -> Any:
         """As `forward`; where that is compiled, an axis of one is padded, as it would be a graph of its own."""
-        if self._compiled_call_impl is None or min(mask.shape) > 1:
+        if self._compiled_call_impl is None:
+            return super().__call__(inputs, mask, every_position)
+        # A graph made of views asks of what they are views, and would be compiled anew for copies.
+        inputs, mask = (x.clone(memory_format=torch.contiguous_format) if x._is_view() else x for x in (inputs, mask))
+        if min(mask.shape) > 1:
             return super().__call__(inputs, mask, every_position)
         # One masked session before the others, and one masked window or asset after them.
         short = [int(size == 1) for size in mask.shape]
@@ -83,9 +93,8 @@ class Network(nn.Module):
             place: where each window begins among them, ascending from 0.
             context: sessions of a window.
         """
-        last_of = getattr(self.encoder, "last_of", None)
-        if callable(last_of):
-            return self._of(last_of(inputs, mask, place, context))
+        if self.shares:
+            return self._of(self.encoder.last_of(inputs, mask, place, context))  # type: ignore[operator]
         return self(windows_of(inputs, place, context), windows_of(mask, place, context))
 
     def _of(self, hidden: Tensor, mask: Tensor | None = None) -> tuple[Tensor, ...]:

@@ -13,6 +13,7 @@ from torch import nn
 from qtorch import Forecaster, heads
 from qtorch.training.compiling import compile_whole
 from tests.deploy.exported import ENCODERS, HORIZONS, SPEC, F, moved
+from tests.training.counting import counted
 
 SIZES = ((3, 5, 4), (2, 9, 7), (1, 6, 3), (4, 1, 5), (5, 8, 1), (1, 1, 1), (8, 7, 2))  # B, C, N
 
@@ -35,18 +36,10 @@ def windows(network: nn.Module, B: int, C: int, N: int) -> tuple[torch.Tensor, t
 
 def main(name: str) -> None:
     """One graph each for training, forecasts and every position of a forecast, over all sizes, with eager's numbers."""
-    network, graphs = network_of(name), []
-
-    def backend(graph: torch.fx.GraphModule, example: list[torch.Tensor]) -> torch.fx.GraphModule:
-        graphs.append(graph)
-        return graph
-
+    network = network_of(name)
     plain, names = copy.deepcopy(network), list(network.state_dict())
-    torch.compiler.reset()
-    original = torch.compile
-    torch.compile = lambda *args, **options: original(*args, **options | {"backend": backend})  # type: ignore[assignment]
-    compile_whole(network)
-    torch.compile = original
+    with counted() as graphs:
+        compile_whole(network)
     every = (False, True) if network.causal else (False,)
     for position in every:
         for training in (False, True):

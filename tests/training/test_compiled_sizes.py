@@ -1,4 +1,4 @@
-"""Compiled networks: one graph for all sizes."""
+"""Compiled networks: one graph for all sizes, and models that do what they do uncompiled."""
 
 import subprocess
 import sys
@@ -9,18 +9,38 @@ import torch
 from qtorch import models
 from qtorch.errors import ArgumentError
 from qtorch.nn.graph import TreeLSTM
+from qtorch.training import Ensemble
 from qtorch.training.compiling import compile_whole
 from tests.deploy.exported import ENCODERS
+from tests.training.runs import SPEC, small_model, small_panel
 
 
-@pytest.mark.parametrize(
-    "name", [name if name == "gru" else pytest.param(name, marks=pytest.mark.slow) for name in ENCODERS]
-)
+def run(*arguments: str) -> None:
+    """A module in a process of its own."""
+    end = subprocess.run([sys.executable, "-m", *arguments], timeout=600, capture_output=True, text=True)
+    assert end.returncode == 0, end.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ENCODERS)
 def test_no_size_is_compiled_anew(name):
     """See `tests/training/compiled_sizes.py`."""
-    run = [sys.executable, "-m", "tests.training.compiled_sizes", name]
-    end = subprocess.run(run, timeout=600, capture_output=True, text=True)
-    assert end.returncode == 0, end.stderr
+    run("tests.training.compiled_sizes", name)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("what", ["forecasts", "allocators"])
+def test_compiled_models_do_and_learn_the_same(what):
+    """See `tests/training/compiled_models.py`."""
+    run("tests.training.compiled_models", what)
+
+
+def test_compile_is_never_ignored_in_silence():
+    panel = small_panel()
+    with pytest.warns(UserWarning, match="is faster than a compiled network"):
+        small_model(encoder=models.Recurrent(len(SPEC.features))).predict(panel, compile=True)
+    with pytest.raises(ArgumentError, match="no member of this ensemble has a network"):
+        Ensemble([models.RiskMetrics(SPEC)]).predict(panel, compile=True)
 
 
 def test_what_walks_over_trees_is_not_compiled():

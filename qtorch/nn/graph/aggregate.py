@@ -18,9 +18,9 @@ def living(x: Float[Tensor, "B N D"], mask: Bool[Tensor, "B N"]) -> Float[Tensor
 def is_dense(graph: Graph, factor: float, dense: bool | None) -> bool:
     """Whether to work with matrices: as told, or when a factor times the neighbours are as many as the nodes.
 
-    An exported graph is for any number of either, and has the table of neighbours unless told otherwise.
+    A compiled or exported graph is for any number of either, and has the table of neighbours unless told otherwise.
     """
-    if dense is not None or torch.compiler.is_exporting():
+    if dense is not None or torch.compiler.is_compiling():
         return bool(dense)
     _, N, K = graph.neighbours.shape
     return factor * K >= N
