@@ -87,7 +87,7 @@ class PanelTransformer(nn.Module):
         inputs = torch.where(mask.unsqueeze(-1), inputs, 0.0)
         angles = rotary_angles(self._position(inputs, mask), self.width // self.heads)
         inputs = noisy(inputs, self.input_noise, self.training)
-        last = last_usable(mask.transpose(1, 2).flatten(0, 1)).unflatten(0, (B, N)).transpose(1, 2)
+        last = last_usable(mask.transpose(1, 2).flatten(0, 1)).unflatten(0, (B, N)).transpose(1, 2).contiguous()
         started = (last >= 0).unsqueeze(-1)
         inputs = inputs.gather(1, last.clamp(min=0).unsqueeze(-1).expand(inputs.shape))
         hidden = self.embed(torch.where(started, inputs, 0.0))
