@@ -147,7 +147,7 @@ def test_executorch_refuses_operators_without_a_kernel(tmp_path):
 
 
 @pytest.mark.deploy
-@pytest.mark.parametrize("make", [transformer])
+@pytest.mark.parametrize("make", [transformer, pytest.param(graph, marks=pytest.mark.slow)])
 def test_coreml_converts(make, tmp_path):
     program = program_of(model := make())
     to_coreml(model, path := tmp_path / "model.mlpackage.zip", most={"B": 8})
