@@ -1,7 +1,8 @@
 """Ways out of the notebook beside eager mode: parity, time, size, and what it takes to convert and load.
 
-Each way runs in turn with eager mode in one process; the median of the rounds' ratios is printed, above 1 where the way
-is the faster. Times are processor seconds on one thread, else wall seconds. Ways whose extras are not there are named.
+Each way runs in turn with eager mode in one process; what is printed are medians over the rounds of the ratio of both
+times, above 1 where the way is the faster, by processor time (that of all threads together) and by wall time.
+Conversion and loading are wall seconds. Ways that a model has not are named.
 
 Usage: PYTHONPATH=. python benchmarks/deploy.py [--models NAMES] [--paths NAMES] [--threads 1] [--rounds 15]
 """
@@ -15,6 +16,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -58,23 +60,44 @@ def coupling() -> Model:
 MODELS = {build.__name__: build for build in (transformer, recurrent, graph, flow, coupling)}
 SIZES = {"C": 64, "N": 20, "K": 8}  # of a call, beside the batch
 MOST = {"B": 1024, "C": 64, "N": 20, "K": 8}
-BATCHES = {"graph": (1, 64), "coupling": (1, 64)}  # others (1, 64, 1024)
+BATCHES = {"flow": (1, 64, 1024)}  # others (1, 64)
 
 
-def compiled(model: Model, program: Program, density: bool, folder: Path) -> tuple[Run, int]:
+class Made(NamedTuple):
+    """A way out of a model, and the seconds that it took."""
+
+    run: Run
+    conversion: float
+    load: float | None = None
+    size: int | None = None  # bytes
+
+
+def fresh(name: str) -> Model:
+    """A model of weights unlike fresh ones, by which layers may do nothing."""
+    generator = torch.Generator().manual_seed(0)
+    model = MODELS[name]()
+    with torch.no_grad():
+        for weights in model.parameters():
+            weights += 0.05 * torch.randn(weights.shape, generator=generator)
+    return model
+
+
+@torch.no_grad()
+def compiled(model: Model, program: Program, density: bool, folder: Path) -> Made:
     """Compiles on the first call."""
     made = torch.compile(program, dynamic=True, fullgraph=True)
-    with torch.no_grad():
-        made(*program.example())
-    return torch.no_grad()(made), 0
+    inputs = program.example()
+    return Made(torch.no_grad()(made), _seconds(lambda: made(*inputs), time.perf_counter))
 
 
-def written(write: str, ending: str, model: Model, program: Program, density: bool, folder: Path) -> tuple[Run, int]:
-    """An artefact's function, without the checks that it makes of its inputs, and its size in bytes."""
+def written(write: str, ending: str, model: Model, program: Program, density: bool, folder: Path) -> Made:
+    """An artefact, with the checks that it makes of its inputs."""
     path = folder / f"model{ending}"
     bounds = {"most": {letter: MOST[letter] for letter in program.letters}} if write == "to_executorch" else {}
-    getattr(deploy, write)(model, path, density=density, **bounds)
-    return open_artefact(path, trust=True), path.stat().st_size
+    conversion = _seconds(lambda: getattr(deploy, write)(model, path, density=density, **bounds), time.perf_counter)
+    start = time.perf_counter()
+    run = open_artefact(path, trust=True)
+    return Made(run, conversion, time.perf_counter() - start, path.stat().st_size)
 
 
 PATHS = {
@@ -87,8 +110,8 @@ PATHS = {
 }
 
 
-def measured(program: Program, run: Run, batch: int, rounds: int, clock: Callable[[], float]) -> tuple[float, float]:
-    """Seconds of eager mode, and by how much the other is the faster: medians over the rounds, in turn."""
+def measured(program: Program, run: Run, batch: int, rounds: int) -> str:
+    """Milliseconds of eager mode, and by how much the other is the faster: medians over the rounds, in turn."""
     inputs = program.example(**{letter: SIZES.get(letter, batch) for letter in program.letters})
 
     def eager() -> None:
@@ -100,42 +123,48 @@ def measured(program: Program, run: Run, batch: int, rounds: int, clock: Callabl
 
     for _ in range(3):
         eager(), other()
-    times = [(_seconds(eager, clock), _seconds(other, clock)) for _ in range(rounds)]
-    return statistics.median(a for a, _ in times), statistics.median(a / b for a, b in times)
+    times = [(*_both(eager), *_both(other)) for _ in range(rounds)]
+    processor = statistics.median(a / b for a, _, b, _ in times)
+    wall = statistics.median(a / b for _, a, _, b in times)
+    return f"{1e3 * statistics.median(a for a, *_ in times):.2f} | {processor:.2f} | {wall:.2f}"
 
 
-def _seconds(task: Callable[[], None], clock: Callable[[], float]) -> float:
+def _both(task: Callable[[], None]) -> tuple[float, float]:
+    """Processor and wall seconds."""
+    wall = time.perf_counter()
+    processor = _seconds(task, time.process_time)
+    return processor, time.perf_counter() - wall
+
+
+def _seconds(task: Callable[[], object], clock: Callable[[], float]) -> float:
     start = clock()
     task()
     return clock() - start
 
 
-def lines(name: str, paths: list[str], rounds: int, threads: int) -> Iterator[str]:
-    """A row of the table for each way out of a model."""
-    torch.manual_seed(0)
-    model, density = MODELS[name](), name == "coupling"
+def lines(name: str, paths: list[str], rounds: int) -> Iterator[str]:
+    """A row of the table for each way out of a model and each batch."""
+    model, density = fresh(name), name == "coupling"
     program = program_of(model, density=density)
-    clock = time.process_time if threads == 1 else time.perf_counter
     for path in paths:
         with tempfile.TemporaryDirectory() as folder:
-            start = clock()
             try:
-                run, size = PATHS[path](model, program, density, Path(folder))
-            except (AttributeError, ImportError, RuntimeError, ValueError) as error:
-                yield f"| {name} | {path} | not here: {str(error).splitlines()[0][:100]} |"
+                made = PATHS[path](model, program, density, Path(folder))
+            except (ImportError, RuntimeError, ValueError) as error:
+                yield f"| {name} | {path} | none: {str(error).splitlines()[0][:160]} |"
                 continue
-            took = clock() - start
             probes = ({}, {"B": 1}, {"B": 5, "C": 33, "N": 7, "K": 3}, {"B": 2, "C": 64, "N": 20, "K": 8})
-            parity = [differences(program, run, {k: v for k, v in p.items() if k in program.letters}) for p in probes]
+            parity = [
+                differences(program, made.run, {k: v for k, v in p.items() if k in program.letters}) for p in probes
+            ]
             absolute, relative = (max(column) for column in zip(*parity, strict=True))
-            ratios = []
-            for batch in BATCHES.get(name, (1, 64, 1024)):
-                eager, ratio = measured(program, run, batch, rounds, clock)
-                ratios.append(f"{1e3 * eager:.2f} ms, x{ratio:.2f}")
-            yield (
-                f"| {name} | {path} | {absolute:.0e} | {relative:.0e} | {' | '.join(ratios)} "
-                f"| {size / 1e3:.0f} kB | {took:.1f} s |"
-            )
+            size = "" if made.size is None else f"{made.size / 1e3:.0f}"
+            load = "" if made.load is None else f"{made.load:.2f}"
+            for batch in BATCHES.get(name, (1, 64)):
+                yield (
+                    f"| {name} | {path} | {absolute:.0e} | {relative:.0e} | {batch} "
+                    f"| {measured(program, made.run, batch, rounds)} | {size} | {made.conversion:.1f} | {load} |"
+                )
 
 
 def main() -> None:
@@ -148,9 +177,12 @@ def main() -> None:
     torch.set_num_threads(args.threads)
     warnings.simplefilter("ignore", DeprecationWarning)
     print(f"torch {torch.__version__}, Python {sys.version.split()[0]}, {args.threads} threads")
-    print("| model | way | largest difference | relative | eager and ratio by batch | size | conversion and load |")
+    print(
+        "| model | way | difference | relative | batch | eager, ms | processor | wall | kB | conversion, s | load, s |"
+    )
+    print("|---|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|")
     for name in args.models:
-        for line in lines(name, args.paths, args.rounds, args.threads):
+        for line in lines(name, args.paths, args.rounds):
             print(line, flush=True)
 
 

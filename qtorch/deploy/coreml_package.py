@@ -3,7 +3,7 @@
 import json
 import tempfile
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from qtorch.deploy.artefact_file import Model, about, write
-from qtorch.deploy.edge_program import bounds_of, edge_program, rewritten, sizes_within
+from qtorch.deploy.coreml_operators import operators
+from qtorch.deploy.edge_program import bounds_of, edge_program, sizes_within
 from qtorch.deploy.program import Program, program_of
 from qtorch.errors import ArgumentError
 
@@ -54,7 +55,7 @@ def to_coreml(
     program = program_of(model, density=density)
     bounds = bounds_of(program, most)
     example = tuple(_as_number(value) for value in program.example(**sizes_within(program, bounds)))
-    exported = edge_program(program, bounds, _OfNumbers(program).eval(), example).run_decompositions(_operators())
+    exported = edge_program(program, bounds, _OfNumbers(program).eval(), example).run_decompositions(operators())
     signature = program.signature
     try:
         package = coremltools.convert(
@@ -79,20 +80,6 @@ def to_coreml(
     for name in ("signature", "options", "versions", "metadata"):
         package.user_defined_metadata[f"qtorch.{name}"] = json.dumps(description[name], sort_keys=True)
     write(path, description, lambda file: _zipped(package, file, Path(path).name.split(".")[0]))
-
-
-def _operators() -> dict[Any, Callable[..., Any]]:
-    """What coremltools does not know is written by what it does."""
-    table = dict(torch.export.default_decompositions())
-    table.pop(torch.ops.aten.roll.default, None)  # known to it, while the remainder that it would become is not
-    return table | rewritten() | {torch.ops.aten.gather.default: _gather, torch.ops.aten.alias.default: torch.clone}
-
-
-def _gather(values: Tensor, dim: int, index: Tensor, sparse_grad: bool = False) -> Tensor:
-    """CoreML gathers numbers alone."""
-    if values.dtype != torch.bool:
-        return NotImplemented
-    return values.to(torch.int32).gather(dim, index) != 0
 
 
 def _as_number(value: Tensor) -> Tensor:

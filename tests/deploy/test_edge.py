@@ -43,6 +43,11 @@ def transformer(context=None) -> Forecaster:
     return trained(Forecaster(encoder, heads.StudentT(8, (1, 3)), SPEC))
 
 
+def flow_head() -> Forecaster:
+    encoder = models.Transformer(F, width=8, depth=1, heads=2)
+    return trained(Forecaster(encoder, heads.FlowHead(8, (1, 3)), SPEC))
+
+
 def graph() -> Allocator:
     states = models.AssetGraph(models.Transformer(F, width=8, depth=1, heads=2), estimates=2, width=8)
     return trained(Allocator(models.GraphCovariance(states), portfolio.MinimumVariance()))
@@ -147,7 +152,9 @@ def test_executorch_refuses_operators_without_a_kernel(tmp_path):
 
 
 @pytest.mark.deploy
-@pytest.mark.parametrize("make", [transformer])
+@pytest.mark.parametrize(
+    "make", [transformer, *(pytest.param(one, marks=pytest.mark.slow) for one in (flow_head, graph))]
+)
 def test_coreml_converts(make, tmp_path):
     program = program_of(model := make())
     to_coreml(model, path := tmp_path / "model.mlpackage.zip", most={"B": 8})

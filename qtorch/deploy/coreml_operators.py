@@ -1,0 +1,74 @@
+"""Operators that coremltools does not know, or not at free sizes, by others that it does."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from qtorch.deploy.edge_program import rewritten
+
+aten = torch.ops.aten
+
+
+def operators() -> dict[Any, Callable[..., Any]]:
+    """What each is written by, as `ExportedProgram.run_decompositions` takes it."""
+    table = dict(torch.export.default_decompositions())
+    table.pop(aten.roll.default, None)  # known to it, while the remainder that it would become is not
+    return (
+        table
+        | rewritten()
+        | {
+            aten.alias.default: torch.clone,
+            aten.gather.default: _gather,
+            aten.scatter.src: _scatter,
+            aten.scatter_add.default: _scatter_add,
+            aten.select_scatter.default: _select_scatter,
+            aten.slice_scatter.default: _slice_scatter,
+        }
+    )
+
+
+def _gather(values: Tensor, dim: int, index: Tensor, sparse_grad: bool = False) -> Tensor:
+    """Its own wants sizes that it knows to be equal, and numbers."""
+    places = _places(index, dim, values)
+    if values.dtype == torch.bool:
+        return values.to(torch.int32).flatten().index_select(0, places).view(index.shape) != 0
+    return values.flatten().index_select(0, places).view(index.shape)
+
+
+def _scatter(values: Tensor, dim: int, index: Tensor, source: Tensor) -> Tensor:
+    return _put(values, dim, index, source, accumulate=False)
+
+
+def _scatter_add(values: Tensor, dim: int, index: Tensor, source: Tensor) -> Tensor:
+    return _put(values, dim, index, source, accumulate=True)
+
+
+def _put(values: Tensor, dim: int, index: Tensor, source: Tensor, accumulate: bool) -> Tensor:
+    places = _places(index, dim, values)
+    return values.flatten().index_put((places,), source.flatten(), accumulate=accumulate).view(values.shape)
+
+
+def _places(index: Tensor, dim: int, values: Tensor) -> Tensor:
+    """Where in the flattened values an index along a dimension points, flattened too."""
+    places = torch.zeros_like(index)
+    for d, size in enumerate(values.shape):
+        steps = torch.arange(index.shape[d], dtype=index.dtype, device=index.device)
+        own = index if d == dim % values.ndim else steps.view(-1, *(1,) * (index.ndim - d - 1))
+        places = places * size + own
+    return places.flatten()
+
+
+def _select_scatter(values: Tensor, source: Tensor, dim: int, index: int) -> Tensor:
+    return _slice_scatter(values, source.unsqueeze(dim), dim, index, None if index == -1 else index + 1)
+
+
+def _slice_scatter(
+    values: Tensor, source: Tensor, dim: int = 0, start: int | None = None, end: int | None = None, step: int = 1
+) -> Tensor:
+    if step != 1 or not isinstance(values.shape[dim], int):  # its own does for free sizes
+        return NotImplemented
+    start, end, _ = slice(start, end).indices(values.shape[dim])
+    sides = (values.narrow(dim, 0, start), source, values.narrow(dim, end, values.shape[dim] - end))
+    return torch.cat([side for side in sides if side.shape[dim] != 0], dim)
