@@ -83,18 +83,18 @@ def fresh(name: str) -> Model:
 
 
 @torch.no_grad()
-def compiled(model: Model, program: Program, density: bool, folder: Path) -> Made:
+def compiled(model: Model, program: Program, folder: Path) -> Made:
     """Compiles on the first call."""
     made = torch.compile(program, dynamic=True, fullgraph=True)
     inputs = program.example()
     return Made(torch.no_grad()(made), _seconds(lambda: made(*inputs), time.perf_counter))
 
 
-def written(write: str, ending: str, model: Model, program: Program, density: bool, folder: Path) -> Made:
+def written(write: str, ending: str, model: Model, program: Program, folder: Path) -> Made:
     """An artefact, with the checks that it makes of its inputs."""
     path = folder / f"model{ending}"
     bounds = {"most": {letter: MOST[letter] for letter in program.letters}} if write == "to_executorch" else {}
-    conversion = _seconds(lambda: getattr(deploy, write)(model, path, density=density, **bounds), time.perf_counter)
+    conversion = _seconds(lambda: getattr(deploy, write)(model, path, **bounds), time.perf_counter)
     start = time.perf_counter()
     run = open_artefact(path, trust=True)
     return Made(run, conversion, time.perf_counter() - start, path.stat().st_size)
@@ -144,12 +144,12 @@ def _seconds(task: Callable[[], object], clock: Callable[[], float]) -> float:
 
 def lines(name: str, paths: list[str], rounds: int) -> Iterator[str]:
     """A row of the table for each way out of a model and each batch."""
-    model, density = fresh(name), name == "coupling"
-    program = program_of(model, density=density)
+    model = fresh(name)
+    program = program_of(model)
     for path in paths:
         with tempfile.TemporaryDirectory() as folder:
             try:
-                made = PATHS[path](model, program, density, Path(folder))
+                made = PATHS[path](model, program, Path(folder))
             except (ImportError, RuntimeError, ValueError) as error:
                 yield f"| {name} | {path} | none: {str(error).splitlines()[0][:160]} |"
                 continue
