@@ -22,6 +22,8 @@ from qtorch.training import Allocator, Forecaster
 from qtorch.training.refit import modules
 from qtorch.training.trained_on import TrainedOn
 
+_LONGEST = 1 << 15  # sessions of a context or horizon: more than a century of trading days
+
 Model = TypeVar("Model", bound=Forecaster | Allocator)
 
 
@@ -241,6 +243,8 @@ def _spec(plain: Mapping[str, Any], allow: tuple[str, ...]) -> WindowSpec:
     for number in (plain["context"], *plain["horizons"]):
         if type(number) is not int:
             raise ArgumentError(f"the context and horizons of windows are whole numbers, not {number!r}")
+        if number > _LONGEST:
+            raise ArgumentError(f"a context or horizon of {number:,} sessions is above {_LONGEST:,}")
     check_features(plain["features"], allow)
     return WindowSpec.from_dict(plain)
 

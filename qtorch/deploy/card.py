@@ -11,6 +11,7 @@ from qtorch.data.errors import listing
 from qtorch.data.window import WindowSpec
 from qtorch.deploy.bundle import described, inspect_bundle
 from qtorch.deploy.description import BundleError
+from qtorch.deploy.schema import inputs_of
 from qtorch.errors import ArgumentError
 from qtorch.training import Allocator, Forecaster
 from qtorch.training.trained_on import TrainedOn
@@ -64,13 +65,13 @@ def _card(about: Mapping[str, Any], license: str | None, repository: str | None)
         f"# {_name(about)}",
         *_what(about, spec),
         "## Inputs",
-        *_inputs(about, spec),
+        *_inputs(spec),
         "## Training",
         *_training(about, fits),
         "## Scores",
         *_scores(about, fits),
         "## Limits",
-        *_limits(about, fits),
+        *_limits(fits),
         "## Load it",
         *_loading(about, repository),
         "## Versions and digests",
@@ -120,8 +121,9 @@ def _what(about: Mapping[str, Any], spec: WindowSpec) -> Iterator[str]:
     yield _table(("part", "class"), ((part, about[part]["class_path"]) for part in parts))
 
 
-def _inputs(about: Mapping[str, Any], spec: WindowSpec) -> Iterator[str]:
-    columns = [(each["name"], each["unit"], each["source"], each["what"]) for each in about["inputs"]]
+def _inputs(spec: WindowSpec) -> Iterator[str]:
+    inputs = inputs_of(spec)  # not what a file says of them, which nothing that computes reads
+    columns = [(each.name, each.unit, each.source, each.what) for each in inputs]
     yield f"In the order of the last axis, {len(columns)} of them:"
     yield _table(("input", "unit", "from", "what it is"), columns)
     yield (
@@ -129,7 +131,7 @@ def _inputs(about: Mapping[str, Any], spec: WindowSpec) -> Iterator[str]:
         f"0 and changes nothing. The first {spec.features.first_usable} returns of an asset are masked. Returns are "
         f"seen and predicted in units of a causal EWMA volatility (decay {spec.features.scale_decay:g})."
     )
-    effects = listing([_cell(name) for name in about["calendars"]["effects"]], most=10) or "none"
+    effects = listing([_cell(each.name) for each in inputs if each.source == "calendar"], most=10) or "none"
     yield f"Inputs that come from exchanges' calendars: {effects}."
 
 
@@ -158,8 +160,8 @@ def _scores(about: Mapping[str, Any], fits: Sequence[TrainedOn]) -> Iterator[str
     yield _table(("score", "value", "of"), rows) if rows else f"Scores: {_UNKNOWN}."
 
 
-def _limits(about: Mapping[str, Any], fits: Sequence[TrainedOn]) -> Iterator[str]:
-    seen = ", ".join(about["calendars"]["exchanges"])
+def _limits(fits: Sequence[TrainedOn]) -> Iterator[str]:
+    seen = ", ".join(sorted({code for fit in fits for code in fit.exchanges}))
     lines = [
         f"Exchanges that training saw: {_cell(seen) if seen else _UNKNOWN}. Of others, and of kinds of assets that it "
         "did not see, nothing is known.",

@@ -78,6 +78,16 @@ def test_a_card_of_what_qtorch_does_not_write_is_refused(bundle):
         model_card(bundle)
 
 
+def test_a_card_tells_what_the_model_is_fed_not_what_a_forged_file_says_of_it(bundle):
+    true = model_card(bundle).split("## Versions")[0]
+    inputs = inspect_bundle(bundle)["inputs"]
+    edit(bundle, "inputs", value=[each | {"unit": "percent", "what": "a lie", "source": "labels"} for each in inputs])
+    edit(bundle, "calendars", value={"exchanges": ["XLIE"], "effects": ["a lie"]})
+    forged = model_card(bundle).split("## Versions")[0]
+    digest = bundle_digest(bundle)
+    assert forged.replace(digest, "") == re.sub("[0-9a-f]{64}", "", true)
+
+
 class Mine(f.Feature):
     @property
     def names(self):

@@ -10,6 +10,8 @@ from torch import Tensor
 from qtorch.deploy.program import program_of
 from qtorch.deploy.server.protocol import Limits, RequestError
 from qtorch.deploy.server.tensor_inputs import require_finite
+from qtorch.deploy.server.tensor_options import require_known
+from qtorch.deploy.server.tensor_outputs import require_finite_output
 from qtorch.deploy.signature import TensorSpec
 from qtorch.models.market_state import MarketState
 from qtorch.nn.graph import Graph
@@ -73,8 +75,17 @@ class AllocatorService:
         }
 
     def options(self, parameters: dict[str, Any]) -> tuple[()]:
-        """There are none."""
+        """There are none.
+
+        Raises:
+            RequestError: 422, there is one that the protocol does not know.
+        """
+        require_known(parameters)
         return ()
+
+    def told(self, options: tuple[()], names: tuple[str, ...]) -> dict[str, str]:
+        """The parameters of a response: none."""
+        return {}
 
     def prepared(self, tensors: dict[str, Tensor], sizes: Mapping[str, int], limits: Limits) -> dict[str, Tensor]:
         """The market, zeros where nothing is usable.
@@ -121,13 +132,17 @@ class AllocatorService:
         """The outputs that are wanted, and no others.
 
         Raises:
+            RequestError: 422, weights are not finite.
             ValueError: no weights keep to the constraints.
         """
         own = dict(zip((output.name for output in self.program.signature.outputs), views, strict=bool(views)))
-        return {
+        found = {
             name: own[name.removeprefix(_NETWORK)] if name.startswith(_NETWORK) else self._weights(tensors)
             for name in names
         }
+        if "weights" in found:
+            require_finite_output("weights", found["weights"], torch.tensor(True))
+        return found
 
     def _weights(self, tensors: dict[str, Tensor]) -> Tensor:
         universe = tensors["universe"]

@@ -12,9 +12,9 @@ from torch.nn.functional import pad
 from qtorch.deploy.program import program_of
 from qtorch.deploy.server.protocol import Limits, RequestError
 from qtorch.deploy.server.tensor_inputs import require_finite
-from qtorch.deploy.server.tensor_options import LEVELS, levels_of
+from qtorch.deploy.server.tensor_options import LEVELS, levels_of, require_known, text_of_levels
+from qtorch.deploy.server.tensor_outputs import require_finite_output
 from qtorch.deploy.signature import TensorSpec
-from qtorch.distributions.joint import rescaled
 from qtorch.risk import expected_shortfall, value_at_risk
 from qtorch.training import Forecaster
 
@@ -76,9 +76,14 @@ class ForecasterService:
         """The levels of a request.
 
         Raises:
-            RequestError: 422, as of `levels_of`.
+            RequestError: 422, as of `levels_of`, or a parameter is not known.
         """
+        require_known(parameters, "levels")
         return levels_of(parameters)
+
+    def told(self, levels: tuple[float, ...], names: tuple[str, ...]) -> dict[str, str]:
+        """The parameters of a response: the levels of the outputs, where some are by level."""
+        return {"levels": text_of_levels(levels)} if _BY_LEVEL.keys() & set(names) else {}
 
     def prepared(self, tensors: dict[str, Tensor], sizes: Mapping[str, int], limits: Limits) -> dict[str, Tensor]:
         """Windows of the model's context, 0 and scale 1 where masked.
@@ -135,24 +140,28 @@ class ForecasterService:
         """The outputs that are wanted, and no others.
 
         Raises:
-            RequestError: 422, measures are wanted of laws that have no marginals.
+            RequestError: 422, measures are wanted of laws that have no marginals, or are not finite.
         """
         own = dict(zip((output.name for output in self.program.signature.outputs), parameters, strict=True))
         found = {name: own[name.removeprefix(_LAW)] for name in names if name.startswith(_LAW)}
         if measures := [name for name in names if name in MEASURES]:
-            law = self._law(parameters, tensors["scale"])
+            law = self._law(parameters)
+            # All measures are in units of the scale; float64 holds their product with any scale of float32.
+            scale = tensors["scale"].double().unsqueeze(1)
             there = tensors["mask"][:, -1].unsqueeze(1) if self.panel else torch.tensor(True)
             for name in measures:
-                value = _measure(law, name, levels)
-                usable = there.unsqueeze(-1) if name in _BY_LEVEL else there
-                found[name] = torch.where(usable, value.double(), torch.nan)
+                by_level = name in _BY_LEVEL
+                value = _measure(law, name, levels).double() * (scale.unsqueeze(-1) if by_level else scale)
+                usable = there.unsqueeze(-1) if by_level else there
+                require_finite_output(name, value, usable)
+                found[name] = torch.where(usable, value, torch.nan)
         return {name: found[name] for name in names}
 
-    def _law(self, parameters: tuple[Tensor, ...], scale: Tensor) -> Distribution:
-        """The law of each asset's return, batch shape `[B, H]` or `[B, H, N]`."""
+    def _law(self, parameters: tuple[Tensor, ...]) -> Distribution:
+        """The law of each asset's return in units of its scale, batch shape `[B, H]` or `[B, H, N]`."""
         if self.panel:  # heads have assets before horizons, laws after
             parameters = tuple(parameter.movedim(2, 1) for parameter in parameters)
-        law: Any = rescaled(self.model.network.head.distribution(*parameters), scale.unsqueeze(1))
+        law: Any = self.model.network.head.distribution(*parameters)
         if not law.event_shape:
             return law
         if law.marginals is None:

@@ -129,12 +129,29 @@ class Repository:
         """
         with self._loading:
             changes = self.scan()
+            for key in changes.new:  # all at once: while one is loaded, the others are not yet ready, and not unknown
+                self._set(key, _Version((), State.LOADING, "waits to be loaded"))
             for key in (*changes.new, *changes.changed):
                 self._load(key)
             with self._lock:
                 for key in changes.removed:
                     del self._table[key]
         return changes
+
+    def seek(self, name: str, version: str | None = None) -> None:
+        """Loads what the folder has of a name and is not known yet, since a request may come before the next look.
+
+        Nothing else is loaded, and while another thread loads nothing at all: whoever asks for what is not there never
+        waits for what is.
+        """
+        if not self._loading.acquire(blocking=False):
+            return
+        try:
+            for key in self.scan().new:
+                if key[0] == name and version in (None, key[1]):
+                    self._load(key)
+        finally:
+            self._loading.release()
 
     def load(self, name: str, version: str | None = None) -> None:
         """Loads a version, or all of a model, anew; what is served goes on until the new one is whole.

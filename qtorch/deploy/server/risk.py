@@ -1,5 +1,6 @@
 """A portfolio's risk with contributions, by a served forecaster and a file of prices."""
 
+import datetime
 import math
 import threading
 from collections import OrderedDict
@@ -13,10 +14,9 @@ from torch import Tensor
 
 from qtorch.data import DataError, Panel, WindowSource
 from qtorch.data.errors import listing
-from qtorch.data.rows import label
 from qtorch.deploy.server.protocol import RequestError
 from qtorch.deploy.server.repository import Repository
-from qtorch.deploy.server.risk_request import RiskRequest
+from qtorch.deploy.server.risk_request import MOST_SCENARIOS, RiskRequest
 from qtorch.deploy.server.served_model import ServedModel
 from qtorch.deploy.server.watched_panel import WatchedPanel
 from qtorch.distributions import take
@@ -28,8 +28,12 @@ from qtorch.nightly.outcome import Refused
 from qtorch.risk import portfolio_risk, scenario_errors, stand_alone_risk
 from qtorch.training import Forecaster
 
-_KEPT = 8  # dates and models whose forecasts are kept, and sets of scenarios of each
+_KEPT = 8  # dates and models whose forecasts are kept
+_KEPT_BYTES = 256 << 20  # of scenarios that are kept, of all dates and models
 _RANDOMISATIONS = 8
+# Scenarios beyond a level in each randomisation. With fewer, the tail's mean is that of a few extremes, and the spread
+# of the randomisations tells little of its error.
+_BEYOND = 10
 
 
 def copula_of_scenarios() -> RiskConfig:
@@ -85,8 +89,9 @@ class RiskService:
             and those of the position alone. Components sum to the whole.
 
         Raises:
-            RequestError: 404 no such model; 422 the portfolio, date or horizon is not one of the data or model; 503 the
-                model is not ready or the prices cannot be read.
+            RequestError: 404 no such model; 413 too many scenarios; 422 the portfolio, date or horizon is not one of
+                the data or model, or the scenarios do not tell a level; 503 the model is not ready or the prices
+                cannot be read.
         """
         model = self.repository.get(request.model, request.version)
         if not isinstance(model.model, Forecaster):
@@ -110,14 +115,18 @@ class RiskService:
             )
         if request.scenarios is not None and self.risk.dependence != "copula":
             raise RequestError(422, "scenarios: this server takes past sessions for scenarios. Leave the number out.")
-        count = TONIGHT if request.scenarios is None else request.scenarios
+        count = _count(request) if self.risk.dependence == "copula" else TONIGHT
         if _RANDOMISATIONS * count * len(panel.assets) > 4 * self.repository.limits.max_elements:
             raise RequestError(
-                413, f"{count} scenarios of {len(panel.assets)} assets are over the server's limit. Ask for fewer."
+                413,
+                f"{count} scenarios of {len(panel.assets)} assets are over the server's limit. Ask for fewer, or for "
+                "levels less near to 0 and 1, which need fewer.",
             )
         known = self._forecasts(stamp, panel, date, model)
         h = horizons.index(request.horizon)
-        return self._measured(request, known, h, self._scenarios(known, h, count, request.seed))
+        scenarios = self._scenarios(known, h, count, request.seed)
+        _require_told(request, scenarios.shape[1])  # past sessions may be fewer than levels need
+        return self._measured(request, known, h, scenarios)
 
     def _measured(
         self, request: RiskRequest, known: _Known, h: int, scenarios: Float64[Tensor, "M S N"]
@@ -225,25 +234,59 @@ class RiskService:
             if key not in known.scenarios:
                 known.scenarios[key] = known.history.scenarios(h, count, seed)
             known.scenarios.move_to_end(key)
-            while len(known.scenarios) > _KEPT:
-                known.scenarios.popitem(last=False)
-            return known.scenarios[key]
+            found = known.scenarios[key]
+            self._forget()
+        return found
+
+    def _forget(self) -> None:
+        """Drops the scenarios that were not asked for since longest, until the others keep to their bound."""
+        with self._table:
+            oldest_first = [known.scenarios for known in self._known.values()]
+        held = sum(x.nbytes for kept in oldest_first for x in kept.values())
+        for kept in oldest_first:
+            while kept and held > _KEPT_BYTES:
+                held -= kept.popitem(last=False)[1].nbytes
 
 
-def _date(as_of: str | None, panel: Panel) -> pd.Timestamp:
+def _count(request: RiskRequest) -> int:
+    """Scenarios of a randomisation: those asked for, or the fewest from the nightly job's number that tell all levels.
+
+    Raises:
+        RequestError: 422, those asked for do not, or no number does.
+    """
+    count = TONIGHT if request.scenarios is None else request.scenarios
+    while request.scenarios is None and count < MOST_SCENARIOS and _untold(request, count):
+        count *= 2
+    _require_told(request, count)
+    return count
+
+
+def _untold(request: RiskRequest, count: int) -> list[float]:
+    """Levels with too few scenarios beyond them, on the one side or the other."""
+    return [level for level in request.levels if min(level, 1 - level) * count < _BEYOND - 1e-6]
+
+
+def _require_told(request: RiskRequest, count: int) -> None:
+    for level in _untold(request, count):
+        raise RequestError(
+            422,
+            f"levels: of {count} scenarios {min(level, 1 - level) * count:.3g} are beyond {level}, and {_BEYOND} are "
+            f"needed. Give levels less near to 0 and 1, or more scenarios where a copula makes them, up to "
+            f"{MOST_SCENARIOS}.",
+        )
+
+
+def _date(as_of: datetime.date | None, panel: Panel) -> pd.Timestamp:
     if as_of is None:
         return panel.dates[-1]
-    try:
-        day = label(as_of, "as_of")
-    except DataError as error:
-        raise RequestError(422, str(error)) from error
+    day = pd.Timestamp(as_of)
     if day in panel.dates:
         return day
     before = panel.dates[panel.dates < day]
     near = (
         f"The last one before is {before[-1]:%Y-%m-%d}" if len(before) else f"They begin on {panel.dates[0]:%Y-%m-%d}"
     )
-    raise RequestError(422, f"as_of {day:%Y-%m-%d}: the prices have no such row. {near}.")
+    raise RequestError(422, f"as_of {as_of}: the prices have no such row. {near}.")
 
 
 def _missing(
@@ -263,4 +306,4 @@ def _plain(value: Tensor) -> Any:
     if value.ndim:
         return [_plain(x) for x in value]
     number = value.item()
-    return number if math.isfinite(number) else None
+    return number + 0.0 if math.isfinite(number) else None  # -0.0 becomes 0.0

@@ -1,6 +1,8 @@
 """What is asked of the risk endpoint; needs no torch."""
 
+import datetime
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any, Literal
@@ -10,7 +12,8 @@ from qtorch.deploy.server.protocol.bodies import decompressed, json_object
 from qtorch.deploy.server.protocol.tensors import shown
 from qtorch.deploy.server.tensor_options import levels_of
 
-_MOST_SCENARIOS = 1 << 16
+MOST_SCENARIOS = 1 << 16
+_DAY = re.compile(r"\d{4}-\d{2}-\d{2}", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -21,10 +24,10 @@ class RiskRequest:
         model: name.
         version: None is the model's default.
         positions: exposures by asset, in the unit.
-        as_of: the date that knows the world, YYYY-MM-DD; None is the panel's last.
+        as_of: the date that knows the world; None is the panel's last.
         horizon: in sessions.
         levels: confidences of value at risk and expected shortfall.
-        scenarios: of each of 8 randomisations of a copula, a power of 2; None is the service's number.
+        scenarios: of each of 8 randomisations of a copula, a power of 2; None is as many as the levels need.
         seed: of these.
         unit: of the exposures: money, or weights of the portfolio.
         without_forecast: whether an asset without a forecast refuses the request, or is left out and reported.
@@ -33,7 +36,7 @@ class RiskRequest:
     model: str
     version: str | None
     positions: dict[str, float]
-    as_of: str | None = None
+    as_of: datetime.date | None = None
     horizon: int = 1
     levels: tuple[float, ...] = (0.975, 0.99)
     scenarios: int | None = None
@@ -49,7 +52,7 @@ def parse_risk(body: bytes, headers: Mapping[str, str], model: str, version: str
     """The request of a JSON body; arguments as of `parse_infer`.
 
     The body is an object of `RiskRequest`'s attributes, of which only `positions` is due: an object of numbers by
-    asset, or a list of objects with asset and value.
+    asset, or a list of objects with asset and value. `as_of` is text, YYYY-MM-DD and nothing else.
 
     Raises:
         RequestError: 400 it is malformed, 404 the name can be no model's, 413 it is too large, 415 its encoding is not
@@ -62,19 +65,16 @@ def parse_risk(body: bytes, headers: Mapping[str, str], model: str, version: str
     for key, path in (("model", name), ("version", wanted)):
         if given.get(key) not in (None, path):
             raise RequestError(400, f"{key} is {shown(given[key])}, but the path names {shown(path)}. Leave one out.")
-    as_of = given.get("as_of")
-    if as_of is not None and not isinstance(as_of, str):
-        raise RequestError(400, f"as_of is {shown(as_of)}. Give a date such as 2024-05-03.")
     scenarios = given.get("scenarios")
     if scenarios is not None:
-        scenarios = _whole(given, "scenarios", 0, 128, _MOST_SCENARIOS)
+        scenarios = _whole(given, "scenarios", 0, 128, MOST_SCENARIOS)
         if scenarios & (scenarios - 1):
             raise RequestError(400, f"scenarios is {scenarios}. Give a power of 2, such as 1024.")
     return RiskRequest(
         name,
         wanted,
         _positions(given.get("positions")),
-        as_of,
+        _day(given.get("as_of")),
         _whole(given, "horizon", 1, 1, 10_000),
         levels_of(given),
         scenarios,
@@ -82,6 +82,18 @@ def parse_risk(body: bytes, headers: Mapping[str, str], model: str, version: str
         "value" if _one_of(given, "unit", "value", "weight") else "weight",
         "refuse" if _one_of(given, "without_forecast", "refuse", "report") else "report",
     )
+
+
+def _day(given: Any) -> datetime.date | None:
+    """A date of its one form; what may be read in two ways is no date."""
+    if given is None:
+        return None
+    if isinstance(given, str) and _DAY.fullmatch(given):
+        try:
+            return datetime.date.fromisoformat(given)
+        except ValueError as error:
+            raise RequestError(400, f"as_of is {shown(given)}: {error}. Give a date such as 2024-05-03.") from error
+    raise RequestError(400, f"as_of is {shown(given)}. Give a date such as 2024-05-03.")
 
 
 def _positions(given: Any) -> dict[str, float]:

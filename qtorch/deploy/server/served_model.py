@@ -115,14 +115,6 @@ class ServedModel:
             },
         }
 
-    def validate(self, request: InferRequest) -> None:
-        """Holds a request against the model.
-
-        Raises:
-            RequestError: 4xx, it is not what the model takes.
-        """
-        self._prepared(0, request)
-
     @torch.inference_mode()
     def run(self, requests: Sequence[InferRequest]) -> list[InferResponse | RequestError]:
         """Answers requests together, each as if it were alone; a refusal harms no other.
@@ -214,7 +206,8 @@ class ServedModel:
         for prepared in batch:
             stop = start + len(prepared)
             mine = {name: value[start:stop].numpy() for name, value in outputs.items()}
-            answers[prepared.place] = InferResponse(self.name, self.version, prepared.request.id, {}, mine)
+            told = self.service.told(options, names)
+            answers[prepared.place] = InferResponse(self.name, self.version, prepared.request.id, told, mine)
             start = stop
         return answers
 

@@ -16,8 +16,12 @@ from qtorch.deploy.server.protocol import InferRequest, InferResponse, Limits, R
 from qtorch.deploy.server.repository import Repository
 from qtorch.deploy.server.risk import RiskService
 from qtorch.deploy.server.risk_request import RiskRequest
-from qtorch.deploy.server.served_model import ServedModel
 from qtorch.nightly.config import NightlyData
+
+# Questions of risk at a worker, that which is computed among them. They must leave most of the places that a worker has
+# for calls (`max_ongoing_requests` of its deployment) to inference, which would starve behind them otherwise.
+_MOST_RISK = 16
+_LONGEST_RISK = 5  # times as long as a batch: the first question of a date makes its forecasts
 
 
 class Worker:
@@ -53,8 +57,9 @@ class Worker:
         self.problem = ""
         self._looked = threading.Lock()
         # One batch is computed at a time, on all threads; what may take long does not hold it up.
-        self._compute, self._control, self._risk = (ThreadPoolExecutor(1) for _ in range(3))
-        self._began: float | None = None
+        self._compute, self._control, self._search, self._risk = (ThreadPoolExecutor(1) for _ in range(4))
+        self._began: dict[str, float] = {}  # when the batch and the risk that are computed were begun
+        self._risks = 0
         self._look()
         threading.Thread(target=self._poll, daemon=True).start()
 
@@ -76,11 +81,20 @@ class Worker:
         """For Ray Serve, which replaces a worker whose check fails.
 
         Raises:
-            RuntimeError: a batch is computed since long.
+            RuntimeError: a batch or a risk is computed since long.
         """
-        began, longest = self._began, 4 * self.limits.timeout_s
-        if began is not None and time.monotonic() - began > longest:
-            raise RuntimeError(f"a batch is computed for more than {longest} s")
+        longest = {"batch": 4 * self.limits.timeout_s, "risk": _LONGEST_RISK * 4 * self.limits.timeout_s}
+        for what, began in self._began.copy().items():
+            if time.monotonic() - began > longest[what]:
+                raise RuntimeError(f"a {what} is computed for more than {longest[what]} s")
+
+    def _timed(self, what: str, call: Callable[..., Any], *arguments: Any) -> Any:
+        """What a call returns, told or raised, while the health check sees how long it takes."""
+        self._began[what] = time.monotonic()
+        try:
+            return _told(call, *arguments)
+        finally:
+            del self._began[what]
 
     async def infer(self, requests: list[InferRequest]) -> list[InferResponse | RequestError | Fault]:
         """Answers requests of one model and version in one batch.
@@ -88,38 +102,45 @@ class Worker:
         Args:
             requests: with equal model and version.
         """
-        return await asyncio.get_running_loop().run_in_executor(self._compute, self._infer, requests)
+        problem = await self._sought(requests[0].model, requests[0].version)
+        if problem is not None:
+            return [problem] * len(requests)
+        loop = asyncio.get_running_loop()
+        answers = await loop.run_in_executor(self._compute, self._timed, "batch", self._infer, requests)
+        return answers if isinstance(answers, list) else [answers] * len(requests)
 
     def _infer(self, requests: list[InferRequest]) -> list[InferResponse | RequestError | Fault]:
-        self._began = time.monotonic()
-        try:
-            model = _told(self._model, requests[0].model, requests[0].version)
-            if not isinstance(model, ServedModel):
-                return [model] * len(requests)
-            answers = _told(model.run, requests)
-            if isinstance(answers, list):
-                return answers
-            # What a fault was found in is told from the others by running each alone.
-            alone = [_told(model.run, [each]) for each in requests]
-            return [answer[0] if isinstance(answer, list) else answer for answer in alone]
-        finally:
-            self._began = None
+        model = self.repository.get(requests[0].model, requests[0].version)
+        answers = _told(model.run, requests)
+        if isinstance(answers, list):
+            return answers
+        # What a fault was found in is told from the others by running each alone.
+        alone = [_told(model.run, [each]) for each in requests]
+        return [answer[0] if isinstance(answer, list) else answer for answer in alone]
 
-    def _model(self, name: str, version: str | None) -> ServedModel:
-        """A model, also if it came after the last look."""
-        try:
-            return self.repository.get(name, version)
-        except RequestError as error:
-            if error.status != 404:
-                raise
-        self._look()
-        return self.repository.get(name, version)
+    async def _sought(self, name: str, version: str | None) -> RequestError | Fault | None:
+        """Why a model does not answer, if it does not; one that came after the last look is loaded.
+
+        No thread that computes waits for that.
+        """
+        for attempt in range(2):
+            found = _told(self.repository.get, name, version)
+            if not isinstance(found, RequestError | Fault):
+                return None
+            if attempt or isinstance(found, Fault) or found.status != 404:
+                return found
+            run = asyncio.get_running_loop().run_in_executor
+            fault = await run(self._search, _told, self.repository.seek, name, version)
+            if fault is not None:
+                return fault
+        raise AssertionError("a loop of two attempts returns")
 
     async def metadata(self, name: str, version: str | None) -> Any:
         """As `ServedModel.metadata`."""
-        return await self._controlled(
-            lambda: self._model(name, version).metadata(self.repository.versions(name)),
-        )
+        problem = await self._sought(name, version)
+        if problem is not None:
+            return problem
+        return _told(lambda: self.repository.get(name, version).metadata(self.repository.versions(name)))
 
     async def ready(self, name: str, version: str | None) -> Any:
         """As `Repository.ready`."""
@@ -146,11 +167,21 @@ class Worker:
         return await self._controlled(lambda: self.repository.unload(name))
 
     async def risk(self, request: RiskRequest) -> Any:
-        """As `RiskService.answer`."""
+        """As `RiskService.answer`; 429 where too many wait already."""
         service = self.risk_service
         if service is None:
             return RequestError(404, "this server has no prices: start it with the option data to ask for risk.")
-        return await asyncio.get_running_loop().run_in_executor(self._risk, _told, service.answer, request)
+        problem = await self._sought(request.model, request.version)
+        if problem is not None:
+            return problem
+        if self._risks >= _MOST_RISK:
+            return RequestError(429, f"{self._risks} questions of risk are in work, as many as may: try again later.")
+        self._risks += 1
+        try:
+            loop = asyncio.get_running_loop()
+            return await loop.run_in_executor(self._risk, self._timed, "risk", service.answer, request)
+        finally:
+            self._risks -= 1
 
     async def _controlled(self, call: Callable[[], Any]) -> Any:
         return await asyncio.get_running_loop().run_in_executor(self._control, _told, call)

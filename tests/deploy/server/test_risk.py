@@ -1,8 +1,10 @@
 """The risk endpoint against the nightly job's own numbers, and refusals of what is no portfolio, date or horizon."""
 
 import dataclasses
+import datetime
 import json
 import os
+from collections import OrderedDict
 from typing import Any
 
 import numpy as np
@@ -66,7 +68,7 @@ def service(folder, data):
 
 
 def asked(**changes: Any) -> RiskRequest:
-    return dataclasses.replace(RiskRequest("joint", None, BOOK, levels=(0.9, 0.99)), **changes)
+    return dataclasses.replace(RiskRequest("joint", None, BOOK, levels=(0.8, 0.9)), **changes)
 
 
 @pytest.fixture(scope="module")
@@ -87,7 +89,7 @@ def history_of(data, service, name: str) -> History:
 )
 def test_the_risk_is_that_of_the_nightly_job(service, data, history, name, horizon):
     history = history if name == "joint" else history_of(data, service, name)
-    answer = service.answer(asked(model=name, horizon=horizon))
+    answer = service.answer(asked(model=name, horizon=horizon, levels=(0.9, 0.99)))
     assert answer["as_of"] == "2019-03-29"
     assert (answer["model"], answer["version"], answer["horizon"]) == (name, "1", horizon)
     exposures = pd.Series(BOOK)
@@ -122,8 +124,57 @@ def test_totals_are_those_of_the_scenarios_and_components_sum(service, history):
                 assert part[f"component_{name}"] == pytest.approx(part["exposure"] * part[f"marginal_{name}"], rel=1e-9)
 
 
+def test_one_position_s_risk_is_that_of_its_law(service):
+    """Scenarios enough for each level that is answered: the estimates keep to the closed form within their errors."""
+    answer = service.answer(asked(positions={"BBB": 1e6}, levels=(0.99, 0.997)))
+    assert answer["scenarios"]["count"] == 4096
+    for level in answer["levels"]:
+        (position,) = level["assets"]
+        for name in ("value_at_risk", "expected_shortfall"):
+            off = abs(level[name] - position[f"stand_alone_{name}"])
+            assert off < 4 * level[f"{name}_error"]
+            assert level[f"{name}_error"] < 0.03 * level[name]
+
+
+@pytest.mark.parametrize(
+    ("levels", "scenarios", "words"),
+    [
+        ((0.9, 0.99), 512, "of 512 scenarios 5.12 are beyond 0.99, and 10 are needed.*up to 65536"),
+        ((0.99999,), None, "of 65536 scenarios 0.655 are beyond 0.99999"),
+        ((0.00001,), None, "of 65536 scenarios 0.655 are beyond 1e-05"),
+        ((5e-324,), None, "are beyond 5e-324"),
+    ],
+)
+def test_a_level_that_scenarios_do_not_tell_is_refused(service, levels, scenarios, words):
+    with pytest.raises(RequestError, match=words) as refused:
+        service.answer(asked(levels=levels, scenarios=scenarios))
+    assert refused.value.status == 422
+
+
+def test_scenarios_that_are_kept_are_bounded_in_bytes(service, data, monkeypatch):
+    service.answer(asked(scenarios=128))
+    known = next(iter(service._known.values()))
+    older, newer = (dataclasses.replace(known, scenarios=OrderedDict()) for _ in range(2))
+    own = RiskService(data, service.repository, RISK)
+    own._known.update(older=older, newer=newer)
+    one, made = torch.zeros(8, 128, 4, dtype=torch.float64), []
+    monkeypatch.setattr(History, "scenarios", lambda self, h, count, seed: made.append(seed) or one)
+    monkeypatch.setattr(module, "_KEPT_BYTES", 3 * one.nbytes)
+    for seed, known in enumerate([older, newer, older, newer]):
+        own._scenarios(known, 0, 128, seed)
+    assert [list(known.scenarios) for known in (older, newer)] == [[(0, 128, 2)], [(0, 128, 1), (0, 128, 3)]]
+    own._scenarios(newer, 0, 128, 1)  # kept
+    own._scenarios(older, 0, 128, 0)  # forgotten
+    assert made == [0, 1, 2, 3, 0]
+
+
+def test_a_position_of_nothing_has_no_negative_zero(service):
+    answer = service.answer(asked(positions={"AAA": 1.0, "BBB": -0.0, "EEE": 0.0}, scenarios=128))
+    assert "-0.0" not in json.dumps(answer)
+
+
 def test_an_earlier_date_knows_nothing_later(service, folder, data, tmp_path):
-    later = service.answer(asked(as_of="2019-03-15", scenarios=128))
+    later = service.answer(asked(as_of=datetime.date(2019, 3, 15), scenarios=128))
     frame = pd.read_parquet(data.path)
     frame[frame["date"] <= "2019-03-15"].to_parquet(tmp_path / "prices.parquet")
     cut = RiskService(NightlyData(str(tmp_path / "prices.parquet")), service.repository, RISK)
@@ -161,10 +212,13 @@ def test_an_asset_without_a_forecast_is_never_dropped_in_silence(service):
     [
         ({"positions": {"ZZZ": 1.0}}, 422, "not in the prices: ZZZ. There are AAA"),
         ({"horizon": 10}, 422, "no horizon of 10. It has 1, 5"),
-        ({"as_of": "2019-03-30"}, 422, "2019-03-30: the prices have no such row. The last one before is 2019-03-29"),
-        ({"as_of": "1990-01-01"}, 422, "They begin on 2018-06-01"),
-        ({"as_of": "soon"}, 422, "as_of is 'soon'"),
-        ({"as_of": "2018-06-05"}, 422, "cannot forecast 2018-06-05"),
+        (
+            {"as_of": datetime.date(2019, 3, 30)},
+            422,
+            "2019-03-30: the prices have no such row.*before is 2019-03-29",
+        ),
+        ({"as_of": datetime.date(1, 1, 1)}, 422, "They begin on 2018-06-01"),
+        ({"as_of": datetime.date(2018, 6, 5)}, 422, "cannot forecast 2018-06-05"),
         ({"model": "vix"}, 404, "no model 'vix'"),
         ({"version": "2"}, 404, "no version 2"),
         ({"scenarios": 1 << 16}, 413, "over the server's limit"),
@@ -179,12 +233,14 @@ def test_what_cannot_be_answered_is_refused(service, monkeypatch, changes, statu
 
 def test_past_sessions_for_scenarios(service, data):
     past = RiskService(data, service.repository, dataclasses.replace(RISK, dependence="past"))
-    answer = past.answer(asked())
+    answer = past.answer(asked(levels=(0.8,)))
     assert answer["scenarios"]["dependence"] == "past"
     assert answer["scenarios"]["randomisations"] == 1
     assert all(level["value_at_risk_error"] > 0 for level in answer["levels"])
     with pytest.raises(RequestError, match="takes past sessions"):
         past.answer(asked(scenarios=128))
+    with pytest.raises(RequestError, match="are beyond 0.99, and 10 are needed"):
+        past.answer(asked(levels=(0.99,)))
 
 
 def test_prices_are_read_again_when_they_change(service, data, tmp_path):
@@ -231,7 +287,18 @@ def test_both_forms_of_positions():
             "without_forecast": "report",
         }
     )
-    expected = RiskRequest("spx", None, {"AAA": 1.0, "BBB": -0.5}, "2019-03-29", 5, (0.99,), 512, 7, "weight", "report")
+    expected = RiskRequest(
+        "spx",
+        None,
+        {"AAA": 1.0, "BBB": -0.5},
+        datetime.date(2019, 3, 29),
+        5,
+        (0.99,),
+        512,
+        7,
+        "weight",
+        "report",
+    )
     assert whole == expected
     assert parsed({"positions": {"AAA": 1, "BBB": -0.5}}) == RiskRequest("spx", None, {"AAA": 1.0, "BBB": -0.5})
 
@@ -266,6 +333,23 @@ def test_both_forms_of_positions():
         ({"unit": ["value"]}, 400, "Give value or weight"),
         ({"without_forecast": True}, 400, "Give refuse or report"),
         ({"as_of": 20190329}, 400, "as_of is 20190329"),
+        *(
+            ({"as_of": text}, 400, "as_of is .*Give a date such as 2024-05-03")
+            for text in (
+                "01/06/2022",
+                "22-06-01",
+                "today",
+                "2022",
+                "20220601",
+                "2022-W22-3",
+                "2022-6-1",
+                "2022-02-30",
+                "2022-06-01T00:00",
+                "2022-06-01 ",
+                "٢٠٢٢-٠٦-٠١",
+                "",
+            )
+        ),
         ({"model": "vix"}, 400, "the path names 'spx'"),
         ({"version": "3"}, 400, "the path names None"),
         ({"levls": [0.9]}, 400, "'levls' is not known"),

@@ -264,6 +264,7 @@ REFUSED = {
     "level true": (request("asset", 2, 8, levels=True), 422, "levels holds True"),
     "level of text": (request("asset", 2, 8, levels="high"), 422, "levels is 'high'"),
     "level null": (request("asset", 2, 8, levels=None), 422, "levels holds None"),
+    "no parameter": (request("asset", 2, 8, level=0.999), 422, "no parameter 'level'. It has levels"),
     "no level": (request("asset", 2, 8, levels=[]), 422, "between 1 and 32"),
     "levels": (request("asset", 2, 8, levels=[0.5] * 33), 422, "between 1 and 32"),
 }
@@ -289,15 +290,41 @@ def test_refused_requests_harm_no_other_of_their_batch(served):
         close(answer.outputs, {"mean": model.run([given])[0].outputs["mean"]})
 
 
-@pytest.mark.parametrize("name", REFUSED)
-def test_validation_alone_refuses_all_but_an_overflow(served, name):
-    bad, status, words = REFUSED[name]
-    if name == "overflow":
-        served["asset"].validate(bad)
-        return
-    with pytest.raises(RequestError, match=words) as refused:
-        served["asset"].validate(bad)
-    assert refused.value.status == status
+def test_the_levels_of_an_answer_are_told(served):
+    told = [
+        answer.parameters
+        for answer in served["asset"].run([request("asset", 2, 8), request("asset", 2, 8, levels=0.9)])
+    ]
+    assert told == [{"levels": "0.975,0.99"}, {"levels": "0.9"}]
+    of_protocol = {"timeout": 5, "priority": 1, "sequence_id": 7, "binary_data_output": True, "triton_x": "y"}
+    (answer,) = served["asset"].run([request("asset", 2, 8, outputs=("mean",), **of_protocol)])
+    assert answer.parameters == {}
+
+
+@pytest.mark.parametrize("scale", [1e-40, 1e-30, 1e30, 3e38])
+def test_measures_keep_to_any_scale(served, scale):
+    """They are proportional to it: float32 would square it to nothing or to infinity."""
+    given = with_input(request("asset", 2, 8), "scale", np.full(2, scale, "f4"))
+    unit = with_input(given, "scale", np.ones(2, "f4"))
+    answer, expected = served["asset"].run([given, unit])
+    for name, value in expected.outputs.items():
+        np.testing.assert_allclose(answer.outputs[name], value * np.float64(np.float32(scale)), rtol=1e-6)
+
+
+def test_an_answer_that_is_no_number_is_refused(served, monkeypatch):
+    model = served["asset"]
+    whole = model.service.network
+
+    def far(tensors, names):
+        """Parameters that float32 holds, but not their squares."""
+        return tuple(torch.where(tensors["scale"][:, None] == 0.5, 1e30 * x, x) for x in whole(tensors, names))
+
+    monkeypatch.setattr(model.service, "network", far)
+    refused, answer = model.run([with_input(GOOD, "scale", np.full(2, 0.5, "f4")), GOOD])
+    assert isinstance(answer, InferResponse)
+    assert isinstance(refused, RequestError), refused
+    assert refused.status == 422
+    assert "the model's numbers overflow" in refused.message
 
 
 def test_laws_without_marginals_give_parameters_alone(served):

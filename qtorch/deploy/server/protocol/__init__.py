@@ -7,7 +7,6 @@ from qtorch.deploy.server.protocol.messages import (
     InferResponse,
     Limits,
     RequestedOutput,
-    TensorMetadata,
 )
 from qtorch.deploy.server.protocol.names import checked_name, checked_version
 from qtorch.deploy.server.protocol.proto import fill_infer_response, infer_request_of
@@ -20,7 +19,6 @@ __all__ = [
     "Limits",
     "RequestError",
     "RequestedOutput",
-    "TensorMetadata",
     "checked_name",
     "checked_version",
     "fill_infer_response",

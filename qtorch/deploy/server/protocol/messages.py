@@ -23,21 +23,6 @@ class Limits:
     timeout_s: float = 30.0
 
 
-@dataclass(frozen=True)
-class TensorMetadata:
-    """A tensor that a model takes or gives.
-
-    Attributes:
-        name: of the tensor.
-        datatype: of the protocol, such as FP32.
-        shape: -1 where an axis is free.
-    """
-
-    name: str
-    datatype: str
-    shape: tuple[int, ...]
-
-
 @dataclass(frozen=True, eq=False)
 class InferInput:
     """A tensor of a request.
