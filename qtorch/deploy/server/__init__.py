@@ -2,3 +2,5 @@
 
 Nothing is imported here: the process that parses requests needs neither torch nor Ray.
 """
+
+__all__ = ()
