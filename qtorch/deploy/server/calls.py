@@ -19,7 +19,6 @@ class Call:
         bytes_in: of the request.
         bytes_out: of the response.
         windows: of the batch it was computed in.
-        error: what it was refused with.
     """
 
     id: str
@@ -32,5 +31,4 @@ class Call:
     bytes_in: int = 0
     bytes_out: int = 0
     windows: int = 0
-    error: str = ""
     began: float = field(default_factory=time.perf_counter)
