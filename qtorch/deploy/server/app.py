@@ -3,7 +3,7 @@
 import asyncio
 import json
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import Any, TypeVar
 
 from aiohttp import web
 
@@ -11,13 +11,15 @@ from qtorch.deploy.server.calls import Call
 from qtorch.deploy.server.gateway import Gateway
 from qtorch.deploy.server.logs import request_id
 from qtorch.deploy.server.model_config import model_config
-from qtorch.deploy.server.protocol import RequestError, parse_infer, render_infer
+from qtorch.deploy.server.protocol import Limits, RequestError, parse_infer, render_infer
 from qtorch.deploy.server.risk_request import parse_risk
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 _CALL = web.RequestKey("call", Call)
 _WITHOUT_TOKEN = ("live", "ready")
 _WORK = ("infer", "risk", "load", "unload")
+_LARGE = 1 << 18  # bytes of a body that is read in a thread, so that others are answered meanwhile
+T = TypeVar("T")
 
 
 def make_app(gateway: Gateway) -> web.Application:
@@ -28,19 +30,21 @@ def make_app(gateway: Gateway) -> web.Application:
     """
     app = web.Application(middlewares=[_passing(gateway)])
     endpoints = _Endpoints(gateway)
-    app.router.add_get("/v2", endpoints.server, name="server")
-    app.router.add_get("/v2/health/live", endpoints.live, name="live")
-    app.router.add_get("/v2/health/ready", endpoints.ready, name="ready")
-    app.router.add_get("/metrics", endpoints.metrics, name="metrics")
-    app.router.add_post("/v2/repository/index", endpoints.index, name="index")
-    app.router.add_post("/v2/repository/models/{model}/load", endpoints.load, name="load")
-    app.router.add_post("/v2/repository/models/{model}/unload", endpoints.unload, name="unload")
+    app.router.add_get("/v2", endpoints.server, name="server", expect_handler=_expected)
+    app.router.add_get("/v2/health/live", endpoints.live, name="live", expect_handler=_expected)
+    app.router.add_get("/v2/health/ready", endpoints.ready, name="ready", expect_handler=_expected)
+    app.router.add_get("/metrics", endpoints.metrics, name="metrics", expect_handler=_expected)
+    app.router.add_post("/v2/repository/index", endpoints.index, name="index", expect_handler=_expected)
+    app.router.add_post("/v2/repository/models/{model}/load", endpoints.load, name="load", expect_handler=_expected)
+    app.router.add_post(
+        "/v2/repository/models/{model}/unload", endpoints.unload, name="unload", expect_handler=_expected
+    )
     for path, mark in (("/v2/models/{model}", ""), ("/v2/models/{model}/versions/{version}", "-version")):
-        app.router.add_get(path, endpoints.metadata, name=f"metadata{mark}")
-        app.router.add_get(f"{path}/ready", endpoints.model_ready, name=f"model-ready{mark}")
-        app.router.add_get(f"{path}/config", endpoints.config, name=f"config{mark}")
-        app.router.add_post(f"{path}/infer", endpoints.infer, name=f"infer{mark}")
-        app.router.add_post(f"{path}/risk", endpoints.risk, name=f"risk{mark}")
+        app.router.add_get(path, endpoints.metadata, name=f"metadata{mark}", expect_handler=_expected)
+        app.router.add_get(f"{path}/ready", endpoints.model_ready, name=f"model-ready{mark}", expect_handler=_expected)
+        app.router.add_get(f"{path}/config", endpoints.config, name=f"config{mark}", expect_handler=_expected)
+        app.router.add_post(f"{path}/infer", endpoints.infer, name=f"infer{mark}", expect_handler=_expected)
+        app.router.add_post(f"{path}/risk", endpoints.risk, name=f"risk{mark}", expect_handler=_expected)
     return app
 
 
@@ -62,7 +66,7 @@ def _passing(gateway: Gateway) -> Any:
         )
         request[_CALL] = call
         result = await gateway.answered(call, _work(gateway, request, call, handler))
-        response = _refusal(result) if isinstance(result, RequestError) else result
+        response = refusal(result) if isinstance(result, RequestError) else result
         response.headers["X-Request-Id"] = call.id
         response.headers["Server"] = "qtorch"
         return response
@@ -73,6 +77,7 @@ def _passing(gateway: Gateway) -> Any:
 async def _work(gateway: Gateway, request: web.Request, call: Call, handler: Handler) -> web.StreamResponse:
     if call.endpoint not in _WITHOUT_TOKEN:
         gateway.authorize(request.headers.get("Authorization"))
+        gateway.keep_to_own_pages(request.headers.get("Host"), request.headers.get("Origin"))
     if call.endpoint in _WORK:
         gateway.admit()
     try:
@@ -97,7 +102,12 @@ class _Refused(RequestError):
         self.headers = headers
 
 
-def _refusal(error: RequestError) -> web.Response:
+def refusal(error: RequestError) -> web.Response:
+    """The response that tells of a refusal.
+
+    Args:
+        error: what is told.
+    """
     headers = dict(getattr(error, "headers", {}))
     if error.status == 401:
         headers["WWW-Authenticate"] = "Bearer"
@@ -152,14 +162,14 @@ class _Endpoints:
     async def infer(self, request: web.Request) -> web.Response:
         gateway, call = self.gateway, request[_CALL]
         body = await self._body(request)
-        parsed = parse_infer(body, request.headers, *_model(request), gateway.config.limits)
+        parsed = await _parsed(parse_infer, body, request, gateway.config.limits)
         response = await gateway.infer(call, parsed)
         rendered, headers = render_infer(response, parsed)
         return web.Response(body=rendered, headers=headers)
 
     async def risk(self, request: web.Request) -> web.Response:
         body = await self._body(request)
-        parsed = parse_risk(body, request.headers, *_model(request), self.gateway.config.limits)
+        parsed = await _parsed(parse_risk, body, request, self.gateway.config.limits)
         return _json(await self.gateway.ask(parsed.model, "risk", parsed))
 
     async def index(self, request: web.Request) -> web.Response:
@@ -216,6 +226,21 @@ class _Endpoints:
             raise RequestError(400, f"the body cannot be read: {error}.") from error
         request[_CALL].bytes_in = size
         return b"".join(parts)
+
+
+async def _parsed(parse: Callable[..., T], body: bytes, request: web.Request, limits: Limits) -> T:
+    """What a body means; it is read in a thread if that may take long."""
+    given = body, request.headers, *_model(request), limits
+    if len(body) > _LARGE or "Content-Encoding" in request.headers:
+        return await asyncio.to_thread(parse, *given)
+    return parse(*given)
+
+
+async def _expected(request: web.Request) -> None:
+    """Says that a body is waited for; what else may be expected is left alone, as a server may."""
+    if request.headers.get("Expect", "").lower() == "100-continue":
+        await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        request.writer.output_size = 0  # of the response, which this is not yet
 
 
 def _model(request: web.Request) -> tuple[str, str | None]:

@@ -4,7 +4,9 @@ import hmac
 from collections.abc import Iterable
 from hashlib import sha256
 from pathlib import Path
+from urllib.parse import urlsplit
 
+from qtorch.deploy.server.config import LOCAL
 from qtorch.errors import ArgumentError
 
 _SHORTEST = 16  # characters
@@ -70,6 +72,31 @@ class Tokens:
         # Every digest is compared, and each in constant time.
         matches = sum(hmac.compare_digest(given, each) for each in self._given + self._read)
         return scheme.lower() == "bearer" and matches > 0
+
+
+def own_page(host: str | None, origin: str | None, local: bool) -> bool:
+    """Whether a request is of no page of a browser, or of one that came from the server's own address.
+
+    Args:
+        host: the header of HTTP: for whom the request is.
+        origin: the header of HTTP, which a browser sends with what a page posts; None for other clients.
+        local: the server is for this machine alone, so only its own names can be meant.
+
+    Example:
+        >>> own_page("127.0.0.1:8000", None, local=True)
+        True
+        >>> own_page("127.0.0.1:8000", "https://evil.example", local=True)
+        False
+        >>> own_page("evil.example:8000", None, local=True)  # a name that was made to mean this machine
+        False
+    """
+    try:
+        named = urlsplit(f"//{host or ''}")
+        if local and host and named.hostname not in LOCAL:
+            return False
+        return origin is None or urlsplit(origin).netloc.lower() == named.netloc.lower() != ""
+    except ValueError:  # brackets around what is no address
+        return False
 
 
 def _checked(token: str, where: str) -> str:

@@ -13,9 +13,11 @@ from typing import Any
 from qtorch.deploy.server import deployment
 from qtorch.deploy.server.auth import Tokens
 from qtorch.deploy.server.config import LOCAL, ServerConfig
-from qtorch.deploy.server.logs import Log
+from qtorch.deploy.server.logs import LibraryLog, Log
 from qtorch.deploy.server.protocol import RequestError
 from qtorch.errors import ArgumentError
+
+_CLOSE_S = 0.5  # in which connections close, once nothing is waited for
 
 
 def run(config: ServerConfig, say: Callable[[str], None]) -> int:
@@ -82,13 +84,22 @@ async def _serve(config: ServerConfig, workers: Any, tokens: Tokens, listener: s
     from aiohttp import web
 
     from qtorch.deploy.server.app import make_app
+    from qtorch.deploy.server.connections import accepting
     from qtorch.deploy.server.gateway import Gateway
     from qtorch.deploy.server.grpc_service import make_server
 
+    log = Log(sys.stderr)
+    LibraryLog(log).take_over()
+    gateway = Gateway(config, workers, tokens, log)
     stopping = asyncio.Event()
+
+    def stop() -> None:
+        if stopping.is_set():  # told twice: whoever waits for the end has no more patience
+            gateway.hurried.set()
+        stopping.set()
+
     for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, stopping.set)
-    gateway = Gateway(config, workers, tokens, Log(sys.stderr))
+        asyncio.get_running_loop().add_signal_handler(number, stop)
     workers.retried = gateway.metrics.retried
     try:
         index = await gateway.index()
@@ -102,9 +113,9 @@ async def _serve(config: ServerConfig, workers: Any, tokens: Tokens, listener: s
             f"models {config.models}: no model there is usable; <model>/<version>/ is one that qtorch.deploy.save "
             "wrote, versions are whole numbers from 1."
         )
-    runner = web.AppRunner(make_app(gateway), access_log=None, auto_decompress=False, lingering_time=2.0)
+    runner = web.AppRunner(make_app(gateway), shutdown_timeout=_CLOSE_S)
     await runner.setup()
-    await web.SockSite(runner, listener).start()
+    http = await asyncio.get_running_loop().create_server(accepting(gateway, runner.server), sock=listener)
     say(f"http on {config.host}:{listener.getsockname()[1]}")
     server = None
     if config.grpc_port is not None:
@@ -117,14 +128,16 @@ async def _serve(config: ServerConfig, workers: Any, tokens: Tokens, listener: s
     try:
         await stopping.wait()
         say("draining")
-        done = await gateway.drain()
+        await gateway.drain()
+        left = gateway.in_flight  # those below are cut off
     finally:
         watch.cancel()
+        http.close()
         if server is not None:
-            await server.stop(1.0)
+            await server.stop(_CLOSE_S)
         await runner.cleanup()
-    say("stopped" if done else f"stopped with {gateway.in_flight} requests not answered within {config.drain_s:g} s")
-    return 0 if done else 1
+    say(f"stopped with {left} requests not answered" if left else "stopped")
+    return 1 if left else 0
 
 
 def _add_port(server: Any, config: ServerConfig) -> int:

@@ -31,6 +31,8 @@ class ServerConfig:
         max_bytes: of a request.
         max_windows: of a request.
         max_elements: of a tensor of a request.
+        max_connections: of HTTP at once; more are refused.
+        idle_s: seconds that a connection of HTTP may send no request, or not the whole of its head.
         timeout_s: seconds until a request is answered, or refused for that.
         notice_s: seconds after a signal to stop in which requests are still taken, but readiness says no already; so
             long a load balancer needs to look elsewhere.
@@ -56,6 +58,8 @@ class ServerConfig:
     max_bytes: int = 16 << 20
     max_windows: int = 1024
     max_elements: int = 4_000_000
+    max_connections: int = 1024
+    idle_s: float = 60.0
     timeout_s: float = 30.0
     notice_s: float = 0.0
     drain_s: float = 30.0
@@ -76,7 +80,7 @@ class ServerConfig:
             value = getattr(self, name)
             if value is not None and not (isfinite(value) and value >= least):
                 raise ArgumentError(f"{name} must be at least {least}, not {value}.")
-        for name in ("timeout_s", "poll_s"):
+        for name in ("timeout_s", "poll_s", "idle_s"):
             if getattr(self, name) <= 0:
                 raise ArgumentError(f"{name} must be positive, not {getattr(self, name)}.")
         for name in ("port", "grpc_port"):
@@ -118,6 +122,8 @@ _LEAST = {
     "max_bytes": 1024,
     "max_windows": 1,
     "max_elements": 1,
+    "max_connections": 1,
+    "idle_s": 0,
     "notice_s": 0,
     "drain_s": 0,
 }

@@ -60,13 +60,10 @@ class Workers:
         Raises:
             RequestError: what the worker refuses with; 503, two workers were lost one after the other.
         """
-        from ray.exceptions import RayError
-        from ray.serve.exceptions import RayServeException
-
         for attempt in range(2):
             try:
                 return _raised(await self.handle.call.remote(method, *arguments))
-            except (RayError, RayServeException) as error:
+            except _losses() as error:
                 if attempt:
                     raise RequestError(
                         503, "the worker that computed this was lost, and so was another: try again a little later."
@@ -84,22 +81,47 @@ class Workers:
         Raises:
             RequestError: what a worker refuses with; 503, a worker was lost.
         """
-        from ray.exceptions import RayError
-        from ray.serve.exceptions import RayServeException
-
-        try:
-            answers = await self.handle.broadcast("call", method, *arguments).results_async()
-        except (RayError, RayServeException) as error:
-            raise RequestError(503, "a worker was lost meanwhile: try again a little later.") from error
+        answers = await self._all(method, *arguments)
+        for answer in answers:
+            if isinstance(answer, _losses()):
+                raise RequestError(503, "a worker was lost meanwhile: try again a little later.") from answer
         return [_raised(answer) for answer in answers]
 
     async def states(self) -> list[WorkerState]:
-        """What each worker knows."""
-        return await self.tell("state")
+        """What each worker that is there knows.
+
+        Raises:
+            RequestError: 503, none is.
+        """
+        answers = await self._all("state")
+        there = [_raised(answer) for answer in answers if not isinstance(answer, _losses())]
+        if not there:
+            raise RequestError(503, "no worker is there: try again a little later.")
+        return there
+
+    async def _all(self, method: str, *arguments: Any) -> list[Any]:
+        """What all workers answer; an error in the place of an answer."""
+        return await self.handle.broadcast("call", method, *arguments).results_async(return_exceptions=True)
+
+
+def _losses() -> tuple[type[BaseException], ...]:
+    """What is raised if a worker is lost or there is none; all else that is raised is a fault."""
+    from ray import exceptions
+    from ray.serve.exceptions import DeploymentUnavailableError, ReplicaUnavailableError
+
+    return (
+        exceptions.RayActorError,
+        exceptions.WorkerCrashedError,
+        exceptions.NodeDiedError,
+        exceptions.OutOfMemoryError,
+        exceptions.ObjectLostError,
+        DeploymentUnavailableError,
+        ReplicaUnavailableError,
+    )
 
 
 def _raised(answer: Any) -> Any:
-    if isinstance(answer, RequestError):
+    if isinstance(answer, BaseException):
         raise answer
     if isinstance(answer, Fault):
         raise FaultError(answer.traceback)
@@ -114,8 +136,13 @@ def prepare(config: ServerConfig) -> None:
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     if config.address is None:
-        # Ray runs whatever it is sent and listens at all addresses, so only who knows this may send.
-        os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
+        # Ray runs whatever it is sent, so only who knows this may send; and only if it can be no part of a cluster,
+        # which this variable says on all systems, does it listen at 127.0.0.1 alone.
+        os.environ |= {
+            "RAY_AUTH_MODE": "token",
+            "RAY_AUTH_TOKEN": secrets.token_hex(32),
+            "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
+        }
 
 
 def start(config: ServerConfig) -> Any:

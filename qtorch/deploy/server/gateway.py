@@ -5,14 +5,15 @@ import time
 import traceback
 import uuid
 from collections.abc import Awaitable
+from contextlib import suppress
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
 from qtorch import __version__
 from qtorch.deploy.server.answers import Fault, FaultError, WorkerState
-from qtorch.deploy.server.auth import Tokens
+from qtorch.deploy.server.auth import Tokens, own_page
 from qtorch.deploy.server.batching import Batcher
 from qtorch.deploy.server.calls import Call
-from qtorch.deploy.server.config import ServerConfig
+from qtorch.deploy.server.config import LOCAL, ServerConfig
 from qtorch.deploy.server.logs import Log
 from qtorch.deploy.server.merged_index import merged_index
 from qtorch.deploy.server.metrics import Metrics
@@ -21,7 +22,8 @@ from qtorch.errors import ArgumentError
 
 T = TypeVar("T")
 _PLACES = 2  # batches at a worker: while one is computed, the next is on its way
-_CONTROL_S = 60.0  # in which workers list, load and unload; a model may be large
+_CONTROL_S = 60.0  # in which workers load and unload; a model may be large
+_LOOK_S = 5.0  # in which a worker that is well says what it knows
 EXTENSIONS = ("binary_tensor_data", "model_repository", "model_configuration", "risk")
 
 
@@ -57,7 +59,9 @@ class Gateway:
         self.in_flight = 0
         self.leaving = False  # readiness says no
         self.closed = False  # new work is refused
+        self.hurried = asyncio.Event()  # the end waits for nothing more
         self.known: dict[tuple[str, str], str] = {}  # states by model and version
+        self.reached = True  # the workers answered when they were last asked what they know
         self.unloaded: set[str] = set()
         self._problems: frozenset[str] = frozenset()
         places = _PLACES * config.replicas
@@ -94,20 +98,37 @@ class Gateway:
         except RequestError as error:
             result = error
         except asyncio.CancelledError:
-            self._finish(call, 499, "the sender went away")
+            self.told(call, 499, "the sender went away")
             raise
         except Exception as error:  # noqa: BLE001  the log has it, the sender its number
-            number = uuid.uuid4().hex[:12]
-            self.log("fault", id=call.id, error_id=number, traceback=_text(error)[-1900:])
-            result = RequestError(500, f"an internal error, which the server's log tells of under {number}.")
+            result = self.fault(error, call.id)
+        finally:
+            self.in_flight -= 1
         if isinstance(result, RequestError):
-            self._finish(call, result.status, result.message)
+            self.told(call, result.status, result.message)
         else:
-            self._finish(call, 200, "")
+            self.told(call, 200, "")
         return result
 
-    def _finish(self, call: Call, status: int, error: str) -> None:
-        self.in_flight -= 1
+    def fault(self, error: BaseException, id: str = "") -> RequestError:
+        """Writes a fault into the log, and gives what its sender is told.
+
+        Args:
+            error: that was no refusal.
+            id: of the request, if there is one.
+        """
+        number = uuid.uuid4().hex[:12]
+        self.log("fault", id=id, error_id=number, traceback=_text(error)[-1900:])
+        return RequestError(500, f"an internal error, which the server's log tells of under {number}.")
+
+    def told(self, call: Call, status: int, error: str) -> None:
+        """Logs and counts a request.
+
+        Args:
+            call: that was answered.
+            status: of HTTP.
+            error: what it was refused with; "" if it was not.
+        """
         seconds = time.perf_counter() - call.began
         label = self._label(call.model)
         version = call.version if (call.model, call.version) in self.known else ""
@@ -145,6 +166,21 @@ class Gateway:
         """
         if not self.tokens.accepts(authorization):
             raise RequestError(401, "a token is needed: send it as Authorization: Bearer TOKEN.")
+
+    def keep_to_own_pages(self, host: str | None, origin: str | None) -> None:
+        """Refuses what a foreign page makes a browser send, where no token does.
+
+        Args:
+            host: the header of HTTP.
+            origin: the header of HTTP; browsers alone send it.
+
+        Raises:
+            RequestError: 403, the request is one of a foreign page, or for a name that is not this machine's.
+        """
+        if not self.tokens and not own_page(host, origin, local=self.config.host in LOCAL):
+            raise RequestError(
+                403, "without tokens, other sites' pages may not ask, nor by another name than localhost: use a token."
+            )
 
     async def infer(self, call: Call, request: InferRequest, timeout_s: float | None = None) -> InferResponse:
         """Answers a request, in a batch with others.
@@ -208,7 +244,7 @@ class Gateway:
     @property
     def ready(self) -> bool:
         """Whether the server answers: some version does, and it is not about to stop."""
-        return not self.leaving and "READY" in self.known.values()
+        return not self.leaving and self.reached and "READY" in self.known.values()
 
     async def index(self) -> list[dict[str, str]]:
         """The repository's index: of a version that not all workers have, the state of the one that has not.
@@ -216,7 +252,12 @@ class Gateway:
         Raises:
             RequestError: 503 or 504.
         """
-        states = await self._controlled(self.workers.states())
+        try:
+            states = await _within(_LOOK_S, self.workers.states())
+        except Exception:
+            self.reached = False
+            raise
+        self.reached = True
         merged = merged_index(states)
         problems = frozenset(state.problem for state in states if state.problem)
         if problems - self._problems:
@@ -232,9 +273,13 @@ class Gateway:
         Raises:
             RequestError: 4xx, 503 or 504.
         """
-        await self._controlled(self.workers.tell("load", checked_name(name)))
+        checked_name(name)
+        # Workers serve what is good of a model also where they refuse some version of it.
         self.unloaded.discard(name)
-        await self.index()
+        try:
+            await self._controlled(self.workers.tell("load", name))
+        finally:
+            await self.index()
 
     async def unload(self, name: str) -> None:
         """Serves a model no longer, at any worker, also one that is started later.
@@ -267,6 +312,8 @@ class Gateway:
                 await self.index()
             except RequestError as error:
                 self.log("index", error=error.message)
+            except Exception as error:  # noqa: BLE001  the looks must go on, and the log has it
+                self.fault(error)
             try:
                 if self.tokens.refresh():
                     self.log("tokens", file=str(self.tokens.file))
@@ -281,12 +328,16 @@ class Gateway:
         """Makes readiness say no, takes no more, and waits for what was taken; whether all was answered."""
         self.leaving = True
         self.log("draining", in_flight=self.in_flight)
-        await asyncio.sleep(self.config.notice_s)
+        await self._hurried_within(self.config.notice_s)
         self.closed = True
         end = time.monotonic() + self.config.drain_s
-        while self.in_flight and time.monotonic() < end:
-            await asyncio.sleep(0.02)
+        while self.in_flight and time.monotonic() < end and not self.hurried.is_set():
+            await self._hurried_within(0.02)
         return not self.in_flight
+
+    async def _hurried_within(self, seconds: float) -> None:
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self.hurried.wait(), seconds)
 
 
 async def _within(seconds: float, work: Awaitable[T]) -> T:

@@ -1,5 +1,6 @@
 """The Open Inference Protocol V2 over gRPC; needs grpcio and protobuf."""
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -15,6 +16,7 @@ from qtorch.deploy.server.stubs import inference_pb2 as messages
 
 _SERVICE = "inference.GRPCInferenceService"
 _WITHOUT_TOKEN = ("ServerLive", "ServerReady")
+_OTHERS = 64  # calls beside the work that is admitted, such as for health
 _WORK = ("ModelInfer", "RepositoryModelLoad", "RepositoryModelUnload")
 _ENDPOINTS = {  # as over HTTP
     "ServerLive": "live",
@@ -42,11 +44,13 @@ def make_server(gateway: Gateway) -> Any:
             ("grpc.max_send_message_length", -1),
             # Else a second server on a port that is taken would start, and get some of the requests.
             ("grpc.so_reuseport", 0),
-        ]
+        ],
+        maximum_concurrent_rpcs=gateway.most + _OTHERS,
     )
     service = _Service(gateway)
-    # Messages are decoded here, not by grpc, which would answer bytes that are no message with an internal error.
-    handlers = {name: grpc.unary_unary_rpc_method_handler(service.handler(name), None, None) for name in _ENDPOINTS}
+    # Messages are decoded here, not by grpc, which would answer bytes that are no message with an internal error. And
+    # they come as streams, of one message each, since a stream is read only once its token was looked at.
+    handlers = {name: grpc.stream_unary_rpc_method_handler(service.handler(name), None, None) for name in _ENDPOINTS}
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(_SERVICE, handlers),))
     return server
 
@@ -57,16 +61,18 @@ class _Service:
     def __init__(self, gateway: Gateway) -> None:
         self.gateway = gateway
 
-    def handler(self, name: str) -> Callable[[bytes, Any], Awaitable[bytes]]:
+    def handler(self, name: str) -> Callable[[Any, Any], Awaitable[bytes]]:
         """What grpc calls for a method."""
         request_type = getattr(messages, f"{name}Request")
         method = getattr(self, f"_{_ENDPOINTS[name].replace('-', '_')}")
 
-        async def work(call: Call, body: bytes, authorization: str | None, timeout_s: float | None) -> bytes:
+        async def work(call: Call, bodies: Any, authorization: str | None, timeout_s: float | None) -> bytes:
             if name not in _WITHOUT_TOKEN:
                 self.gateway.authorize(authorization)
             if name in _WORK:
                 self.gateway.admit()
+            body = await self._body(bodies, timeout_s)
+            call.bytes_in = len(body)
             try:
                 request = request_type.FromString(body)
             except DecodeError as error:
@@ -76,12 +82,12 @@ class _Service:
             call.bytes_out = len(encoded)
             return encoded
 
-        async def handle(body: bytes, context: Any) -> bytes:
+        async def handle(bodies: Any, context: Any) -> bytes:
             given = {key: value for key, value in context.invocation_metadata() or () if isinstance(value, str)}
             identity = request_id(given.get("x-request-id"))
-            call = Call(identity, "grpc", "POST", f"/{_SERVICE}/{name}", _ENDPOINTS[name], bytes_in=len(body))
+            call = Call(identity, "grpc", "POST", f"/{_SERVICE}/{name}", _ENDPOINTS[name])
             remaining = context.time_remaining()
-            result = await self.gateway.answered(call, work(call, body, given.get("authorization"), remaining))
+            result = await self.gateway.answered(call, work(call, bodies, given.get("authorization"), remaining))
             context.set_trailing_metadata((("x-request-id", call.id),))
             if isinstance(result, RequestError):
                 await context.abort(grpc.StatusCode[result.code], result.message)
@@ -89,6 +95,17 @@ class _Service:
             return result
 
         return handle
+
+    async def _body(self, bodies: Any, timeout_s: float | None) -> bytes:
+        """The one message of a call, which is not read before here."""
+        own = self.gateway.config.timeout_s
+        seconds = own if timeout_s is None else min(own, timeout_s)
+        try:
+            return await asyncio.wait_for(anext(bodies), seconds)
+        except TimeoutError as error:
+            raise RequestError(504, f"the message did not come within {seconds:g} s.") from error
+        except StopAsyncIteration as error:
+            raise RequestError(400, "the call has no message: send one.") from error
 
     async def _live(self, call: Call, request: Any, timeout_s: float | None) -> Message:
         return messages.ServerLiveResponse(live=True)

@@ -164,6 +164,7 @@ WIRE = [
     b"GET /v2 HTTP/1.1\r\nHost: x\r\nX: " + b"a" * 100_000 + b"\r\n\r\n",
     b"GET /v2 HTTP/1.1\r\nHost: x\r\nBad Header: x\r\n\r\n",
 ]
+CLOSED = (0, 6)  # where the sender's end comes before a request, or breaks off its body: there is nobody to tell
 
 
 @pytest.mark.parametrize("number", range(len(WIRE)))
@@ -172,7 +173,10 @@ def test_what_is_no_http_is_refused(server, number):
         connection.sendall(WIRE[number])
         connection.shutdown(socket.SHUT_WR)
         line = connection.makefile("rb").readline()
-    assert line == b"" or line.split()[1].startswith(b"4"), line
+    if number in CLOSED:
+        assert line == b""
+    else:
+        assert line.startswith((b"HTTP/1.1 4", b"HTTP/1.0 4")), line
 
 
 def test_a_body_that_is_broken_off_harms_nothing(server):

@@ -2,14 +2,16 @@
 
 import json
 import zlib
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Hashable, Iterable, Mapping
+from typing import Any, TypeVar
 
 from qtorch.deploy.server.protocol.errors import RequestError
 from qtorch.deploy.server.protocol.messages import Limits
 from qtorch.deploy.server.protocol.tensors import shown
 
+T = TypeVar("T", bound=Hashable)
 _WINDOW = {"gzip": 16 + zlib.MAX_WBITS, "deflate": zlib.MAX_WBITS}
+_MOST_CONTAINERS = 250_000  # lists and objects; each costs far more time to read than its bytes say
 
 
 def header(headers: Mapping[str, str], name: str) -> str | None:
@@ -52,8 +54,15 @@ def json_object(text: bytes) -> dict[str, Any]:
     """The JSON object of some bytes.
 
     Raises:
-        RequestError: 400, it is no JSON in UTF-8, no object, too deep, or a key is there twice.
+        RequestError: 400, it is no JSON in UTF-8, no object, too deep, of too many parts, or a key is
+            there twice.
     """
+    containers = text.count(b"[") + text.count(b"{")
+    if containers > _MOST_CONTAINERS:
+        raise RequestError(
+            400,
+            f"the JSON has {containers} brackets, over the limit of {_MOST_CONTAINERS}. Give data flat, or as bytes.",
+        )
     try:
         value = json.loads(text.decode("utf-8"), object_pairs_hook=_without_duplicates)
     except UnicodeDecodeError as error:
@@ -69,10 +78,24 @@ def json_object(text: bytes) -> dict[str, Any]:
     return value
 
 
+def first_repeated(names: Iterable[T]) -> T | None:
+    """The first of some names that was there before; None if each is there once.
+
+    Example:
+        >>> first_repeated(["inputs", "mask", "inputs"])
+        'inputs'
+    """
+    seen: set[T] = set()
+    for name in names:
+        if name in seen:
+            return name
+        seen.add(name)
+    return None
+
+
 def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     value = dict(pairs)
     if len(value) != len(pairs):
-        keys = [key for key, _ in pairs]
-        twice = next(key for i, key in enumerate(keys) if key in keys[:i])
+        twice = first_repeated(key for key, _ in pairs)
         raise RequestError(400, f"the JSON has the key {shown(twice)} twice in one object. Give it once.")
     return value

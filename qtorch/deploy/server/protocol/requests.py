@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
+from qtorch.deploy.server.protocol.bodies import first_repeated
 from qtorch.deploy.server.protocol.errors import RequestError
 from qtorch.deploy.server.protocol.messages import InferInput, InferRequest, RequestedOutput
 from qtorch.deploy.server.protocol.tensors import shown
@@ -25,8 +26,8 @@ def request_of(
     if not inputs:
         raise RequestError(400, "inputs is empty. Give the model's tensors; its metadata list them.")
     for kind, names in (("inputs", [x.name for x in inputs]), ("outputs", [x.name for x in outputs or ()])):
-        if len(set(names)) != len(names):
-            twice = next(name for i, name in enumerate(names) if name in names[:i])
+        twice = first_repeated(names)
+        if twice is not None:
             raise RequestError(400, f"{kind}: {shown(twice)} is named twice. Name it once.")
     tensors = {tensor.name: tensor.data for tensor in inputs}
     # An empty list asks for nothing in particular, as none does.
