@@ -12,9 +12,10 @@ from qtorch.data import Panel, WindowSpec
 from qtorch.data.rows import Dates
 from qtorch.data.sampling import Source
 from qtorch.deploy.allocators import built_allocator
-from qtorch.deploy.allowed import check_features, check_modules
+from qtorch.deploy.allowed import check_modules
 from qtorch.deploy.artefact_file import ArtefactError, content_of, describe_artefact
 from qtorch.deploy.artefact_network import ArtefactNetwork, ArtefactViews
+from qtorch.deploy.bundle import built_windows
 from qtorch.deploy.signature import Signature
 from qtorch.errors import ArgumentError
 from qtorch.forecast import Forecast
@@ -65,7 +66,7 @@ class Artefact:
             ValueError: the inputs are not as the signature says.
         """
         self.signature.check(tensors)
-        outputs = self._run(tuple(tensor.to(self.device) for tensor in tensors))
+        outputs = self._run(tuple(tensor.detach().to(self.device) for tensor in tensors))
         return tuple(output.to(tensors[0].device) for output in outputs)
 
     def forecast(
@@ -129,8 +130,7 @@ class Artefact:
         return allocator.allocate(panel, dates, holdings)
 
     def _spec(self, model: Mapping[str, Any]) -> WindowSpec:
-        check_features(model["windows"], self._allow)
-        return WindowSpec.from_dict(model["windows"])
+        return built_windows(model["windows"], self._allow)
 
     def _of(self, kind: type) -> dict[str, Any]:
         model: dict[str, Any] = self.description["model"]
@@ -169,11 +169,13 @@ def open_artefact(
     if sha256 is not None and description["sha256"] != sha256:
         raise ArtefactError(f"{path}: its SHA-256 is {description['sha256']}, not {sha256}, which is asked for.")
     content = content_of(path, description)
-    run = _runner(description, content, Path(path), trusted=trust or sha256 is not None)
     try:
+        run = _runner(description, content, Path(path), trusted=trust or sha256 is not None)
         return Artefact(run, description, allow)
-    except (KeyError, TypeError, ValueError) as error:
-        raise ArtefactError(f"{path}: not a usable signature ({error}). Export the model anew.") from error
+    except ArtefactError:
+        raise
+    except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
+        raise ArtefactError(f"{path}: not a usable artefact ({error}). Export the model anew.") from error
 
 
 def _runner(description: Mapping[str, Any], content: bytes, path: Path, *, trusted: bool) -> Run:

@@ -229,7 +229,7 @@ def versions() -> dict[str, str]:
 
 def _built(description: dict[str, Any], allow: tuple[str, ...]) -> Forecaster | Allocator:
     """A fresh model of what its description says."""
-    spec = _spec(description["windows"], allow)
+    spec = built_windows(description["windows"], allow)
     if description["kind"] == Allocator.__name__:
         return built_allocator(description, spec, allow)
     for part in ("encoder", "head"):
@@ -237,7 +237,12 @@ def _built(description: dict[str, Any], allow: tuple[str, ...]) -> Forecaster | 
     return Forecaster(build(description["encoder"], allow=allow), build(description["head"], allow=allow), spec)
 
 
-def _spec(plain: Mapping[str, Any], allow: tuple[str, ...]) -> WindowSpec:
+def built_windows(plain: Mapping[str, Any], allow: Iterable[str]) -> WindowSpec:
+    """The windows of a description that need not be true.
+
+    Raises:
+        ValueError: a setting is missing, of another type or absurd, or a feature is not allowed.
+    """
     if plain.keys() != {"context", "horizons", "features"} or not isinstance(plain["horizons"], list):
         raise ArgumentError("windows have a context, horizons and features")
     for number in (plain["context"], *plain["horizons"]):

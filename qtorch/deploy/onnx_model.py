@@ -16,6 +16,7 @@ from qtorch.deploy.exported import exported_program
 from qtorch.deploy.extras import needed
 from qtorch.deploy.program import program_of
 from qtorch.deploy.signature import Signature, TensorSpec
+from qtorch.errors import ArgumentError
 
 KIND = "onnx"
 AXES = {"B": "batch", "C": "context", "N": "assets", "K": "neighbours"}
@@ -76,15 +77,54 @@ def runner(content: bytes, description: Mapping[str, Any]) -> Callable[[tuple[Te
     options = ort.SessionOptions()
     options.intra_op_num_threads, options.inter_op_num_threads = torch.get_num_threads(), 1
     options.log_severity_level = 3  # errors
-    session = ort.InferenceSession(content, options, providers=["CPUExecutionProvider"])
-    names = [spec.name for spec in Signature.from_dict(description["signature"]).inputs]
+    try:
+        graph = needed("onnx", "onnx", "an artefact of kind onnx").load_model_from_string(content)
+        refuse_other_files(graph)
+        session = ort.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+    except ArgumentError:
+        raise
+    except Exception as error:
+        raise ArgumentError(f"no graph that ONNX Runtime takes: {str(error)[:300]}") from error
+    signature = Signature.from_dict(description["signature"])
+    _refuse_other_signature(session, signature)
+    names, asked = ([spec.name for spec in side] for side in (signature.inputs, signature.outputs))
     taken = {each.name for each in session.get_inputs()}  # those that change nothing are not in the graph
 
     def run(tensors: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         given = {name: tensor.numpy() for name, tensor in zip(names, tensors, strict=True) if name in taken}
-        return tuple(map(torch.from_numpy, session.run(None, given)))
+        return tuple(map(torch.from_numpy, session.run(asked, given)))
 
     return run
+
+
+def refuse_other_files(message: Any) -> None:
+    """Refuses numbers that stand in files of their own, whose SHA-256 nobody has and which may be any on this machine.
+
+    Raises:
+        ValueError: a tensor, wherever it is in the graph, names one.
+    """
+    if message.DESCRIPTOR.name == "TensorProto" and (message.external_data or message.data_location):
+        raise ArgumentError(f"the numbers of {message.name!r} are in another file: give a graph that holds its own")
+    for field, value in message.ListFields():
+        if field.message_type is not None:
+            for each in [value] if hasattr(value, "DESCRIPTOR") else value:
+                refuse_other_files(each)
+
+
+def _refuse_other_signature(session: Any, signature: Signature) -> None:
+    """Refuses a graph whose inputs and outputs are not those of its sidecar.
+
+    Raises:
+        ValueError: a name, or its number of axes, is another.
+    """
+    for side, specs in ((session.get_inputs(), signature.inputs), (session.get_outputs(), signature.outputs)):
+        axes = {spec.name: len(spec.axes) for spec in specs}
+        for each in side:
+            if axes.get(each.name) != len(each.shape):
+                raise ArgumentError(f"the graph has {each.name!r} of {len(each.shape)} axes, which its sidecar has not")
+    missing = {spec.name for spec in signature.outputs} - {each.name for each in session.get_outputs()}
+    if missing:
+        raise ArgumentError(f"the graph lacks the outputs {sorted(missing)} of its sidecar")
 
 
 @contextmanager

@@ -26,13 +26,19 @@ def differences(program: Program, run: Run, sizes: Mapping[str, int]) -> tuple[f
     inputs = program.example(**sizes)
     absolute, relative = 0.0, 0.0
     for ours, theirs in zip(program(*inputs), run(*inputs), strict=True):
-        if ours.shape != theirs.shape or not torch.equal(ours.isfinite(), theirs.isfinite()):
+        same = ours.shape == theirs.shape and ours.dtype == theirs.dtype
+        if not same or not torch.equal(_ends(ours), _ends(theirs)):
             return torch.inf, torch.inf
         ours, theirs = (torch.where(value.isfinite(), value, 0).double() for value in (ours, theirs))
         largest = float((ours - theirs).abs().max())
         absolute = max(absolute, largest)
         relative = max(relative, largest / max(float(ours.abs().max()), torch.finfo(torch.float32).tiny))
     return absolute, relative
+
+
+def _ends(value: Tensor) -> Tensor:
+    """Where numbers are not finite, and what stands there: 1 and -1 for the infinities, 2 for NaN."""
+    return torch.where(value.isnan(), 2, torch.where(value.isinf(), value.sign(), 0))
 
 
 def hold(program: Program, run: Run, sizes: Iterable[Mapping[str, int]], within: float, cause: str) -> None:

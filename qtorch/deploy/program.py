@@ -139,7 +139,10 @@ def _of_forecaster(model: Forecaster) -> Program:
         f"of the {laws} law of standardised returns over {horizons} sessions: simple returns over the window's scale, "
         "its causal EWMA volatility of one session."
     )
-    names = _names(head, len(model.network(*_windows(inputs)({"B": 2, "C": 4, "N": 2}))))
+    device = next(model.network.parameters()).device
+    few = (tensor.to(device) for tensor in _windows(inputs)({"B": 2, "C": 4, "N": 2}))
+    with torch.no_grad():
+        names = _names(head, len(model.network(*few)))
     return Program(model.network, inputs, names, tuple(f"{name} {unit}" for name in names), _windows(inputs))
 
 

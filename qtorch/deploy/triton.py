@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from qtorch.deploy.artefact_file import ArtefactError, Model, content_of, describe_artefact, write
-from qtorch.deploy.onnx_model import KIND, to_onnx
+from qtorch.deploy.extras import needed
+from qtorch.deploy.onnx_model import KIND, refuse_other_files, to_onnx
 from qtorch.deploy.program import program_of
 from qtorch.deploy.signature import Signature, TensorSpec
 from qtorch.distributions.checks import require
@@ -59,6 +60,7 @@ def to_triton(
         if description["kind"] != KIND:
             raise ArtefactError(f"{model}: of kind {description['kind']}, but Triton is given ONNX. Give to_onnx's.")
         content = content_of(model, description)
+        refuse_other_files(needed("onnx", "onnx", "to_triton").load_model_from_string(content))
         text = triton_config(name, Signature.from_dict(description["signature"]), max_batch)
         _refuse_other(config, text, max_batch)
         write(file, description, lambda part: part.write_bytes(content))

@@ -34,6 +34,6 @@ def _densities(head: torch.nn.Module, parameters: tuple[Tensor, ...], mask: Tens
     law: Distribution = head.distribution(*parameters)  # type: ignore[operator]
     shape = (*law.batch_shape, *law.event_shape)
     if not joint:
-        return torch.stack([law.log_prob(torch.full(shape, at)) for at in _AT])
+        return torch.stack([law.log_prob(torch.full(shape, at, device=mask.device)) for at in _AT])
     there = mask[:, -1].unsqueeze(1).expand(shape)
-    return torch.stack([law.log_prob(torch.full(shape, at), there) for at in _AT])  # type: ignore[call-arg]
+    return torch.stack([law.log_prob(torch.full(shape, at, device=mask.device), there) for at in _AT])  # type: ignore[call-arg]

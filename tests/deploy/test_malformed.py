@@ -99,7 +99,7 @@ ALTERED = {  # by accident, or by one who does not seal it anew
     "no UTF-8": (lambda f: (f / "model.json").write_bytes(b"\xff\xfe{}"), "not readable"),
     "an empty file": (lambda f: (f / "model.json").write_text(""), "not readable"),
     "a list": (lambda f: (f / "model.json").write_text("[]"), "it holds a list, not an object"),
-    "null": (lambda f: (f / "model.json").write_text("null"), "not a saved model"),
+    "null": (lambda f: (f / "model.json").write_text("null"), "it holds a NoneType, not an object"),
     "a pipe": (replaced_by(os.mkfifo), "no regular file"),
     "a folder": (replaced_by(os.mkdir), "not readable"),
     "a link out of the folder": (replaced_by(link_outside), "a link to a file outside"),

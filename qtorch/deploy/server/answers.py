@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+from qtorch.errors import BriefInNotebooks
+
 
 @dataclass(frozen=True)
 class Fault:
@@ -14,7 +16,7 @@ class Fault:
     traceback: str
 
 
-class FaultError(Exception):
+class FaultError(BriefInNotebooks, RuntimeError):
     """A fault in a worker; its message is the traceback."""
 
 
