@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from qtorch.deploy.artefact_file import Model, about, write
 from qtorch.deploy.coreml_operators import operators
 from qtorch.deploy.edge_program import bounds_of, edge_program, sizes_within
+from qtorch.deploy.extras import needed
 from qtorch.deploy.program import Program, program_of
 from qtorch.errors import ArgumentError
 
@@ -48,10 +49,7 @@ def to_coreml(
         TypeError: a part of the model or of the metadata is not of plain values.
         ImportError: coremltools is not installed.
     """
-    try:
-        import coremltools
-    except ImportError as error:
-        raise ImportError("to_coreml needs coremltools: pip install 'qtorch-finance[coreml]'.") from error
+    coremltools = needed("coremltools", "coreml", "to_coreml")
     program = program_of(model, density=density)
     bounds = bounds_of(program, most)
     example = tuple(_as_number(value) for value in program.example(**sizes_within(program, bounds)))

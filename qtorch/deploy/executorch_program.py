@@ -8,6 +8,7 @@ from torch import Tensor
 
 from qtorch.deploy.artefact_file import Model, about, write
 from qtorch.deploy.edge_program import bounds_of, edge_program, rewritten
+from qtorch.deploy.extras import needed
 from qtorch.deploy.parity import hold, probes
 from qtorch.deploy.program import program_of
 from qtorch.errors import ArgumentError
@@ -45,7 +46,7 @@ def to_executorch(
         TypeError: a part of the model or of the metadata is not of plain values.
         ImportError: ExecuTorch is not installed.
     """
-    _required()
+    needed("executorch", "executorch", "ExecuTorch")
     from executorch.exir import EdgeCompileConfig, to_edge_transform_and_lower
 
     program = program_of(model, density=density)
@@ -66,11 +67,7 @@ def to_executorch(
     cause = f"ExecuTorch does not compute this model as it is. {_INSTEAD}"
     run = runner(content, description)
     hold(program, lambda *tensors: run(tensors), probes(program, bounds), 1e-5, cause)
-    write(path, description, lambda file: _put(content, file))
-
-
-def _put(content: bytes, file: Path) -> None:
-    file.write_bytes(content)
+    write(path, description, lambda file: file.write_bytes(content))
 
 
 def runner(content: bytes, description: Mapping[str, Any]) -> Run:
@@ -79,7 +76,7 @@ def runner(content: bytes, description: Mapping[str, Any]) -> Run:
     Raises:
         ImportError: ExecuTorch is not installed.
     """
-    _required()
+    needed("executorch", "executorch", "ExecuTorch")
     from executorch.runtime import Runtime
 
     program = Runtime.get().load_program(content)
@@ -120,10 +117,3 @@ def _kernels() -> set[str]:
 
     names: set[str] = Runtime.get().operator_registry.operator_names
     return names
-
-
-def _required() -> None:
-    try:
-        import executorch.runtime  # noqa: F401
-    except ImportError as error:
-        raise ImportError("ExecuTorch's programs need executorch: pip install 'qtorch-finance[executorch]'.") from error

@@ -6,6 +6,21 @@ import pytest
 
 
 @pytest.fixture(scope="session")
+def bundle(tmp_path_factory):
+    """A saved forecaster of windows of 8 sessions and one horizon."""
+    import torch
+
+    from qtorch.data import WindowSpec
+    from qtorch.deploy import save
+    from tests.conftest import make_model
+
+    torch.manual_seed(0)
+    path = tmp_path_factory.mktemp("bundle")
+    save(make_model(WindowSpec(context=8, horizons=(1,))), path)
+    return path
+
+
+@pytest.fixture(scope="session")
 def served(tmp_path_factory):
     """A folder of models and the forecasters in it, by version."""
     from tests.conftest import make_prices

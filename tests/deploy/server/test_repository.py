@@ -4,23 +4,12 @@ import shutil
 import threading
 
 import pytest
-import torch
 
 from qtorch.data import WindowSpec
-from qtorch.deploy import save
 from qtorch.deploy.server.protocol import RequestError
 from qtorch.deploy.server.repository import Repository, State
-from tests.conftest import make_model
 
 SPEC = WindowSpec(context=8, horizons=(1,))
-
-
-@pytest.fixture(scope="module")
-def bundle(tmp_path_factory):
-    torch.manual_seed(0)
-    path = tmp_path_factory.mktemp("bundle")
-    save(make_model(SPEC), path)
-    return path
 
 
 @pytest.fixture

@@ -7,25 +7,14 @@ from contextlib import contextmanager
 
 import numpy as np
 import pytest
-import torch
 
 from qtorch.data import WindowSpec
-from qtorch.deploy import save
 from qtorch.deploy.server.protocol import InferRequest, InferResponse, Limits, RequestError
 from qtorch.deploy.server.risk_request import RiskRequest
 from qtorch.deploy.server.worker import Worker
-from tests.conftest import make_model
 
 SPEC = WindowSpec(context=8, horizons=(1,))
 RISK = RiskRequest("spx", None, {"AAA": 1.0})
-
-
-@pytest.fixture(scope="module")
-def bundle(tmp_path_factory):
-    torch.manual_seed(0)
-    path = tmp_path_factory.mktemp("bundle")
-    save(make_model(SPEC), path)
-    return path
 
 
 @pytest.fixture
