@@ -58,6 +58,7 @@ stubs: .venv-deploy/done
 GPU_PYTHON ?= $(if $(wildcard .venv/test),$(BIN)/python,python3)
 gpu:
 	PYTHONPATH=. $(GPU_PYTHON) -m pytest -m gpu tests
+	PYTHONPATH=. $(GPU_PYTHON) benchmarks/gpu.py
 
 lint: .venv/lint
 	$(BIN)/ruff format --check .
