@@ -211,7 +211,7 @@ def _unsure(night: Night, most: int = 12) -> dict[str, Any] | None:
     return {
         "level": night.unsure["level"].max(),
         "mass": MASS,
-        "draws": night.history.tonight.draws,
+        "draws": night.history.alone.draws,
         "many": MANY,
         "rows": bars.to_dict("records"),
         "flagged": flagged[["asset", "flags"]].to_dict("records"),
@@ -322,7 +322,7 @@ def _pit_figure(night: Night, width: float) -> "Figure":
 
     figure = Figure(figsize=(min(width, 6.0), 3.0))
     ax = figure.subplots()
-    pit_histogram(ax, night.history.transforms[night.history.backtest, 0].numpy())
+    pit_histogram(ax, night.transforms.numpy())
     ax.set_xlabel("where the outcome fell in its forecast (0: worst, 1: best)")
     ax.set_ylabel("frequency, 1 if right")
     figure.legend(loc="outside upper right", fontsize=9)
