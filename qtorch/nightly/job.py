@@ -209,8 +209,6 @@ def _run(
     )
     with whole_folder(result.folder) as folder:
         with clock.stage("write"):
-            if network.layout == "asset" and not network.joint:
-                save_answers(config, made_by, answers)
             tables.write_table(forecasts, folder / "forecasts.parquet")
             tables.write_table(portfolio, folder / "portfolio.parquet")
             tables.write_table(backtest, folder / "backtest.parquet")
@@ -263,4 +261,7 @@ def _run(
                 "changed": changed_much(forecasts),
             }
         (folder / "manifest.json").write_text(json.dumps(manifest, indent=2, sort_keys=True) + "\n")
+    if network.layout == "asset" and not network.joint:
+        with clock.stage("keep state"):  # after the night, which is whole without it
+            save_answers(config, made_by, answers)
     return result
