@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.distributions import Distribution
 
 from qtorch.data import Panel, WindowSource
+from qtorch.data.features.feature import BLOCK
 from qtorch.distributions import Empirical, JointDistribution, StudentTCopula, take
 from qtorch.forecast import Forecast
 from qtorch.nightly.config import NightlyConfig
@@ -116,7 +117,9 @@ class History:
     @cached_property
     def returns(self) -> Float64[Tensor, "T N"]:
         """The returns of the rows after each of `rows` but the last, NaN where an asset is not observed."""
-        return self.panel.returns()[self.rows[1:]]
+        panel = self.panel
+        blocks = (panel.select(panel.assets[n : n + BLOCK]) for n in range(0, len(panel.assets), BLOCK))
+        return torch.cat([block.returns()[self.rows[1:]] for block in blocks], dim=1)
 
     @cached_property
     def outcomes(self) -> tuple[Float32[Tensor, "T H N"], Int64[Tensor, "T H N"]]:

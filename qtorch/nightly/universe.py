@@ -157,8 +157,9 @@ class Universe:
 
     @cached_property
     def _across(self) -> dict[CrossSection, np.ndarray]:
-        """The features across all assets."""
-        return market_values(self.panel, self.spec.features)
+        """The features across all assets, in the inputs' precision."""
+        values = market_values(self.panel, self.spec.features)
+        return {part: grid.astype(np.float32) for part, grid in values.items()}
 
 
 def _nothing(like: Evaluated, assets: Sequence[str]) -> Evaluated:
