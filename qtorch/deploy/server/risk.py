@@ -216,7 +216,7 @@ class RiskService:
         try:
             source = WindowSource(panel, forecaster.spec)
             states = asset_states(panel, source, self.data, {})
-            history = History(self._config, source, forecaster)
+            history = History.of(self._config, source, forecaster)
             if history.tonight.mask.any():
                 return _Known(model, history, states)
         except Refused as error:
