@@ -214,7 +214,7 @@ def _run_serve(parser, parsed, arguments: Sequence[str]) -> int:  # type: ignore
 def _run_nightly(parser, parsed, arguments: Sequence[str]) -> int:  # type: ignore[no-untyped-def]
     """Runs the job; says in one line what went wrong."""
     from qtorch.data import DataError
-    from qtorch.nightly import ExitCode, NightlyConfig, NotASession, Refused, run
+    from qtorch.nightly import ExitCode, NightlyConfig, NotASession, Refused, SinkError, run
 
     resolve = _paths(parsed, arguments)
     try:
@@ -234,6 +234,7 @@ def _run_nightly(parser, parsed, arguments: Sequence[str]) -> int:  # type: igno
                 config.risk,
                 config.output,
                 config.allocation,
+                config.sinks,
             ),
             as_of=parsed.as_of,
             progress=sys.stderr.isatty(),
@@ -248,6 +249,9 @@ def _run_nightly(parser, parsed, arguments: Sequence[str]) -> int:  # type: igno
     except NotASession as error:
         print(f"qtorch nightly: not a session: {error}", file=sys.stderr)
         return ExitCode.NOT_A_SESSION
+    except SinkError as error:
+        print(f"qtorch nightly: {error}", file=sys.stderr)
+        return ExitCode.ERROR
     for asset, reason in result.failed.items():
         print(f"no forecast for {asset}: {reason}", file=sys.stderr)
     print(f"forecasts  {result.folder / 'forecasts.parquet'}")

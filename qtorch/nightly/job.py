@@ -32,6 +32,8 @@ from qtorch.nightly.models import model_for
 from qtorch.nightly.night import Night
 from qtorch.nightly.outcome import ExitCode
 from qtorch.nightly.report import write_report
+from qtorch.nightly.schema import SCHEMA_VERSION
+from qtorch.nightly.sinks import send
 from qtorch.nightly.uncertainty import past_shares, uncertainty_facts, uncertainty_table
 
 
@@ -92,6 +94,7 @@ def run(
         DataError: the data or the positions cannot be used.
         NotASession: no exchange of the data has a session on the as-of date.
         Refused: the data do not pass a check, or no weights keep to the allocation's constraints.
+        SinkError: the night is whole, but could not be sent on.
         ValueError: a class that the configuration names does not exist, is not allowed or does not fit.
     """
     clock = Clock(say)
@@ -182,6 +185,7 @@ def run(
             )
             write_report(night, folder / "report.html")
         manifest = {
+            "schema_version": SCHEMA_VERSION,
             "as_of": f"{date:%Y-%m-%d}",
             "as_of_instant": panel.as_of[-1].isoformat(),
             "exit_code": int(result.code),
@@ -204,4 +208,5 @@ def run(
                 "changed": changed_much(forecasts),
             }
         (folder / "manifest.json").write_text(json.dumps(manifest, indent=2, sort_keys=True) + "\n")
+    send(result.folder, config.sinks, say)
     return result
