@@ -14,6 +14,7 @@ risk, expected shortfall and portfolio weights out.
 
 commands:
   nightly     forecast tonight's risk of every asset and of a portfolio
+  history     tell what the nights have forecast; join and remove old ones
   fit         train a model and save it
   check       look whether a pipeline or a saved model knows the future
   serve       answer requests of saved models over HTTP and gRPC
@@ -73,6 +74,12 @@ def _nightly(arguments: list[str]) -> int:
     return _run_nightly(parser, parser.parse_args(arguments), arguments)
 
 
+def _history(arguments: list[str]) -> int:
+    from qtorch.history_command import parser, run
+
+    return run(parser().parse_args(arguments))
+
+
 def _fit(arguments: list[str]) -> int:
     from qtorch.command_parsers import fit_parser
 
@@ -111,6 +118,7 @@ def _completion(arguments: list[str]) -> int:
 
 COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "nightly": _nightly,
+    "history": _history,
     "fit": _fit,
     "check": _check,
     "serve": _serve,

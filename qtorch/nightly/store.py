@@ -313,7 +313,7 @@ def _date(day: str) -> pa.Scalar:
     return pa.scalar(datetime.date.fromisoformat(day), pa.date32())
 
 
-def _with_dates(given: list) -> list:
+def _with_dates(given: Any) -> Any:
     """Tuples of a filter whose as-of dates are dates."""
     if isinstance(given, tuple) and len(given) == 3 and given[0] == AS_OF:
         value = given[2]
