@@ -54,8 +54,9 @@ def nightly_parser() -> ArgumentParser:
     parser = _parser(
         "nightly",
         "Forecasts the risk of every asset and of a portfolio; writes Parquet files and a report.\n\n" + _SECTIONS,
-        "--config FILE [--as-of DATE | --from DATE [--to DATE]] [--check | --release | --force]\n"
-        "                      [--knowledge-time INSTANT] [--json] [--SECTION.OPTION VALUE ...]",
+        "--config FILE [--as-of DATE | --from DATE [--to DATE]]\n"
+        "           [--check | --release | --force] [--knowledge-time INSTANT] [--json]\n"
+        "           [--SECTION.OPTION VALUE ...]",
         "--config data/nightly.yaml --as-of 2022-12-28 --output nights",
     )
     parser.add_argument("--config", action="config", required=True, metavar="FILE", help=_CONFIG)
