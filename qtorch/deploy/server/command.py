@@ -47,15 +47,16 @@ def run(config: ServerConfig, say: Callable[[str], None]) -> int:
         )
     listener = _listener(config)
     say(f"starting {config.replicas} worker(s), {config.worker_threads} thread(s) each")
+    cluster = deployment.Cluster(config)
     try:
         try:
-            workers = deployment.Workers(deployment.start(config))
+            workers = deployment.Workers(cluster.start())
         except RuntimeError as error:
             raise RuntimeError(f"the workers do not start: {str(error).strip().splitlines()[0]}") from error
         return asyncio.run(_serve(config, workers, tokens, listener, say))
     finally:
         listener.close()
-        deployment.stop(config)
+        cluster.stop()
 
 
 def _need_extra() -> None:
