@@ -32,7 +32,7 @@ OF_INPUT: dict[str, list[Any]] = {
     "name": [None, 3, True, "", [], {}],
     "datatype": [None, 3, "", "fp32", "FP31", "BYTES", [], {}],
     "shape": [None, 3, "2", {}, [2.5], [-1], [None], [[2]], [True], [10**30], [1] * 9],
-    "data": [None, 3, "x", {}, [], [[]]],
+    "data": [None, 3, "x", {}, [[]]],
     "parameters": [3, True, "x", []],
 }
 OF_NUMBER: list[Any] = [None, True, "x", {}, [], 1e39, 10**400]
