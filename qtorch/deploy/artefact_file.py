@@ -1,13 +1,13 @@
 """An artefact on disk: one file that runs, and a sidecar that says what it is."""
 
 import hashlib
-import json
-import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from qtorch.deploy import pair
 from qtorch.deploy.bundle import parts_of, versions
+from qtorch.deploy.description import text_of
 from qtorch.deploy.program import Program
 from qtorch.deploy.regular_files import opened
 from qtorch.deploy.sealed_json import MOST, digest, parsed, sealed
@@ -17,11 +17,12 @@ from qtorch.models.flows import Flow
 from qtorch.training import Allocator, Forecaster
 
 FORMAT = 1
+SHA256 = "file_sha256"  # in the sidecar
 Model = Forecaster | Allocator | Flow
 
 _FIELDS: dict[str, type] = {
     "device": str,
-    "file_sha256": str,
+    SHA256: str,
     "format": int,
     "kind": str,
     "metadata": dict,
@@ -76,31 +77,24 @@ def about(
 def write(path: str | Path, about: Mapping[str, Any], make: Callable[[Path], object]) -> None:
     """Writes an artefact so that a kill at any moment leaves the old one, the new one or none.
 
-    The file is put aside under a second name; the sidecar takes its place in one step, and from then on a reader finds
-    the file whose SHA-256 it names, aside or in its place.
-
     Args:
         path: of the artefact.
         about: as of the function of this name.
         make: writes the file, in an existing folder; what it raises leaves all as it was.
+
+    Raises:
+        ValueError: the sidecar is too large.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    part, new = (_beside(path, suffix) for suffix in ("part", "new"))
-    aside = _beside(sidecar_of(path), "part")
+    part = path.with_name(f".part.{path.name}")  # torch.export wants its ending kept
     try:
         make(part)
         content = part.read_bytes()
-        description = sealed(dict(about) | {"file_sha256": hashlib.sha256(content).hexdigest()})
-        aside.write_text(json.dumps(description, indent=2, sort_keys=True) + "\n")
-        for file in (part, aside):
-            _flush(file)
-        os.replace(part, new)
-        os.replace(aside, sidecar_of(path))
-        os.replace(new, path)
     finally:
-        for file in (part, aside):
-            file.unlink(missing_ok=True)
+        part.unlink(missing_ok=True)
+    description = sealed(dict(about) | {SHA256: hashlib.sha256(content).hexdigest()})
+    pair.replace(path, content, sidecar_of(path), text_of(description), SHA256)
 
 
 def describe_artefact(path: str | Path) -> dict[str, Any]:
@@ -142,14 +136,11 @@ def content_of(path: str | Path, description: Mapping[str, Any]) -> bytes:
     """
     path = Path(path)
     try:
-        for file in (_beside(path, "new"), path):
-            if file == path or os.path.lexists(file):
-                with opened(file, file.parent) as stream:
-                    content = stream.read()
-                if hashlib.sha256(content).hexdigest() == description["file_sha256"]:
-                    return content
+        content = pair.content_of(path, description[SHA256], path.parent)
     except OSError as error:
         raise ArtefactError(f"{path}: not readable ({error}). Export the model anew.") from error
+    if content is not None:
+        return content
     raise ArtefactError(f"{path}: its SHA-256 is not the one in its sidecar. Fetch it again, or export the model anew.")
 
 
@@ -167,15 +158,3 @@ def _model(model: Model, program: Program) -> dict[str, Any]:
             "law_in_parameters": law_in_parameters(model, program),
         }
     return parts
-
-
-def _beside(path: Path, suffix: str) -> Path:
-    return path.with_name(f".{suffix}.{path.name}")  # torch.export wants its ending kept
-
-
-def _flush(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

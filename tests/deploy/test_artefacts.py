@@ -19,6 +19,7 @@ from qtorch.deploy import (
     artefact_file,
     describe_artefact,
     open_artefact,
+    pair,
     program_of,
     triton_config,
 )
@@ -124,18 +125,27 @@ def test_a_file_is_written_whole_or_not_at_all(copied, monkeypatch):
     assert describe_artefact(copied) == said
     open_artefact(copied, trust=True)
     assert len(list(copied.parent.iterdir())) == 2
-    # A kill between the sidecar's step and the file's: the new file is found aside.
-    replace = artefact_file.os.replace
+    # Kills between the sidecar's step and the file's: the new file is found aside, after the next attempt too.
+    replace = pair.os.replace
 
     def killed(source, target):
         if Path(target) == copied:
             raise KeyboardInterrupt
         replace(source, target)
 
-    monkeypatch.setattr(artefact_file.os, "replace", killed)
-    with pytest.raises(KeyboardInterrupt):
-        artefact_file.write(copied, said, lambda file: file.write_bytes(b"new"))
-    assert artefact_file.content_of(copied, describe_artefact(copied)) == b"new"
+    def killed_early(file, content):
+        file.write_bytes(content[:2])
+        raise KeyboardInterrupt
+
+    for patched, step, content in (
+        (pair.os, "replace", b"new"),
+        (pair, "_write", b"newer"),
+    ):
+        with monkeypatch.context() as patch:
+            patch.setattr(patched, step, killed if step == "replace" else killed_early)
+            with pytest.raises(KeyboardInterrupt):
+                artefact_file.write(copied, said, lambda file, content=content: file.write_bytes(content))
+        assert artefact_file.content_of(copied, describe_artefact(copied)) == b"new"
 
 
 def test_a_configuration_of_triton_names_types_and_free_axes():
