@@ -8,30 +8,19 @@ from typing import Any
 from qtorch.deploy import pair
 from qtorch.deploy.bundle import parts_of, versions
 from qtorch.deploy.description import text_of
-from qtorch.deploy.program import Program
+from qtorch.deploy.program import Program, kinds_of
 from qtorch.deploy.regular_files import opened
 from qtorch.deploy.sealed_json import MOST, digest, parsed, sealed
+from qtorch.deploy.sidecar import check
 from qtorch.deploy.weightless import law_in_parameters
 from qtorch.errors import BriefInNotebooks
 from qtorch.models.flows import Flow
 from qtorch.training import Allocator, Forecaster
 
 FORMAT = 1
+CPU_ALONE = ("coreml", "executorch", "onnx")  # the kinds that run nowhere else
 SHA256 = "file_sha256"  # in the sidecar
 Model = Forecaster | Allocator | Flow
-
-_FIELDS: dict[str, type] = {
-    "device": str,
-    SHA256: str,
-    "format": int,
-    "kind": str,
-    "metadata": dict,
-    "model": dict,
-    "options": dict,
-    "sha256": str,
-    "signature": dict,
-    "versions": dict,
-}
 
 
 class ArtefactError(BriefInNotebooks, ValueError):
@@ -66,7 +55,7 @@ def about(
             "kind": kind,
             "signature": program.signature.to_dict(),
             "model": _model(model, program),
-            "device": next((tensor.device.type for tensor in program.parameters()), "cpu"),
+            "device": "cpu" if kind in CPU_ALONE else next((p.device.type for p in program.parameters()), "cpu"),
             "metadata": dict(metadata or {}),
             "options": options,
             "versions": versions(),
@@ -121,10 +110,10 @@ def describe_artefact(path: str | Path) -> dict[str, Any]:
             f"{file}: it was altered, as its SHA-256 is {computed} and not the one it names. Fetch it again, or export "
             "the model anew."
         )
-    wrong = [name for name, kind in _FIELDS.items() if not isinstance(found.get(name), kind)]
-    if wrong or found.keys() - _FIELDS.keys():
-        names = sorted({*wrong, *(found.keys() - _FIELDS.keys())})
-        raise ArtefactError(f"{file}: no description of an artefact ({', '.join(names)}). Export the model anew.")
+    try:
+        check(found)
+    except ValueError as error:
+        raise ArtefactError(f"{file}: no description of an artefact: {error}. Export the model anew.") from error
     return found
 
 
@@ -149,6 +138,8 @@ def _model(model: Model, program: Program) -> dict[str, Any]:
         kind = type(model)
         return {"kind": Flow.__name__, "class_path": f"{kind.__module__}.{kind.__qualname__}"}
     parts = parts_of(model)
+    if isinstance(model, Allocator):
+        parts["kinds"] = kinds_of(model)
     if isinstance(model, Forecaster):
         network = model.network
         parts |= {
