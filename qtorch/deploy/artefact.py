@@ -72,7 +72,7 @@ class Artefact:
         self.signature.check(tensors)
         if self.description["model"]["kind"] == Allocator.__name__:
             self._check_edges(dict(zip((spec.name for spec in self.signature.inputs), tensors, strict=True)))
-        outputs = self._run(tuple(tensor.detach().to(self.device) for tensor in tensors))
+        outputs = self._run(tuple(tensor.detach().to(self.device).contiguous() for tensor in tensors))
         return tuple(output.to(tensors[0].device) for output in outputs)
 
     def forecast(

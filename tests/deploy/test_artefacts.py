@@ -253,9 +253,9 @@ def test_a_configuration_of_triton_names_types_and_free_axes():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["gru", "panel", "flow", "covariance"])
+@pytest.mark.parametrize("name", ["gru", "panel", "flow", "covariance", "relational", "density of coupling"])
 def test_programs_give_the_models_numbers(name, tmp_path):
-    run("held", "export", name, str(tmp_path), "1e-6" if name == "gru" else "0")
+    run("held", "export", name, str(tmp_path), "1e-6" if name in ("gru", "covariance", "relational") else "0")
 
 
 @pytest.mark.slow
@@ -264,7 +264,13 @@ def test_a_program_forecasts_as_the_model(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["transformer", "panel", "flow", "gru"])
+@pytest.mark.parametrize("name", ["covariance", "relational"])
+def test_a_program_allocates_as_the_model(name, tmp_path):
+    run("weights", "export", name, str(tmp_path))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["transformer", "panel", "flow", "gru", "covariance", "coupling"])
 def test_packages_give_the_models_numbers(name, tmp_path):
     if not any(map(shutil.which, ("g++", "clang++", "c++"))):
         pytest.skip("AOTInductor needs a C++ compiler")
@@ -274,7 +280,19 @@ def test_packages_give_the_models_numbers(name, tmp_path):
 @pytest.mark.deploy
 @pytest.mark.parametrize(
     "name",
-    ["transformer", "patches", "gru", "lstm", "panel", "flow head", "coupling", "flow", "covariance", "scores"],
+    [
+        "transformer",
+        "patches",
+        "gru",
+        "lstm",
+        "panel",
+        "flow head",
+        "coupling",
+        "flow",
+        "covariance",
+        "scores",
+        "relational",
+    ],
 )
 def test_onnx_runtime_gives_the_models_numbers(name, tmp_path):
     run("held", "onnx", name, str(tmp_path), "1e-5")
@@ -287,7 +305,7 @@ def test_onnx_runtime_forecasts_as_the_model(name, tmp_path):
 
 
 @pytest.mark.deploy
-@pytest.mark.parametrize("name", ["covariance", "scores"])
+@pytest.mark.parametrize("name", ["covariance", "scores", "relational"])
 def test_onnx_runtime_allocates_as_the_model(name, tmp_path):
     run("weights", "onnx", name, str(tmp_path))
 
