@@ -29,10 +29,10 @@ from qtorch.deploy.sealed_json import sealed
 ROOT = Path(__file__).parents[2]
 
 
-def run(*arguments: str) -> None:
+def run(*arguments: str, module: str = "artefact_runs") -> None:
     """A function of `artefact_runs` in a process of its own."""
     done = subprocess.run(
-        [sys.executable, "-m", "tests.deploy.artefact_runs", *arguments], cwd=ROOT, capture_output=True, text=True
+        [sys.executable, "-m", f"tests.deploy.{module}", *arguments], cwd=ROOT, capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr[-3000:]
 
@@ -275,6 +275,14 @@ def test_packages_give_the_models_numbers(name, tmp_path):
     if not any(map(shutil.which, ("g++", "clang++", "c++"))):
         pytest.skip("AOTInductor needs a C++ compiler")
     run("held", "package", name, str(tmp_path), "1e-5")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["transformer", "flow head"])
+def test_what_inductor_compiles_gives_the_models_numbers(name):
+    if not any(map(shutil.which, ("g++", "clang++", "c++"))):
+        pytest.skip("Inductor needs a C++ compiler")
+    run(name, module="inductor_runs")
 
 
 @pytest.mark.deploy
