@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from qtorch.deploy.artefact_file import Model, about, write
 from qtorch.deploy.coreml_operators import operators
+from qtorch.deploy.coreml_recurrence import know_recurrence
 from qtorch.deploy.edge_program import bounds_of, edge_program, sizes_within
 from qtorch.deploy.extras import needed
 from qtorch.deploy.program import Program, program_of
@@ -54,6 +55,7 @@ def to_coreml(
     bounds = bounds_of(program, most)
     example = tuple(_as_number(value) for value in program.example(**sizes_within(program, bounds)))
     exported = edge_program(program, bounds, _OfNumbers(program).eval(), example).run_decompositions(operators())
+    know_recurrence()
     signature = program.signature
     try:
         package = coremltools.convert(
@@ -101,9 +103,12 @@ class _OfNumbers(nn.Module):
 
 
 def _zipped(package: Any, file: Path, stem: str) -> None:
+    from coremltools.models.utils import save_spec
+
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch) / f"{stem}.mlpackage"
-        package.save(str(folder))
+        # Its own way to save refuses programs with loops.
+        save_spec(package.get_spec(), str(folder), weights_dir=package.weights_dir)
         with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
             for part in sorted(folder.rglob("*")):
                 archive.write(part, part.relative_to(scratch))
