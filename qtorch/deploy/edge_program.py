@@ -44,6 +44,9 @@ def edge_program(
         bounds: the largest size of each axis.
         function: of the same inputs, in its place.
         example: inputs of the function, if of other types.
+
+    Raises:
+        ValueError: an axis is not free in this program.
     """
     example = program.example(**sizes_within(program, bounds)) if example is None else example
     free = {letter: Dim(letter, min=1, max=bound) for letter, bound in bounds.items()}
@@ -51,8 +54,14 @@ def edge_program(
         {axis: free[letter] for axis, letter in enumerate(spec.axes) if isinstance(letter, str)}
         for spec in program.signature.inputs
     )
-    with torch.no_grad():
-        return torch.export.export(function or program, example, dynamic_shapes=(shapes,))
+    try:
+        with torch.no_grad():
+            return torch.export.export(function or program, example, dynamic_shapes=(shapes,))
+    except torch._dynamo.exc.UserError as error:
+        raise ArgumentError(
+            f"not every axis of this model is free up to its bound ({str(error).strip()[:300]}). Use deploy.export or "
+            "deploy.to_onnx."
+        ) from error
 
 
 def sizes_within(program: Program, bounds: Mapping[str, int]) -> dict[str, int]:
