@@ -20,21 +20,28 @@ def operators() -> dict[Any, Callable[..., Any]]:
         | rewritten()
         | {
             aten.alias.default: torch.clone,
+            aten.diagonal.default: _diagonal,
             aten.gather.default: _gather,
+            aten.index_select.default: _index_select,
             aten.scatter.src: _scatter,
             aten.scatter_add.default: _scatter_add,
             aten.select_scatter.default: _select_scatter,
             aten.slice_scatter.default: _slice_scatter,
+            aten.trunc.default: _trunc,
         }
     )
 
 
 def _gather(values: Tensor, dim: int, index: Tensor, sparse_grad: bool = False) -> Tensor:
-    """Its own wants sizes that it knows to be equal, and numbers."""
-    places = _places(index, dim, values)
-    if values.dtype == torch.bool:
-        return values.to(torch.int32).flatten().index_select(0, places).view(index.shape) != 0
-    return values.flatten().index_select(0, places).view(index.shape)
+    """Its own wants sizes that it knows to be equal."""
+    return values.flatten().index_select(0, _places(index, dim, values)).view(index.shape)
+
+
+def _index_select(values: Tensor, dim: int, index: Tensor) -> Tensor:
+    """Its own is of numbers alone."""
+    if values.dtype != torch.bool:
+        return NotImplemented
+    return values.to(torch.int32).index_select(dim, index) != 0
 
 
 def _scatter(values: Tensor, dim: int, index: Tensor, source: Tensor) -> Tensor:
@@ -52,12 +59,27 @@ def _put(values: Tensor, dim: int, index: Tensor, source: Tensor, accumulate: bo
 
 def _places(index: Tensor, dim: int, values: Tensor) -> Tensor:
     """Where in the flattened values an index along a dimension points, flattened too."""
-    places = torch.zeros_like(index)
+    index = index.to(torch.int32)  # a clamped index is of floats there, which places beyond 2**24 would be rounded in
+    places: Tensor | None = None
     for d, size in enumerate(values.shape):
         steps = torch.arange(index.shape[d], dtype=index.dtype, device=index.device)
         own = index if d == dim % values.ndim else steps.view(-1, *(1,) * (index.ndim - d - 1))
-        places = places * size + own
+        places = own if places is None else places * size + own
+    assert places is not None
     return places.flatten()
+
+
+def _diagonal(values: Tensor, offset: int = 0, dim1: int = 0, dim2: int = 1) -> Tensor:
+    """Its own leaves the matrix, with zeros beside the diagonal."""
+    matrices = values.movedim((dim1, dim2), (-2, -1))
+    if offset != 0 or matrices.shape[-2] != matrices.shape[-1]:
+        return NotImplemented
+    places = torch.arange(matrices.shape[-1], device=values.device)
+    return torch.where(places == places.unsqueeze(-1), matrices, 0).sum(-1)
+
+
+def _trunc(values: Tensor) -> Tensor:
+    return torch.where(values < 0, values.ceil(), values.floor())
 
 
 def _select_scatter(values: Tensor, source: Tensor, dim: int, index: int) -> Tensor:
