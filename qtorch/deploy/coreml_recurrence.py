@@ -1,5 +1,6 @@
 """CoreML for our recurrent layers, which coremltools does not know; its own are of another order of outputs."""
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -16,9 +17,8 @@ def know_recurrence() -> None:
 
     def recurrence(context: Any, node: Any) -> None:
         x, w_x, w_h, b_x, b_h = _get_inputs(context, node)[:5]
-        translated = {"gru": _gru, "lstm": _lstm}[node.inputs[5]]
-        weights = [of.val for of in (w_x, w_h, b_x, b_h)]
-        context.add(translated(x, *weights, node.name))
+        translated: Callable[..., Any] = {"gru": _gru, "lstm": _lstm}[node.inputs[5]]
+        context.add(translated(x, *(weights.val for weights in (w_x, w_h, b_x, b_h)), name=node.name))
 
     register_torch_op(recurrence, torch_alias=[loop.name()], override=True)
 
