@@ -37,8 +37,8 @@ def _gather(values: Tensor, dim: int, index: Tensor, sparse_grad: bool = False) 
     return values.flatten().index_select(0, _places(index, dim, values)).view(index.shape)
 
 
-def _index_select(values: Tensor, dim: int, index: Tensor) -> Tensor:
-    """Its own is of numbers alone."""
+def _index_select(values: Tensor, dim: int, index: Tensor) -> Any:
+    """Its own is of numbers alone; NotImplemented leaves these to it."""
     if values.dtype != torch.bool:
         return NotImplemented
     return values.to(torch.int32).index_select(dim, index) != 0
@@ -69,7 +69,7 @@ def _places(index: Tensor, dim: int, values: Tensor) -> Tensor:
     return places.flatten()
 
 
-def _diagonal(values: Tensor, offset: int = 0, dim1: int = 0, dim2: int = 1) -> Tensor:
+def _diagonal(values: Tensor, offset: int = 0, dim1: int = 0, dim2: int = 1) -> Any:
     """Its own leaves the matrix, with zeros beside the diagonal."""
     matrices = values.movedim((dim1, dim2), (-2, -1))
     if offset != 0 or matrices.shape[-2] != matrices.shape[-1]:
@@ -82,13 +82,13 @@ def _trunc(values: Tensor) -> Tensor:
     return torch.where(values < 0, values.ceil(), values.floor())
 
 
-def _select_scatter(values: Tensor, source: Tensor, dim: int, index: int) -> Tensor:
+def _select_scatter(values: Tensor, source: Tensor, dim: int, index: int) -> Any:
     return _slice_scatter(values, source.unsqueeze(dim), dim, index, None if index == -1 else index + 1)
 
 
 def _slice_scatter(
     values: Tensor, source: Tensor, dim: int = 0, start: int | None = None, end: int | None = None, step: int = 1
-) -> Tensor:
+) -> Any:
     if step != 1 or not isinstance(values.shape[dim], int):  # its own does for free sizes
         return NotImplemented
     start, end, _ = slice(start, end).indices(values.shape[dim])
