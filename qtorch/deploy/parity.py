@@ -54,7 +54,7 @@ def cases(program: Program, sizes: Mapping[str, int]) -> list[tuple[Tensor, ...]
         return [example]
     (axes,) = (spec.axes for spec in program.signature.inputs if spec.name == "mask")
     sessions = next(axis for axis, letter in enumerate(axes) if letter == "C" or isinstance(letter, int))
-    rows = given["mask"].movedim(sessions, -1).clone()
+    rows = given["mask"].movedim(sessions, -1).clone(memory_format=torch.contiguous_format)
     each = rows.view(-1, rows.shape[-1])
     each[::3, -1], each[1::3] = False, False
     given["mask"] = rows.movedim(-1, sessions).contiguous()
