@@ -144,6 +144,12 @@ class Forecast:
             self.horizons,
         )
 
+    def over(self, horizon: int) -> "Forecast":
+        """The marginal forecasts over one of the horizons, in sessions, alone."""
+        h = self.horizons.index(horizon)
+        law = take(self.marginals, (slice(None), slice(h, h + 1)))
+        return Forecast(law, self.mask, self.state, self.dates, self.assets, (horizon,))
+
     def pit(self, returns: Float[Tensor, "D H N"]) -> Float64[Tensor, "D H N"]:
         """Probability integral transforms of realised returns, uniform if the forecasts are right; NaN where none."""
         there = returns.isfinite()

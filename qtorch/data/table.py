@@ -1,5 +1,6 @@
 """Every asset's own sessions in one stream, which windows are cut from."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from torch import Tensor
 
 from qtorch.data.errors import DataError
 from qtorch.data.features import CrossSection, Features, OwnSessions, Volatility
-from qtorch.data.features.feature import BLOCK
+from qtorch.data.features.feature import BLOCK, Feature
 from qtorch.data.fingerprint import fingerprint
 from qtorch.data.panel import Panel
 from qtorch.data.progress import progress_bar
@@ -89,6 +90,7 @@ def session_table(
     *,
     store: str | Path | None = None,
     progress: bool = False,
+    across: Mapping[CrossSection, np.ndarray] | None = None,
 ) -> SessionTable:
     """Computes the inputs and targets of every asset's sessions, some assets at a time.
 
@@ -100,6 +102,8 @@ def session_table(
         store: a folder for streams larger than memory; if it holds those of the same panel and features already,
             they are opened.
         progress: show a progress bar.
+        across: of a panel that is a part of a market, the features across all assets of that, as of `market_values`;
+            None computes them of the panel's own assets.
 
     Raises:
         DataError: the folder holds something else, or a feature needs a field that the panel does not have.
@@ -131,7 +135,7 @@ def session_table(
     }
     try:
         with progress_bar("computing features", len(panel.assets) if progress else None) as advance:
-            _fill(arrays, panel, features, horizons, pad, start.numpy(), length.numpy(), folder, advance)
+            _fill(arrays, panel, features, horizons, pad, start.numpy(), length.numpy(), folder, across, advance)
     except BaseException:
         if folder is not None:
             folder.discard()
@@ -140,6 +144,34 @@ def session_table(
         folder.describe(about, or_there=True)
         return table(_open(folder, about), folder)
     return table({name: torch.from_numpy(array).to(panel.values.device) for name, array in arrays.items()}, None)
+
+
+def market_values(panel: Panel, features: Features) -> dict[CrossSection, np.ndarray]:
+    """The features across the assets of a market, `[T, N, F]` or `[T, 1, F]` each, for tables of parts of it."""
+    grids = _empty_grids(panel, features)
+    for n in range(0, len(panel.assets) if grids else 0, BLOCK):
+        block = slice(n, min(n + BLOCK, len(panel.assets)))
+        _put(grids, block, OwnSessions(panel.select(panel.assets[block])))
+    return _across(grids, panel, features)
+
+
+def _empty_grids(panel: Panel, features: Features) -> dict[Feature, np.ndarray]:
+    """Of what features across assets are made of."""
+    shape = (len(panel.dates), len(panel.assets))
+    bases = {base for part in features.parts if isinstance(part, CrossSection) for base in part.bases}
+    return {base: np.full(shape, np.nan, np.float32) for base in bases}
+
+
+def _put(grids: dict[Feature, np.ndarray], block: slice, sessions: OwnSessions) -> None:
+    for base, grid in grids.items():
+        values = base.own(sessions)
+        values[:, : base.lookback] = np.nan
+        grid[:, block] = sessions.scatter(values)[:, :, 0]
+
+
+def _across(grids: dict[Feature, np.ndarray], panel: Panel, features: Features) -> dict[CrossSection, np.ndarray]:
+    parts = [part for part in features.parts if isinstance(part, CrossSection)]
+    return {part: part.across([grids[base] for base in part.bases], panel) for part in parts}
 
 
 def _fill(
@@ -151,12 +183,12 @@ def _fill(
     start: np.ndarray,
     length: np.ndarray,
     folder: TensorFolder | None,
+    across: Mapping[CrossSection, np.ndarray] | None,
     advance: Any,
 ) -> None:
     """Own features by blocks of assets; then those across assets, from grids of what they need."""
     shape = (len(panel.dates), len(panel.assets))
-    bases = {base for part in features.parts if isinstance(part, CrossSection) for base in part.bases}
-    grids = {base: np.full(shape, np.nan, np.float32) for base in bases}
+    grids = _empty_grids(panel, features) if across is None else {}
     scale_of = Volatility(features.scale_decay)
     first = 0
     columns = {}
@@ -187,18 +219,11 @@ def _fill(
                 inputs[:, at] = part.own(sessions)[inside]
         arrays["inputs"][region] = inputs
         arrays["usable"][region] = usable
-        for base, grid in grids.items():
-            values = base.own(sessions)
-            values[:, : base.lookback] = np.nan
-            grid[:, block] = sessions.scatter(values)[:, :, 0]
+        _put(grids, block, sessions)
         advance(block.stop - block.start)
         if folder is not None:
             release()
-    across = {
-        part: part.across([grids[base] for base in part.bases], panel)
-        for part in columns
-        if isinstance(part, CrossSection)
-    }
+    across = _across(grids, panel, features) if across is None else across
     for n in range(0, shape[1], BLOCK):
         block = slice(n, min(n + BLOCK, shape[1]))
         span = slice(int(start[n]), int(start[block.stop - 1] + length[block.stop - 1]))

@@ -1,7 +1,9 @@
 """The empirical distribution of a sample, one per element of a batch."""
 
+from functools import cached_property
+
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int, Int64
 from torch import Tensor
 from torch.distributions import Distribution, constraints
 from torch.types import _size
@@ -47,17 +49,26 @@ class Empirical(Distribution):
         if checked and (self.count == 0).any():
             raise ArgumentError("Empirical needs at least one value in every element of the batch.")
         self.weights: Tensor | None = None
-        mass = there.double()
         if weights is not None:
             if checked and not (torch.isfinite(weights) & (weights >= 0)).all():
                 raise ArgumentError("Empirical needs finite weights of 0 or more.")
-            mass = mass * weights.double().expand(values.shape).gather(-1, order)
+            mass = there.double() * weights.double().expand(values.shape).gather(-1, order)
             if checked and not (mass.sum(-1) > 0).all():
                 raise ArgumentError("Empirical needs a positive weight on a value in every element of the batch.")
             self.weights = mass / mass.sum(-1, keepdim=True)
-        self._mass = mass / mass.sum(-1, keepdim=True)
-        self._cumulative = self._mass.cumsum(-1)
         super().__init__(values.shape[:-1], validate_args=False)
+
+    @property
+    def _mass(self) -> Tensor:
+        """Of each value, in float64: equal masses are not kept, which take twice the memory of the values."""
+        if self.weights is not None:
+            return self.weights
+        mass = (~self.values.isnan()).double()
+        return mass / mass.sum(-1, keepdim=True)
+
+    @cached_property
+    def _cumulative(self) -> Tensor:
+        return self._mass.cumsum(-1)
 
     def expand(self, batch_shape: _size, _instance: object = None) -> "Empirical":
         """The distribution expanded to a batch shape."""
@@ -111,10 +122,9 @@ class Empirical(Distribution):
 
     def _rank(self, probability: Tensor) -> Tensor:
         """How many of the smallest values the left tail of that mass takes."""
-        p = probability.to(self.count.device, torch.float64)
-        p = p - torch.minimum(_ROUNDING * p, 0.5 * (1 - p))  # which leaves what is above p, however little, above it
         if self.weights is None:
-            return torch.ceil(p * self.count).clamp(min=1).long()
+            return equal_rank(probability, self.count)
+        p = _rounded(probability.to(self.count.device, torch.float64))
         # Above 0, so that values without mass before the first with one are passed over.
         p, _ = torch.broadcast_tensors(p.clamp(min=torch.finfo(torch.float64).tiny), self.count)
         cumulative = self._cumulative.expand(*p.shape, -1).contiguous()
@@ -122,6 +132,16 @@ class Empirical(Distribution):
         rank = torch.searchsorted(cumulative, p.unsqueeze(-1).contiguous()).squeeze(-1) + 1
         # A mass of 0 has no value; the first of positive mass is the smallest.
         return torch.minimum(rank, self.count)
+
+
+def equal_rank(probability: Float[Tensor, "..."], count: Int[Tensor, "..."]) -> Int64[Tensor, "..."]:
+    """How many of the smallest of `count` values of equal mass the left tail of a mass takes, 1 at least."""
+    p = _rounded(probability.to(count.device, torch.float64))
+    return torch.ceil(p * count).clamp(min=1).long()
+
+
+def _rounded(p: Tensor) -> Tensor:
+    return p - torch.minimum(_ROUNDING * p, 0.5 * (1 - p))  # which leaves what is above p, however little, above it
 
 
 @register_tail_mean(Empirical)

@@ -48,6 +48,12 @@ class Allocation:
     cost: float
     interest: float
 
+    @property
+    def traded(self) -> set[str]:
+        """The assets that are held before or after the trades."""
+        held = self.table[(self.table["current_weight"] != 0) | (self.table["target_weight"] != 0)]
+        return set(held["asset"])
+
 
 def allocate(
     config: AllocationConfig,
@@ -104,12 +110,14 @@ def allocate(
     )
 
 
-def allocation_facts(allocation: Allocation, history: History) -> dict[str, Any]:
+def allocation_facts(allocation: Allocation, history: History, panel: Panel) -> dict[str, Any]:
     """What the manifest and the report tell of the targets.
 
     Args:
         allocation: of the night.
-        history: its forecasts, whose joint scenarios of the first horizon measure the portfolio before and after.
+        history: forecasts of what is held before or after at least, whose joint scenarios of the first horizon measure
+            the portfolio.
+        panel: whose assets the weights are of.
 
     Returns:
         one_way_turnover (half of sum |trade|), trades (how many), expected_cost, interest (a session's), gross, net,
@@ -118,12 +126,14 @@ def allocation_facts(allocation: Allocation, history: History) -> dict[str, Any]
         expected_shortfall in units of the equity; without_forecast: assets that are held, but not in them.
     """
     trade, size = allocation.target - allocation.held, allocation.target.abs()
-    there = history.tonight.mask[0]
+    place = {asset: n for n, asset in enumerate(panel.assets)}
+    column = [place[asset] for asset in history.panel.assets]
+    there = history.alone.mask[0]
     scenarios = torch.where(there, history.scenarios(0), 0.0).flatten(0, 1)
     risk: dict[str, dict[str, dict[str, float]]] = {}
     for when, weights in (("before", allocation.held), ("after", allocation.target)):
         measured = {
-            level: portfolio_risk(scenarios, torch.where(there, weights, 0.0), level)
+            level: portfolio_risk(scenarios, torch.where(there, weights[column], 0.0), level)
             for level in history.config.risk.levels
         }
         risk[when] = {
@@ -133,7 +143,9 @@ def allocation_facts(allocation: Allocation, history: History) -> dict[str, Any]
             }
             for level, r in measured.items()
         }
-    missing = ~there & ((allocation.held != 0) | (allocation.target != 0))
+    forecast = torch.zeros_like(allocation.held, dtype=torch.bool)
+    forecast[column] = there
+    missing = ~forecast & ((allocation.held != 0) | (allocation.target != 0))
     return {
         "equity": allocation.equity,
         "trades": int((trade != 0).sum()),
@@ -143,10 +155,10 @@ def allocation_facts(allocation: Allocation, history: History) -> dict[str, Any]
         "gross": size.sum().item(),
         "net": allocation.target.sum().item(),
         "largest_weight": size.max().item(),
-        "largest_asset": history.panel.assets[int(size.argmax())],
+        "largest_asset": panel.assets[int(size.argmax())],
         "violations": allocation.excess,
         "risk": risk,
-        "without_forecast": [history.panel.assets[i] for i in missing.nonzero().squeeze(-1).tolist()],
+        "without_forecast": [panel.assets[i] for i in missing.nonzero().squeeze(-1).tolist()],
     }
 
 

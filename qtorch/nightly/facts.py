@@ -5,6 +5,7 @@ from typing import Any
 
 import pandas as pd
 
+from qtorch.nightly.config import NightlyConfig
 from qtorch.nightly.history import History
 from qtorch.nightly.tables import ERRORS, PORTFOLIO
 
@@ -13,12 +14,12 @@ def dependence_facts(history: History, portfolio: pd.DataFrame) -> dict[str, Any
     """Whose the copula is, its degrees of freedom, how well scenarios determine tonight's VaR, and how odd today was.
 
     Args:
-        history: of the night.
+        history: of the assets that depend on each other.
         portfolio: its portfolio table, which may be empty.
 
     Returns:
-        of: past, where there is no copula and nothing else is told; fitted or model. degrees_of_freedom: by horizon,
-        of a t copula, else empty.
+        of: past, where there is no copula and nothing else is told; fitted or model.
+        degrees_of_freedom: by horizon, of a t copula, else empty.
         p_value: of today's returns under yesterday's forecast, None where no asset has both. value_at_risk_error: by
         horizon and level, in the portfolio's unit; None without a portfolio.
     """
@@ -38,3 +39,10 @@ def dependence_facts(history: History, portfolio: pd.DataFrame) -> dict[str, Any
         "p_value": None if math.isnan(p) else round(p, 6),
         "value_at_risk_error": None if portfolio.empty else errors,
     }
+
+
+def without_dependence(config: NightlyConfig) -> dict[str, Any]:
+    """The same of a night that joined no assets: there is no portfolio, and they are more than a slice."""
+    if config.risk.dependence == "past":
+        return {"of": "past"}
+    return {"of": "none", "degrees_of_freedom": {}, "p_value": None, "value_at_risk_error": None}

@@ -6,11 +6,14 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from jaxtyping import Bool
+from torch import Tensor
 
 from qtorch.data import DataError, Panel, State, WindowSource, sessions
 from qtorch.data.errors import listing
 from qtorch.data.rows import ParquetRows
 from qtorch.data.standing import standing
+from qtorch.data.states import last_price
 from qtorch.errors import ArgumentError
 from qtorch.nightly.config import NightlyData
 from qtorch.nightly.outcome import NotASession, Refused
@@ -102,13 +105,34 @@ def asset_states(
     Raises:
         Refused: too many of the assets whose market was open tonight have no price.
     """
+    _, possible = source.at(np.array([len(panel.dates) - 1]), config.min_history, config.stale_sessions)
+    return states_of(panel, possible[0], source.spec.features.first_usable + 1, config, held)
+
+
+def states_of(
+    panel: Panel,
+    possible: Bool[Tensor, " N"] | None,
+    least: int,
+    config: NightlyData,
+    held: Mapping[str, float] | pd.Series,
+) -> pd.DataFrame:
+    """The same, where it is known already of which assets there can be a forecast.
+
+    Args:
+        panel: up to tonight.
+        possible: whether an asset's last window is usable, with enough history; None where that is not known yet: then
+            an asset of enough returns is taken to have one.
+        least: returns that the features need.
+        config: limits.
+        held: positions.
+    """
     last = len(panel.dates) - 1
-    silence = standing(panel, np.array([last]))[1][0].cpu().numpy()
+    count, silent = standing(panel, np.array([last]))
+    silence, returns = silent[0].cpu().numpy(), count[0].cpu().numpy()
     observed = panel.mask[last].cpu().numpy()
-    any_row = panel.mask.cpu().numpy()
-    last_row = last - np.argmax(any_row[::-1], axis=0)
-    returns = source.table.length.cpu().numpy()
-    _, possible = source.at(np.array([last]), config.min_history, config.stale_sessions)
+    last_row = last_price(panel.mask)
+    least = max(config.min_history, least)
+    can = returns >= least if possible is None else possible.cpu().numpy()
     rows = []
     for n, asset in enumerate(panel.assets):
         quiet, day = int(silence[n]), panel.dates[last_row[n]]
@@ -121,8 +145,7 @@ def asset_states(
                 status, reason = "refused", f"held, but without a price since {day:%Y-%m-%d} ({quiet} sessions)"
         elif quiet > config.stale_sessions:
             status, reason = "refused", f"no price since {day:%Y-%m-%d} ({quiet} sessions)"
-        elif not bool(possible[0, n]):
-            least = max(config.min_history, source.spec.features.first_usable + 1)
+        elif not can[n]:
             status, reason = "refused", f"too little history: {returns[n]} returns, needs {least}"
         elif quiet:
             status, reason = "stale", f"forecast from its last price, of {day:%Y-%m-%d}"

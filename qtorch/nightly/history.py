@@ -11,13 +11,13 @@ from jaxtyping import Float32, Float64, Int64
 from torch import Tensor
 from torch.distributions import Distribution
 
-from qtorch.data import WindowSource
-from qtorch.data.windows import outcomes
+from qtorch.data import Panel, WindowSource
+from qtorch.data.features.feature import BLOCK
 from qtorch.distributions import Empirical, JointDistribution, StudentTCopula, take
 from qtorch.forecast import Forecast
-from qtorch.models import HistoricalSimulation, RiskMetrics
 from qtorch.nightly.config import NightlyConfig
 from qtorch.nightly.dependence import fitted, refitted
+from qtorch.nightly.realised import realised
 from qtorch.nightly.record import Record
 from qtorch.risk import (
     anomaly,
@@ -50,6 +50,17 @@ class PortfolioRecord:
     dates: pd.DatetimeIndex
 
 
+def limits(config: NightlyConfig) -> dict[str, Any]:
+    """Which assets have a forecast, as arguments of `Forecaster.forecast`."""
+    return {"min_history": config.data.min_history, "stale": config.data.stale_sessions}
+
+
+def sessions_back(config: NightlyConfig, panel: Panel, joint: bool) -> int:
+    """Sessions before tonight whose forecasts are used: those of the backtest, and for joint scenarios more."""
+    wanted = config.risk.backtest_sessions + (config.risk.scenario_sessions if joint else 0)
+    return min(len(panel.dates) - 1, wanted)
+
+
 class History:
     """A model's forecasts at the last rows of a panel, one of them tonight's.
 
@@ -58,18 +69,24 @@ class History:
 
     Args:
         config: how many sessions, and which limits.
-        source: the windows of the panel.
-        model: the forecaster.
+        panel: the market.
+        forecast: of all its assets at its last rows.
     """
 
-    def __init__(self, config: NightlyConfig, source: WindowSource, model: Forecaster) -> None:
-        self.config, self.source, self.panel = config, source, source.panel
-        last = len(self.panel.dates) - 1
-        sessions = min(last, config.risk.backtest_sessions + config.risk.scenario_sessions)
+    def __init__(self, config: NightlyConfig, panel: Panel, forecast: Forecast) -> None:
+        self.config, self.panel, self.forecast = config, panel, forecast
+        last = len(panel.dates) - 1
+        sessions = len(forecast.dates) - 1
         self.rows = np.arange(last - sessions, last + 1)
         self.backtest = slice(max(0, sessions - config.risk.backtest_sessions), sessions)  # its as-of rows, in `rows`
-        self._limits: dict[str, Any] = {"min_history": config.data.min_history, "stale": config.data.stale_sessions}
-        self.forecast = model.forecast(self.panel, self.panel.dates[self.rows], source=source, **self._limits)
+
+    @classmethod
+    def of(cls, config: NightlyConfig, source: WindowSource, model: Forecaster) -> "History":
+        """The history that a portfolio's scenarios need: a model's forecasts of all assets of some windows."""
+        panel = source.panel
+        dates = panel.dates[-1 - sessions_back(config, panel, joint=True) :]
+        forecast = model.forecast(panel, dates, source=source, **limits(config))
+        return cls(config, panel, forecast)
 
     @property
     def own_copula(self) -> bool:
@@ -82,29 +99,35 @@ class History:
         return self.config.risk.dependence == "copula"
 
     @cached_property
+    def alone(self) -> Forecast:
+        """The forecast of the last row, without a dependence that is not the model's own."""
+        return self.forecast.select(slice(-1, None))
+
+    @cached_property
     def tonight(self) -> Forecast:
         """The forecast of the last row; joint where portfolios come from a copula."""
-        forecast = self.forecast.select(slice(-1, None))
         if not self.by_copula or self.own_copula:
-            return forecast
+            return self.alone
         past = self.transforms[-self.config.risk.scenario_sessions :]
         copulas = [fitted(past[:, h]) for h in range(past.shape[1])]
-        return forecast.with_copula(
+        return self.alone.with_copula(
             StudentTCopula(torch.stack([c.df for c in copulas]), torch.stack([c.loadings for c in copulas]))
         )
 
     @cached_property
     def returns(self) -> Float64[Tensor, "T N"]:
         """The returns of the rows after each of `rows` but the last, NaN where an asset is not observed."""
-        return self.panel.returns()[self.rows[1:]]
+        panel = self.panel
+        blocks = (panel.select(panel.assets[n : n + BLOCK]) for n in range(0, len(panel.assets), BLOCK))
+        return torch.cat([block.returns()[self.rows[1:]] for block in blocks], dim=1)
 
     @cached_property
     def outcomes(self) -> tuple[Float32[Tensor, "T H N"], Int64[Tensor, "T H N"]]:
-        """What came of the forecasts of `rows`, as of `qtorch.data.windows.outcomes`, and when it is known.
+        """What came of the forecasts of `rows`, as of `qtorch.nightly.realised.realised`, and when it is known.
 
         The latter as a position in `rows`, their number where there is no outcome.
         """
-        returns, known = outcomes(self.source, self.rows)
+        returns, known = realised(self.panel, self.rows, self.forecast.horizons, self.forecast.mask)
         return returns, known - int(self.rows[0])
 
     @cached_property
@@ -118,19 +141,6 @@ class History:
         by_row = torch.full((len(self.rows) + 1, *pit.shape[1:]), torch.nan, dtype=torch.float64)
         by_row.scatter_(0, known, pit)
         return by_row[1:-1]
-
-    def records(self) -> dict[str, Record]:
-        """The backtest's records of the model and of its baselines, by name."""
-        rows = self.rows[self.backtest]
-        spec = self.source.spec
-        forecasts = {MODEL: self.forecast.select(self.backtest)}
-        for name, baseline in (
-            (EWMA, RiskMetrics(spec, **self._limits)),
-            (HISTORICAL, HistoricalSimulation(500, spec, **self._limits)),
-        ):
-            forecasts[name] = baseline.forecast(self.panel, self.panel.dates[rows], source=self.source)
-        returns, levels = self.returns[self.backtest], self.config.risk.levels
-        return {name: Record.of(forecast, returns, levels) for name, forecast in forecasts.items()}
 
     def record_dates(self) -> pd.DatetimeIndex:
         """The dates of the records' returns."""

@@ -3,17 +3,20 @@
 import json
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from concurrent.futures import Executor
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import torch
 
+from qtorch.backtest.walk.workers import process_pool
 from qtorch.configuration import plain
-from qtorch.data import WindowSource
 from qtorch.data.whole_folder import whole_folder
 from qtorch.deploy.bundle import versions
+from qtorch.errors import ArgumentError
 from qtorch.nightly import gates, tables
 from qtorch.nightly.allocation import allocate, allocation_facts
 from qtorch.nightly.calibration import (
@@ -26,13 +29,16 @@ from qtorch.nightly.calibration import (
 )
 from qtorch.nightly.calibration_state import save_state
 from qtorch.nightly.config import NightlyConfig
-from qtorch.nightly.facts import dependence_facts
-from qtorch.nightly.history import MODEL, History
+from qtorch.nightly.facts import dependence_facts, without_dependence
+from qtorch.nightly.history import MODEL, History, sessions_back
 from qtorch.nightly.models import model_for
 from qtorch.nightly.night import Night
 from qtorch.nightly.outcome import ExitCode
 from qtorch.nightly.report import write_report
-from qtorch.nightly.uncertainty import past_shares, uncertainty_facts, uncertainty_table
+from qtorch.nightly.slices import evaluate_slice, judge
+from qtorch.nightly.state import maker, save_answers
+from qtorch.nightly.uncertainty import uncertainty_facts, uncertainty_table
+from qtorch.nightly.universe import Universe
 
 
 @dataclass(frozen=True)
@@ -75,16 +81,26 @@ def run(
     config: NightlyConfig,
     *,
     as_of: str | None = None,
+    workers: int | None = None,
+    executor: Executor | None = None,
     progress: bool = False,
     say: Callable[[str], None] = print,
 ) -> Result:
     """Makes one night's forecasts and writes them, whole or not at all, to ``as_of=YYYY-MM-DD`` in the output folder.
 
-    The same inputs, settings and seed give the same forecasts, whether the model is trained or loaded.
+    The same inputs, settings and seed give the same forecasts, whether the model is trained or loaded. A market of more
+    than 256 assets is worked on in slices, so that memory grows little with it.
+
+    What the network said of the backtest's sessions is kept in the folder ``state``; the next night asks it about the
+    new sessions alone, where the model and the past data are what they were. Its forecasts are those of a night that
+    starts afresh but for the rounding of sums, some 1e-6 of a volatility.
 
     Args:
         config: the job.
         as_of: the date up to which the night knows the world; the last date of the data by default, never the clock's.
+        workers: processes that slices are worked on in, with one thread each; None is this process. As for any such
+            pool, a script calls this under ``if __name__ == "__main__":``.
+        executor: works on the slices instead of `workers`, such as a `qtorch.backtest.RayExecutor`.
         progress: show a progress bar while training.
         say: receives a line per stage.
 
@@ -92,16 +108,29 @@ def run(
         DataError: the data or the positions cannot be used.
         NotASession: no exchange of the data has a session on the as-of date.
         Refused: the data do not pass a check, or no weights keep to the allocation's constraints.
-        ValueError: a class that the configuration names does not exist, is not allowed or does not fit.
+        ValueError: a class that the configuration names does not exist, is not allowed or does not fit, or there are
+            both workers and an executor.
     """
+    if workers is not None and executor is not None:
+        raise ArgumentError("workers are processes of the night's own, beside which there is no other executor.")
+    with nullcontext(executor) if workers is None else process_pool(workers, evaluate_slice) as pool:
+        return _run(config, as_of, pool, progress, say)
+
+
+def _run(
+    config: NightlyConfig, as_of: str | None, executor: Executor | None, progress: bool, say: Callable[[str], None]
+) -> Result:
     clock = Clock(say)
     with clock.stage("read and check"):
         panel = gates.read_panel(config.data, as_of)
-        source = WindowSource(panel, config.model.windows(panel))
+        spec = config.model.windows(panel)
+        universe = Universe(config, panel, spec, executor)
         exposures, unit = pd.Series(dtype=float), "weight"
         if config.positions is not None:
             exposures, unit = gates.read_positions(config.positions, panel)
-        states = gates.asset_states(panel, source, config.data, exposures)
+        least = spec.features.first_usable + 1
+        possible = universe.possible if universe.small else None  # of a large market it is known from the forecasts
+        states = gates.states_of(panel, possible, least, config.data, exposures)
         if config.risk.calibration is not None:
             make_calibrator(config, panel.assets)  # so that one that can't be is told before the training
     allocation = targets = None
@@ -109,39 +138,66 @@ def run(
         with clock.stage("allocation"):  # before the training, so that limits that cannot be kept are told at once
             allocation = allocate(config.allocation, panel, states, exposures, unit, config.model.allow)
     with clock.stage("train or load"):
-        model, about = model_for(config, source, progress, say)
+        model, about = model_for(config, panel, spec, universe.windows, progress, say)
     with clock.stage("forecast"):
-        history = History(config, source, model)
+        made_by, network = maker(config, spec, about), model.network
+        traded = set(exposures.index) if allocation is None else set(exposures.index) | allocation.traded
+        together = universe.small or network.layout == "panel"  # all assets are one slice, and depend on each other
+        last = len(panel.dates) - 1
+        back = sessions_back(config, panel, joint=together and (bool(traded) or config.risk.dependence == "copula"))
+        answers = {
+            "universe": universe.answers(
+                network, made_by, np.arange(last - back, last + 1), panel.assets, "universe", say
+            )
+        }
+        history = History(config, panel, answers["universe"].found.forecast(network, panel, spec.horizons))
+        states = gates.states_of(panel, history.alone.mask[0], least, config.data, exposures)
         forecasts = tables.forecast_table(history, states, config.risk.levels)
-        past = past_shares(history)
-        unsure = None if past is None else uncertainty_table(forecasts, past, states)
     calibration = None
     if config.risk.calibration is not None:
         with clock.stage("calibration"):
             calibration = calibrate(history, about, say)
             forecasts = with_calibration(forecasts, calibration.tonight)
     with clock.stage("backtest"):
-        records = history.records()
+        days = slice(history.backtest.start, None)
+        scale = answers["universe"].found.scale[days]
+        if together:
+            judged = judge(panel, history.forecast.select(days), scale, config.risk.levels)
+        else:
+            judged = universe.judged(network, answers["universe"].found.select(days))
+        records = dict(judged.records)
+        unsure = None if judged.shares is None else uncertainty_table(forecasts, judged.shares, states)
         if calibration is not None:
             records[CALIBRATED] = calibration.record
         backtests = [record.table(panel.assets, name) for name, record in records.items()]
     held = held_calibrated = None
     portfolio = tables.no_portfolio()
+    joint: History | None = history if together else None
+    if not together and traded:
+        with clock.stage("scenarios"):
+            some = [asset for asset in panel.assets if asset in traded]
+            back = sessions_back(config, panel, joint=True)
+            rows = np.arange(last - back, last + 1)
+            answers["portfolio"] = universe.answers(network, made_by, rows, some, "portfolio", say)
+            part = panel.select(some)
+            joint = History(config, part, answers["portfolio"].found.forecast(network, part, spec.horizons))
     if len(exposures):
+        assert joint is not None
         with clock.stage("portfolio"):
-            portfolio = tables.portfolio_table(history, exposures, unit, states)
-            by_column = [exposures.get(asset, 0.0) for asset in panel.assets]
+            portfolio = tables.portfolio_table(joint, exposures, unit, states)
+            by_column = [exposures.get(asset, 0.0) for asset in joint.panel.assets]
             exposure = torch.tensor(by_column, dtype=torch.float64)
-            held = history.portfolio(exposure)
+            held = joint.portfolio(exposure)
             backtests.append(held.record.table([tables.PORTFOLIO], MODEL))
             if calibration is not None:
-                held_calibrated, whole = calibrate_portfolio(history, held, exposure, about)
+                held_calibrated, whole = calibrate_portfolio(joint, held, exposure, about)
                 portfolio = with_calibration(portfolio, whole)
                 backtests.append(held_calibrated.table([tables.PORTFOLIO], CALIBRATED))
     if allocation is not None:
+        assert joint is not None
         with clock.stage("trades' risk"):
-            targets = allocation_facts(allocation, history)
-    dependence = dependence_facts(history, portfolio)
+            targets = allocation_facts(allocation, joint, panel)
+    dependence = without_dependence(config) if joint is None else dependence_facts(joint, portfolio)
     backtest = pd.concat(backtests, ignore_index=True)
     backtest = backtest[backtest["observations"] > 0].reset_index(drop=True)
 
@@ -171,6 +227,7 @@ def run(
                 backtest,
                 history,
                 records,
+                judged.transforms,
                 held,
                 about,
                 dependence,
@@ -196,7 +253,7 @@ def run(
             "versions": versions(),
             "seconds": clock.seconds,
         } | ({} if targets is None else {"allocation": targets})
-        manifest |= {} if unsure is None else {"uncertainty": uncertainty_facts(unsure, history.tonight.draws)}
+        manifest |= {} if unsure is None else {"uncertainty": uncertainty_facts(unsure, history.alone.draws)}
         if calibration is not None:
             manifest["calibration"] = {
                 "origin": calibration.origin,
@@ -204,4 +261,7 @@ def run(
                 "changed": changed_much(forecasts),
             }
         (folder / "manifest.json").write_text(json.dumps(manifest, indent=2, sort_keys=True) + "\n")
+    if network.layout == "asset" and not network.joint:
+        with clock.stage("keep state"):  # after the night, which is whole without it
+            save_answers(config, made_by, answers)
     return result

@@ -3,6 +3,7 @@
 import hashlib
 import json
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import lightning
 import pandas as pd
 
 from qtorch.configuration import fit_options, make_forecaster, make_windows, plain
-from qtorch.data import DataError, WindowSource, WindowSpec
+from qtorch.data import DataError, Panel, WindowSource, WindowSpec
 from qtorch.data.whole_folder import whole_folder
 from qtorch.deploy import BundleError, inspect_bundle, load, save
 from qtorch.nightly.config import NightlyConfig
@@ -18,7 +19,12 @@ from qtorch.training import Forecaster, fit
 
 
 def model_for(
-    config: NightlyConfig, source: WindowSource, progress: bool, say: Callable[[str], None]
+    config: NightlyConfig,
+    panel: Panel,
+    spec: WindowSpec,
+    windows: Callable[[], AbstractContextManager[WindowSource]],
+    progress: bool,
+    say: Callable[[str], None],
 ) -> tuple[Forecaster, dict[str, Any]]:
     """Loads the youngest usable model of the output folder, or trains one and saves it there.
 
@@ -26,12 +32,19 @@ def model_for(
     the same model and training settings. It never saw the `risk.backtest_sessions` before the date it was trained on,
     so the backtest of any night that uses it is out of sample.
 
+    Args:
+        config: the job.
+        panel: up to tonight.
+        spec: of the windows.
+        windows: makes them, where a model is to be trained.
+        progress: show a progress bar while training.
+        say: receives a line where a model is not used.
+
     Returns:
         The model, and what is known about it: trained_as_of, folder, sha256 of the weights, how it came.
     """
-    panel = source.panel
     folder = Path(config.output) / "models"
-    wanted = _settings_hash(config, source.spec)
+    wanted = _settings_hash(config, spec)
     for candidate in sorted(folder.glob("trained=*"), reverse=True):
         try:
             about = inspect_bundle(candidate)["metadata"]
@@ -54,7 +67,8 @@ def model_for(
             say(f"model {candidate.name} is not usable: {error}")
             continue
         return model, _about(candidate, about, age)
-    return _train(config, source, folder, wanted, progress)
+    with windows() as source:
+        return _train(config, source, folder, wanted, progress)
 
 
 def _train(

@@ -4,6 +4,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
+from jaxtyping import Float64
+from torch import Tensor
 
 from qtorch.nightly.calibration import Calibration
 from qtorch.nightly.config import NightlyConfig
@@ -24,8 +26,9 @@ class Night:
         forecasts: the forecast table.
         portfolio: the portfolio table.
         backtest: the backtest table.
-        history: the forecasts behind them.
+        history: the forecasts behind them, of all assets.
         records: by model.
+        transforms: of the records' returns under the model, `[T, N]`.
         held: the portfolio's record, None without positions.
         model: what is known about the model.
         dependence: of the portfolio's assets, as of `qtorch.nightly.facts.dependence_facts`.
@@ -47,6 +50,7 @@ class Night:
     backtest: pd.DataFrame
     history: History
     records: dict[str, Record]
+    transforms: Float64[Tensor, "T N"]
     held: PortfolioRecord | None
     model: dict[str, Any]
     dependence: dict[str, Any]

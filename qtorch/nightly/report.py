@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 SHOWN_DAYS = 250
+SHOWN_LIGHTS, SHOWN_NAMES = 120, 40  # assets; of more the page tells how many there are, and the files which
 PROBABILITIES = (0.01, 0.05, 0.25, 0.75, 0.95, 0.99)
 NAMES = {
     MODEL: "qtorch",
@@ -75,6 +76,7 @@ def _content(night: Night) -> dict[str, Any]:
         "calibrated": calibrated_section(night),
         "asset_fans": _asset_fans(night),
         "lights": _lights(night, due),
+        "names": SHOWN_NAMES,
         "pit": responsive(lambda w: _pit_figure(night, w)),
         "comparison": _comparison(night),
         "markets": _markets(due),
@@ -195,8 +197,14 @@ def _trades(night: Night, most: int = 12) -> dict[str, Any] | None:
         "valued": night.allocation["equity"] is not None,
         "risk": risk,
         "broken": {name: excess for name, excess in night.allocation["violations"].items() if excess > 0},
-        "left": [{"reason": reason, "assets": ", ".join(group["asset"])} for reason, group in stuck.groupby("reason")],
+        "left": [{"reason": reason, "assets": _few(group["asset"])} for reason, group in stuck.groupby("reason")],
     }
+
+
+def _few(names: pd.Series) -> str:
+    """The first of some names, and how many more there are."""
+    shown = ", ".join(names.iloc[:SHOWN_NAMES])
+    return shown if len(names) <= SHOWN_NAMES else f"{shown} and {len(names) - SHOWN_NAMES} more"
 
 
 def _unsure(night: Night, most: int = 12) -> dict[str, Any] | None:
@@ -211,7 +219,7 @@ def _unsure(night: Night, most: int = 12) -> dict[str, Any] | None:
     return {
         "level": night.unsure["level"].max(),
         "mass": MASS,
-        "draws": night.history.tonight.draws,
+        "draws": night.history.alone.draws,
         "many": MANY,
         "rows": bars.to_dict("records"),
         "flagged": flagged[["asset", "flags"]].to_dict("records"),
@@ -220,16 +228,23 @@ def _unsure(night: Night, most: int = 12) -> dict[str, Any] | None:
     }
 
 
-def _lights(night: Night, due: pd.DataFrame) -> list[dict[str, Any]]:
+def _lights(night: Night, due: pd.DataFrame) -> dict[str, Any] | None:
+    """Of few assets all lights, in their order; of many how many are of each colour, and the worst."""
     record = night.records[MODEL]
     if ZONE_LEVEL not in record.value_at_risk:
-        return []
+        return None
     zone, exceedances, observations = record.zones()
-    return [
+    names = due.index
+    rows = [
         {"asset": a, "zone": ZONES[zone[n]], "exceedances": int(exceedances[n]), "observations": int(observations[n])}
         for n, a in enumerate(night.history.panel.assets)
-        if a in due.index and int(observations[n])
+        if a in names and int(observations[n])
     ]
+    if not rows:
+        return None
+    worst = sorted(rows, key=lambda row: -row["exceedances"])[:SHOWN_LIGHTS]
+    counts = {str(colour): sum(row["zone"] == colour for row in rows) for colour in ZONES[:3]}
+    return {"rows": rows if len(rows) <= SHOWN_LIGHTS else worst, "all": len(rows), "counts": counts}
 
 
 def _comparison(night: Night) -> list[dict[str, Any]]:
@@ -322,7 +337,7 @@ def _pit_figure(night: Night, width: float) -> "Figure":
 
     figure = Figure(figsize=(min(width, 6.0), 3.0))
     ax = figure.subplots()
-    pit_histogram(ax, night.history.transforms[night.history.backtest, 0].numpy())
+    pit_histogram(ax, night.transforms.numpy())
     ax.set_xlabel("where the outcome fell in its forecast (0: worst, 1: best)")
     ax.set_ylabel("frequency, 1 if right")
     figure.legend(loc="outside upper right", fontsize=9)

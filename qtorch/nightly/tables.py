@@ -23,10 +23,10 @@ def forecast_table(history: History, states: pd.DataFrame, levels: Sequence[floa
 
     Where the model knows how sure it is there are the columns of `with_uncertainty` beside.
     """
-    frame = with_uncertainty(history.tonight.to_frame(levels), history.tonight).drop(columns=["date", "state"])
+    frame = with_uncertainty(history.alone.to_frame(levels), history.alone).drop(columns=["date", "state"])
     due = states[states["status"] != "retired"][["exchange", "state", "last_price", "status", "reason"]]
     absent = due.index.difference(pd.Index(frame["asset"]))
-    index = pd.MultiIndex.from_product([absent, history.tonight.horizons, levels], names=["asset", "horizon", "level"])
+    index = pd.MultiIndex.from_product([absent, history.alone.horizons, levels], names=["asset", "horizon", "level"])
     frame = pd.concat([frame, index.to_frame(index=False)]).merge(due, left_on="asset", right_index=True)
     return frame.sort_values(["asset", "horizon", "level"], ignore_index=True).astype({"asset": "str"})
 
@@ -39,7 +39,8 @@ def portfolio_table(history: History, exposures: pd.Series, unit: str, states: p
     the scenarios are a copula's, the whole has standard errors, from independent randomisations of them.
     """
     tonight, assets = history.tonight, list(exposures.index)
-    column = [tonight.assets.index(asset) for asset in assets]
+    place = {asset: n for n, asset in enumerate(tonight.assets)}
+    column = [place[asset] for asset in assets]
     there = tonight.mask[0, column]
     exposure = torch.tensor(exposures.to_list(), dtype=torch.float64)
     held = torch.where(there, exposure, 0.0)

@@ -6,9 +6,8 @@ import numpy as np
 import pandas as pd
 import torch
 
-from qtorch.distributions import Decomposition, decompose, take
+from qtorch.distributions import Decomposition
 from qtorch.forecast import Forecast
-from qtorch.nightly.history import History
 
 COLUMNS = [
     "aleatoric_volatility",
@@ -21,8 +20,8 @@ MASS = 0.9  # of the band of the value at risk
 MANY = 20  # draws, of which each end of the band leaves one out; of fewer the band is their range
 _FENCE = 3.0  # interquartile ranges above the upper quartile: Tukey's far out
 _LARGER = 1.5  # than what it is compared with, at least, so that no difference of rounding is extreme
-_SHORT = 0.5  # of the universe's median history
 _PAST = 250  # sessions of an asset's own past
+_SHORT = 0.5  # of the universe's median history
 _ENOUGH = 5  # assets of which a universe is made
 
 
@@ -67,17 +66,20 @@ def with_band(frame: pd.DataFrame, tonight: Forecast) -> pd.DataFrame:
     return frame
 
 
-def past_shares(history: History) -> pd.DataFrame | None:
+def past_shares(forecast: Forecast) -> pd.DataFrame | None:
     """Epistemic shares of the first horizon at the last 250 as-of dates before tonight, a column for each asset.
 
-    NaN where there was no forecast; None where the forecast has no draws.
+    Args:
+        forecast: tonight's, its last, and those before.
+
+    Returns:
+        NaN where there was no forecast; None where the forecast has no draws.
     """
-    forecast = history.forecast.select(slice(-1 - _PAST, -1))
-    if forecast.draws == 1:
+    past = forecast.over(forecast.horizons[0]).select(slice(-1 - _PAST, -1))
+    if past.draws == 1:
         return None
-    law = take(forecast.marginals, (slice(None), 0))
-    share = torch.where(forecast.mask, _share(decompose(law)).double(), torch.nan)
-    return pd.DataFrame(share.cpu().numpy(), index=forecast.dates, columns=list(forecast.assets))
+    share = _share(past.decompose())[:, 0]
+    return pd.DataFrame(share.cpu().numpy(), index=past.dates, columns=list(past.assets))
 
 
 def uncertainty_table(forecasts: pd.DataFrame, past: pd.DataFrame, states: pd.DataFrame) -> pd.DataFrame:
@@ -134,7 +136,8 @@ def uncertainty_facts(table: pd.DataFrame, draws: int) -> dict[str, Any]:
 
 def _places(frame: pd.DataFrame, tonight: Forecast) -> tuple[list[int], list[int]]:
     """Of each row, where its horizon and its asset stand in the forecast."""
-    return [tonight.horizons.index(h) for h in frame["horizon"]], [tonight.assets.index(n) for n in frame["asset"]]
+    place = {asset: n for n, asset in enumerate(tonight.assets)}
+    return [tonight.horizons.index(h) for h in frame["horizon"]], [place[asset] for asset in frame["asset"]]
 
 
 def _share(parts: Decomposition) -> torch.Tensor:

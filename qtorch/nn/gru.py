@@ -34,7 +34,7 @@ def last_states(
     b[: 2 * D] += c[: 2 * D]
     given = torch.addmm(b, W, inputs.T)
     every = len(inputs) - context + 1  # windows that begin anywhere: views of what is given, where others are copied
-    in_a_row = every <= 1.1 * len(place)
+    in_a_row = every <= 1.2 * len(place)
     K = every if in_a_row else len(place)
     gates, n, h = given.new_empty(2 * D, K), given.new_empty(D, K), given.new_zeros(D, K)
     r, z = gates.chunk(2)

@@ -1,7 +1,7 @@
 """From a network and a panel to a forecast at some dates."""
 
-import copy
 import warnings
+from typing import Any
 
 import torch
 from jaxtyping import Int64
@@ -14,10 +14,10 @@ from qtorch.data.rows import Dates
 from qtorch.data.sampling import Source
 from qtorch.data.window import WindowSpec
 from qtorch.data.windows import WindowSource
-from qtorch.distributions.joint import rescaled
 from qtorch.errors import ArgumentError
 from qtorch.forecast import Forecast
 from qtorch.training.compiling import compile_whole
+from qtorch.training.evaluated import Evaluated
 from qtorch.training.network import Network
 
 
@@ -39,6 +39,30 @@ def forecast(
     An asset is forecast from the window that ends at its own last session up to the date, in panel layout too, where
     that window holds what all assets had done by then.
     """
+    options: Any = {"batch_size": batch_size, "source": source, "compile": compile}
+    found = evaluate(network, spec, panel, dates, min_history, stale, **options)
+    if not found.valid.any():
+        raise DataError(
+            f"nothing to forecast at {listing(f'{date:%Y-%m-%d}' for date in found.dates)}: no asset has {min_history} "
+            f"returns and a price within its last {stale} sessions. Give more history, or lower min_history."
+        )
+    return found.forecast(network, panel, spec.horizons)
+
+
+@torch.no_grad()
+def evaluate(
+    network: Network,
+    spec: WindowSpec,
+    panel: Panel,
+    dates: Dates,
+    min_history: int,
+    stale: int,
+    *,
+    batch_size: int = 1024,
+    source: Source | None = None,
+    compile: bool = False,
+) -> Evaluated:
+    """What a forecast is made of; arguments as of `Forecaster.forecast`. There need be no asset that has one."""
     rows = panel.rows(dates)
     dates = panel.dates[rows].rename(None)
     if source is not None and (source.panel is not panel or source.spec != spec):
@@ -48,27 +72,24 @@ def forecast(
     else:
         own = WindowSource(panel, spec, None if source is None else source.table)
     entries, valid = own.at(rows, min_history, stale)
-    if not valid.any():
-        raise DataError(
-            f"nothing to forecast at {listing(f'{date:%Y-%m-%d}' for date in dates)}: no asset has {min_history} "
-            f"returns and a price within its last {stale} sessions. Give more history, or lower min_history."
-        )
+    # Where there is no forecast at all, a usable window gives the parameters their shapes.
+    asked = entries[valid] if valid.any() else entries[:1, :1].flatten()
     if compile:
         compile_whole(network)
         if network.layout == "asset" and network.shares:
             warnings.warn(
                 "compile=True: windows of this encoder share the work of their common sessions, which is faster than a "
                 "compiled network, and is not compiled itself. Leave compile=True out of forecasts.",
-                stacklevel=4,  # whoever called the model's method, past no_grad
+                stacklevel=6,  # whoever called the model's method, past no_grad twice
             )
     training = network.training
     network.eval()
     try:
         if network.layout == "asset":
-            chosen = _of_assets(network, own, entries[valid], batch_size)
+            chosen = _of_assets(network, own, asked, batch_size)
         else:
             across = source if isinstance(source, PanelWindowSource) else PanelWindowSource(panel, spec, own.table)
-            chosen = _of_panels(network, across, *own.places(entries[valid]), batch_size)
+            chosen = _of_panels(network, across, *own.places(asked), batch_size)
     finally:
         network.train(training)
     D, N = valid.shape
@@ -76,19 +97,16 @@ def forecast(
     for values in chosen:
         values = values.to(valid.device)
         dense = values[:1].expand(D, N, *values.shape[1:]).clone()  # a placeholder where there is no forecast
-        dense[valid] = values
-        spread.append(dense.movedim(2, 1))
+        if valid.any():
+            dense[valid] = values
+        spread.append(dense)
     *parameters, scale = spread
+    latest = None
     if network.joint:
         row = torch.full((D, N), -1, dtype=torch.int64, device=valid.device)
         row[valid] = own.places(entries[valid])[0].long().to(valid.device)
-        there = valid.unsqueeze(1).expand(D, len(spec.horizons), N)
-        parameters = list(network.head.dated(parameters, row.argmax(1), there))
-    # A joint law may evaluate its head's network: a copy, on the panel's device, which no later training changes.
-    head = copy.deepcopy(network.head).to(valid.device).eval().requires_grad_(False) if network.joint else network.head
-    distribution = rescaled(head.distribution(*parameters), scale.expand(D, len(spec.horizons), N))
-    at = torch.as_tensor(rows, device=panel.state.device)
-    return Forecast(distribution, valid, panel.state[at], dates, panel.assets, spec.horizons)
+        latest = row.argmax(1)
+    return Evaluated(valid, tuple(parameters), scale.squeeze(-1), dates, panel.assets, latest)
 
 
 def _of_assets(

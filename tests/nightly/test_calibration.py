@@ -47,7 +47,7 @@ def histories(market, tmp_path_factory) -> dict[str, History]:
         if model is None:
             torch.manual_seed(0)
             model = make_forecaster(config.model, config.training, source.spec)
-        made[date] = History(config, source, model)
+        made[date] = History.of(config, source, model)
     return made
 
 

@@ -45,7 +45,7 @@ def history(folder, market, sessions=(70, 100), **model) -> History:
     assert list(panel.assets) == ASSETS
     source = WindowSource(panel, config.model.windows(panel))
     torch.manual_seed(0)
-    return History(config, source, make_forecaster(config.model, config.training, source.spec))
+    return History.of(config, source, make_forecaster(config.model, config.training, source.spec))
 
 
 @pytest.fixture(scope="module")

@@ -34,7 +34,7 @@ def test_a_night_writes_its_files(night):
     assert result.code == ExitCode.DONE
     assert result.folder.name == "as_of=2021-12-31"
     assert {file.name for file in result.folder.iterdir()} == FILES
-    assert {file.name for file in Path(config.output).iterdir()} == {"as_of=2021-12-31", "models"}
+    assert {file.name for file in Path(config.output).iterdir()} == {"as_of=2021-12-31", "models", "state"}
 
 
 def test_forecasts_name_every_asset_of_the_universe(night):
@@ -266,7 +266,7 @@ def test_a_kill_at_any_point_leaves_the_previous_night_whole(job, points):
         assert subprocess.run([sys.executable, "-c", KILL, str(folder), point, str(nth)], cwd=root).returncode == 9
     again = run(config, say=quiet)  # repairs what the last kill moved aside
     assert read_all(again.folder) == before
-    assert {file.name for file in Path(config.output).iterdir()} == {"as_of=2021-12-31", "models"}
+    assert {file.name for file in Path(config.output).iterdir()} == {"as_of=2021-12-31", "models", "state"}
 
 
 @pytest.mark.usefixtures("without_pictures")

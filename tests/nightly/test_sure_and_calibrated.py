@@ -100,12 +100,12 @@ def test_a_variational_heads_night_has_the_doubt_of_its_posterior(night):
     panel = read_panel(config.data, None)
     source = WindowSource(panel, config.model.windows(panel))
     torch.manual_seed(0)
-    history = History(config, source, make_forecaster(config.model, config.training, source.spec))
+    history = History.of(config, source, make_forecaster(config.model, config.training, source.spec))
     assert history.tonight.draws == 32
     table = forecast_table(history, asset_states(panel, source, config.data, {}), [0.99])
     squares = table["aleatoric_volatility"] ** 2 + table["epistemic_volatility"] ** 2
     np.testing.assert_allclose(squares, table["volatility"] ** 2, rtol=1e-5)
     assert (table["epistemic_share"] > 0).all()
-    shares = past_shares(history)
+    shares = past_shares(history.forecast)
     assert shares is not None
     assert set(shares) == set(panel.assets)

@@ -13,6 +13,7 @@ import pandas as pd
 from tqdm.std import tqdm
 
 from qtorch.backtest.walk.refitting import Refitting, Weights
+from qtorch.backtest.walk.workers import packed
 from qtorch.errors import BriefInNotebooks
 from qtorch.forecast import Forecast
 
@@ -53,7 +54,7 @@ def run(
     Raises:
         RefitError: a refit failed. Those that run beside it are waited for by the executor; none is begun after it.
     """
-    elsewhere = partial(_packed, refitting)
+    elsewhere = partial(packed, refitting)
     results: list[list[Forecast | Weights]] = [[] for _ in chains]
     weights: list[Any] = [None] * len(chains)
     ready, running = deque(range(len(chains))), dict[Future, int]()
@@ -90,15 +91,6 @@ def run(
                 if len(results[c]) < len(chains[c][1]):
                     ready.append(c)
     return results
-
-
-def _packed(refitting: Refitting, *place: Any) -> bytes:
-    """What another process sends back.
-
-    As bytes, since torch would send each tensor through shared memory, whose file descriptor stays open as long as the
-    tensor lives: a long walk would run out of them.
-    """
-    return pickle.dumps(refitting(*place))
 
 
 def _said(refitting: Refitting, date: pd.Timestamp, seed: int, error: Exception) -> str:

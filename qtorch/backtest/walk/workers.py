@@ -1,5 +1,6 @@
 """Processes for the refits of a walk."""
 
+import pickle
 import sys
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
@@ -13,7 +14,7 @@ from qtorch.distributions.checks import require
 from qtorch.errors import ArgumentError
 
 
-def process_pool(workers: int, make_model: Callable[[], Any]) -> ProcessPoolExecutor:
+def process_pool(workers: int, make_model: Callable) -> ProcessPoolExecutor:
     """A pool of processes that are started afresh, with one thread of torch each.
 
     Args:
@@ -34,6 +35,15 @@ def process_pool(workers: int, make_model: Callable[[], Any]) -> ProcessPoolExec
             "can't import it. Put it into a module, or give a functools.partial of a function of one."
         )
     return ProcessPoolExecutor(workers, get_context("spawn"), _one_thread)
+
+
+def packed(function: Callable, *arguments: Any) -> bytes:
+    """What another process sends back.
+
+    As bytes, since torch would send each tensor through shared memory, whose file descriptor stays open as long as the
+    tensor lives: a long run would come to the end of them.
+    """
+    return pickle.dumps(function(*arguments))
 
 
 def _one_thread() -> None:

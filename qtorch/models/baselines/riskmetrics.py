@@ -4,6 +4,8 @@ import math
 from dataclasses import dataclass
 
 import torch
+from jaxtyping import Float
+from torch import Tensor
 from torch.distributions import Normal
 
 from qtorch.data.panel import Panel
@@ -35,8 +37,12 @@ class RiskMetrics(Baseline):
     def forecast(self, panel: Panel, dates: Dates, *, source: WindowSource | None = None) -> Forecast:
         """Forecasts every asset of a panel at some of its dates; `source` as of `Forecaster.forecast`."""
         request = Request.of(panel, dates, self.spec, source, self.min_history, self.stale)
-        valid = request.valid
-        root = torch.tensor([math.sqrt(h) for h in self.spec.horizons], device=valid.device)
-        scale = torch.where(valid, request.source.table.scale[request.position], 1.0)
-        sigma = scale[:, None, :] * root[:, None]
-        return request.answer(Normal(torch.zeros_like(sigma), sigma), self.spec.horizons)
+        scale = torch.where(request.valid, request.source.table.scale[request.position], 1.0)
+        return request.answer(scaled_normal(scale, self.spec.horizons), self.spec.horizons)
+
+
+def scaled_normal(scale: Float[Tensor, "D N"], horizons: tuple[int, ...]) -> Normal:
+    """Normal returns without a mean over some horizons, of a one-session volatility; batch shape `[D, H, N]`."""
+    root = torch.tensor([math.sqrt(h) for h in horizons], device=scale.device)
+    sigma = scale[:, None, :] * root[:, None]
+    return Normal(torch.zeros_like(sigma), sigma)

@@ -81,7 +81,7 @@ def history_of(data, service, name: str) -> History:
     panel = gates.read_panel(data, None)
     model = service.repository.get(name).model
     config = NightlyConfig(data, risk=dataclasses.replace(RISK, levels=[0.9, 0.99]))
-    return History(config, WindowSource(panel, SPEC), model)
+    return History.of(config, WindowSource(panel, SPEC), model)
 
 
 @pytest.mark.parametrize(
@@ -93,7 +93,7 @@ def test_the_risk_is_that_of_the_nightly_job(service, data, history, name, horiz
     assert answer["as_of"] == "2019-03-29"
     assert (answer["model"], answer["version"], answer["horizon"]) == (name, "1", horizon)
     exposures = pd.Series(BOOK)
-    states = gates.asset_states(history.panel, history.source, data, exposures)
+    states = gates.asset_states(history.panel, WindowSource(history.panel, SPEC), data, exposures)
     table = portfolio_table(history, exposures, "market_value", states).set_index(["horizon", "level", "asset"])
     for level in answer["levels"]:
         whole = table.loc[(horizon, level["level"], PORTFOLIO)]
