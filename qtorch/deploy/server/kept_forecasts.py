@@ -87,7 +87,7 @@ class KeptForecasts:
         try:
             source = WindowSource(panel, forecaster.spec)
             states = asset_states(panel, source, self.config.data, {})
-            history = History(self.config, source, forecaster)
+            history = History.of(self.config, source, forecaster)
             if history.tonight.mask.any():
                 return Known(model, history, states)
         except Refused as error:
