@@ -14,6 +14,7 @@ risk, expected shortfall and portfolio weights out.
 
 commands:
   nightly     forecast tonight's risk of every asset and of a portfolio
+  history     tell what the nights have forecast; join and remove old ones
   fit         train a model and save it
   check       look whether a pipeline or a saved model knows the future
   serve       answer requests of saved models over HTTP and gRPC
@@ -73,6 +74,12 @@ def _nightly(arguments: list[str]) -> int:
     return _run_nightly(parser, parser.parse_args(arguments), arguments)
 
 
+def _history(arguments: list[str]) -> int:
+    from qtorch.history_command import parser, run
+
+    return run(parser().parse_args(arguments))
+
+
 def _fit(arguments: list[str]) -> int:
     from qtorch.command_parsers import fit_parser
 
@@ -111,6 +118,7 @@ def _completion(arguments: list[str]) -> int:
 
 COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "nightly": _nightly,
+    "history": _history,
     "fit": _fit,
     "check": _check,
     "serve": _serve,
@@ -214,7 +222,7 @@ def _run_serve(parser, parsed, arguments: Sequence[str]) -> int:  # type: ignore
 def _run_nightly(parser, parsed, arguments: Sequence[str]) -> int:  # type: ignore[no-untyped-def]
     """Runs the job; says in one line what went wrong."""
     from qtorch.data import DataError
-    from qtorch.nightly import ExitCode, NightlyConfig, NotASession, Refused, run
+    from qtorch.nightly import ExitCode, NightlyConfig, NotASession, Refused, SinkError, run
 
     resolve = _paths(parsed, arguments)
     try:
@@ -234,6 +242,7 @@ def _run_nightly(parser, parsed, arguments: Sequence[str]) -> int:  # type: igno
                 config.risk,
                 config.output,
                 config.allocation,
+                config.sinks,
             ),
             as_of=parsed.as_of,
             progress=sys.stderr.isatty(),
@@ -248,6 +257,9 @@ def _run_nightly(parser, parsed, arguments: Sequence[str]) -> int:  # type: igno
     except NotASession as error:
         print(f"qtorch nightly: not a session: {error}", file=sys.stderr)
         return ExitCode.NOT_A_SESSION
+    except SinkError as error:
+        print(f"qtorch nightly: {error}", file=sys.stderr)
+        return ExitCode.ERROR
     for asset, reason in result.failed.items():
         print(f"no forecast for {asset}: {reason}", file=sys.stderr)
     print(f"forecasts  {result.folder / 'forecasts.parquet'}")

@@ -15,6 +15,7 @@ Options = dict[str, list[str] | str]
 
 _FILES = {
     "nightly": {"config", "data.path", "output", "positions"},
+    "history": {"where"},
     "fit": {"config", "data.path", "output"},
     "check": {"target", "data"},
     "serve": {"config", "models", "token_file"},
@@ -94,9 +95,11 @@ def _reply(takes: list[str] | str) -> str:
 def table() -> dict[str, Options]:
     """The options of each command, as its parser has them."""
     from qtorch.command_parsers import check_parser, fit_parser, nightly_parser, serve_parser
+    from qtorch.history_command import parser as history_parser
 
     made = {
         "nightly": nightly_parser(),
+        "history": history_parser(),
         "fit": fit_parser(),
         "check": check_parser(),
         "serve": serve_parser(),

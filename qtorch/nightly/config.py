@@ -5,6 +5,7 @@ from typing import Literal
 
 from qtorch.configuration import ModelConfig, PricesConfig, TrainingConfig
 from qtorch.errors import ArgumentError
+from qtorch.nightly.sink_urls import check_sink
 from qtorch.portfolio import Constraints, Costs
 
 
@@ -151,6 +152,8 @@ class NightlyConfig:
         risk: what is measured.
         output: a folder; each night writes `as_of=YYYY-MM-DD` into it.
         allocation: target weights; null makes none.
+        sinks: URLs that a whole night is sent to: folders and object stores such as s3://bucket/nights, and databases
+            such as postgresql+psycopg://risk@db/risk; ${NAME} in one is taken from the environment.
     """
 
     data: NightlyData
@@ -160,6 +163,7 @@ class NightlyConfig:
     risk: RiskConfig = field(default_factory=RiskConfig)
     output: str = "nightly"
     allocation: AllocationConfig | None = None
+    sinks: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         """Checks what no single field can."""
@@ -178,3 +182,10 @@ class NightlyConfig:
         ):
             if value < least:
                 raise ArgumentError(f"{name} must be at least {least}, not {value}.")
+        if "://" in self.output:
+            raise ArgumentError(
+                f"output {self.output!r} must be a folder on this machine, since models and what was learned are kept "
+                "there too: name the URL under sinks, to which each night is sent."
+            )
+        for sink in self.sinks:
+            check_sink(sink)

@@ -35,6 +35,8 @@ from qtorch.nightly.models import model_for
 from qtorch.nightly.night import Night
 from qtorch.nightly.outcome import ExitCode
 from qtorch.nightly.report import write_report
+from qtorch.nightly.schema import SCHEMA_VERSION
+from qtorch.nightly.sinks import send
 from qtorch.nightly.slices import evaluate_slice, judge
 from qtorch.nightly.state import maker, save_answers
 from qtorch.nightly.uncertainty import uncertainty_facts, uncertainty_table
@@ -108,6 +110,7 @@ def run(
         DataError: the data or the positions cannot be used.
         NotASession: no exchange of the data has a session on the as-of date.
         Refused: the data do not pass a check, or no weights keep to the allocation's constraints.
+        SinkError: the night is whole, but could not be sent on.
         ValueError: a class that the configuration names does not exist, is not allowed or does not fit, or there are
             both workers and an executor.
     """
@@ -239,6 +242,7 @@ def _run(
             )
             write_report(night, folder / "report.html")
         manifest = {
+            "schema_version": SCHEMA_VERSION,
             "as_of": f"{date:%Y-%m-%d}",
             "as_of_instant": panel.as_of[-1].isoformat(),
             "exit_code": int(result.code),
@@ -264,4 +268,5 @@ def _run(
     if network.layout == "asset" and not network.joint:
         with clock.stage("keep state"):  # after the night, which is whole without it
             save_answers(config, made_by, answers)
+    send(result.folder, config.sinks, say)
     return result

@@ -11,6 +11,7 @@ import torch
 
 from qtorch.distributions import take
 from qtorch.nightly.history import History
+from qtorch.nightly.schema import stamped
 from qtorch.nightly.uncertainty import with_uncertainty
 from qtorch.risk import portfolio_risk, scenario_errors, stand_alone_risk
 
@@ -86,4 +87,5 @@ def no_portfolio() -> pd.DataFrame:
 
 def write_table(frame: pd.DataFrame, path: Path) -> None:
     """Writes a table; the same rows give the same bytes."""
-    pq.write_table(pa.Table.from_pandas(frame, preserve_index=False), path, compression="zstd")
+    table = stamped(pa.Table.from_pandas(frame, preserve_index=False), path.stem)
+    pq.write_table(table, path, compression="zstd")
