@@ -30,7 +30,7 @@ from qtorch.nightly.calibration import (
 from qtorch.nightly.calibration_state import save_state
 from qtorch.nightly.config import NightlyConfig
 from qtorch.nightly.facts import dependence_facts, without_dependence
-from qtorch.nightly.history import MODEL, History, sessions_back
+from qtorch.nightly.forecast_history import MODEL, History, sessions_back
 from qtorch.nightly.models import model_for
 from qtorch.nightly.night import Night
 from qtorch.nightly.outcome import ExitCode

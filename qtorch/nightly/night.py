@@ -9,7 +9,7 @@ from torch import Tensor
 
 from qtorch.nightly.calibration import Calibration
 from qtorch.nightly.config import NightlyConfig
-from qtorch.nightly.history import History, PortfolioRecord
+from qtorch.nightly.forecast_history import History, PortfolioRecord
 from qtorch.nightly.record import Record
 
 

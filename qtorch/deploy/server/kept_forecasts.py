@@ -14,8 +14,8 @@ from qtorch.deploy.server.protocol import RequestError
 from qtorch.deploy.server.served_model import ServedModel
 from qtorch.errors import ArgumentError
 from qtorch.nightly.config import NightlyConfig
+from qtorch.nightly.forecast_history import History
 from qtorch.nightly.gates import asset_states
-from qtorch.nightly.history import History
 from qtorch.nightly.outcome import Refused
 from qtorch.training import Forecaster
 

@@ -20,7 +20,7 @@ from qtorch.deploy.server.watched_panel import WatchedPanel
 from qtorch.distributions import take
 from qtorch.errors import ArgumentError
 from qtorch.nightly.config import NightlyConfig, NightlyData, RiskConfig
-from qtorch.nightly.history import TONIGHT
+from qtorch.nightly.forecast_history import TONIGHT
 from qtorch.risk import portfolio_risk, scenario_errors, stand_alone_risk
 from qtorch.training import Forecaster
 

@@ -2,7 +2,7 @@
 
 from qtorch.deploy.server.protocol import RequestError
 from qtorch.deploy.server.risk_request import MOST_SCENARIOS, RiskRequest
-from qtorch.nightly.history import TONIGHT
+from qtorch.nightly.forecast_history import TONIGHT
 
 # Scenarios beyond a level in each randomisation. With fewer, the tail's mean is that of a few extremes, and the spread
 # of the randomisations tells little of its error.

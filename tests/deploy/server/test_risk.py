@@ -23,7 +23,7 @@ from qtorch.deploy.server.risk_request import RiskRequest, parse_risk
 from qtorch.deploy.server.watched_panel import WatchedPanel
 from qtorch.nightly import gates
 from qtorch.nightly.config import NightlyConfig, NightlyData, RiskConfig
-from qtorch.nightly.history import History
+from qtorch.nightly.forecast_history import History
 from qtorch.nightly.tables import PORTFOLIO, portfolio_table
 from qtorch.risk import portfolio_risk
 from tests.conftest import make_model, make_prices
