@@ -23,6 +23,7 @@ def operators() -> dict[Any, Callable[..., Any]]:
             aten.diagonal.default: _diagonal,
             aten.gather.default: _gather,
             aten.index_select.default: _index_select,
+            aten.lerp.Tensor: _lerp,
             aten.scatter.src: _scatter,
             aten.scatter_add.default: _scatter_add,
             aten.select_scatter.default: _select_scatter,
@@ -94,3 +95,9 @@ def _slice_scatter(
     start, end, _ = slice(start, end).indices(values.shape[dim])
     sides = (values.narrow(dim, 0, start), source, values.narrow(dim, end, values.shape[dim] - end))
     return torch.cat([side for side in sides if side.shape[dim] != 0], dim)
+
+
+def _lerp(start: Tensor, end: Tensor, weight: Tensor) -> Tensor:
+    """As torch's, exact at the weights 0 and 1, without a copy of a given layout."""
+    step = end - start
+    return torch.where(weight < 0.5, start + weight * step, end - step * (1 - weight))

@@ -72,18 +72,12 @@ def sizes_within(program: Program, bounds: Mapping[str, int]) -> dict[str, int]:
 def rewritten() -> dict[Any, Callable[..., Any]]:
     """Operators that neither device's runtime has, by others, as `ExportedProgram.run_decompositions` takes them."""
     aten = torch.ops.aten
-    return {aten.copysign.Tensor: _copysign, aten.lerp.Tensor: _lerp, aten.unfold.default: _unfold}
+    return {aten.copysign.Tensor: _copysign, aten.unfold.default: _unfold}
 
 
 def _copysign(size: Tensor, sign: Tensor) -> Tensor:
     """Of a negative zero's sign nothing is left."""
     return torch.where(sign < 0, -size.abs(), size.abs())
-
-
-def _lerp(start: Tensor, end: Tensor, weight: Tensor) -> Tensor:
-    """As torch's, exact at the weights 0 and 1, without a copy of a given layout."""
-    step = end - start
-    return torch.where(weight < 0.5, start + weight * step, end - step * (1 - weight))
 
 
 def _unfold(values: Tensor, dim: int, size: int, step: int) -> Tensor:

@@ -8,7 +8,9 @@ import torch
 from qtorch.deploy.extras import needed
 from qtorch.nn.recurrence import loop
 
+onnx = needed("onnx", "onnx", "ONNX")
 op = needed("onnxscript", "onnx", "ONNX").opset20
+_FLOAT64 = onnx.TensorProto.DOUBLE
 
 
 def copysign(size: Any, sign: Any) -> Any:
@@ -110,14 +112,17 @@ def ndtri(p: Any) -> Any:
     References:
         Wichura (1988), Algorithm AS 241: the percentage points of the normal distribution, Applied Statistics.
     """
-    centred = op.Sub(p, 0.5)
-    in_centre = op.Mul(centred, _ratio(op.Sub(0.180625, op.Mul(centred, centred)), _CENTRE))
-    tail = op.Where(op.Less(centred, 0.0), p, op.Sub(1.0, p))
+    wide = op.Cast(p, to=_FLOAT64)
+    centred = op.Sub(wide, _constant(0.5))
+    margin = op.Sub(_constant(0.180625), op.Mul(centred, centred))
+    in_centre = op.Mul(centred, _ratio(margin, _CENTRE))
+    is_left = op.Less(centred, _constant(0.0))
+    tail = op.Where(is_left, wide, op.Sub(_constant(1.0), wide))
     r = op.Sqrt(op.Neg(op.Log(tail)))
-    size = op.Where(op.Less(r, 5.0), _ratio(op.Sub(r, 1.6), _SIDE), _ratio(op.Sub(r, 5.0), _FAR))
-    size = op.Where(op.IsInf(r), r, size)
-    signed = op.Where(op.Less(centred, 0.0), op.Neg(size), size)
-    return op.Where(op.LessOrEqual(op.Abs(centred), 0.425), in_centre, signed)
+    side, far = _ratio(op.Sub(r, _constant(1.6)), _SIDE), _ratio(op.Sub(r, _constant(5.0)), _FAR)
+    size = op.Where(op.IsInf(r), r, op.Where(op.Less(r, _constant(5.0)), side, far))
+    outside = op.Where(is_left, op.Neg(size), size)
+    return op.CastLike(op.Where(op.Less(margin, _constant(0.0)), outside, in_centre), p)
 
 
 def _ratio(x: Any, coefficients: tuple[tuple[float, ...], tuple[float, ...]]) -> Any:
@@ -126,10 +131,16 @@ def _ratio(x: Any, coefficients: tuple[tuple[float, ...], tuple[float, ...]]) ->
 
 def _polynomial(x: Any, coefficients: tuple[float, ...]) -> Any:
     """By Horner's scheme."""
-    *rest, total = coefficients
+    *rest, highest = coefficients
+    total = _constant(highest)
     for each in reversed(rest):
-        total = op.Add(op.Mul(x, total), each)
+        total = op.Add(op.Mul(x, total), _constant(each))
     return total
+
+
+def _constant(value: float) -> Any:
+    """A plain float would become float32."""
+    return op.Constant(value=onnx.helper.make_tensor("", _FLOAT64, (), [value]))
 
 
 TRANSLATIONS: dict[Callable[..., Any], Callable[..., Any]] = {
