@@ -2,6 +2,8 @@
 
 import sys
 from collections.abc import Callable, Sequence
+from concurrent.futures import Executor
+from contextlib import AbstractContextManager, nullcontext
 from difflib import get_close_matches
 from pathlib import Path
 
@@ -219,6 +221,28 @@ def _run_serve(parser, parsed, arguments: Sequence[str]) -> int:  # type: ignore
         return 1
 
 
+def _engine(engine: str, workers: int | None, address: str | None) -> AbstractContextManager[Executor | None]:
+    """Where slices of assets are worked on, if it is neither here nor in processes of the night's own.
+
+    Raises:
+        ValueError: the options do not go together, or Ray is not installed.
+    """
+    from qtorch.errors import ArgumentError
+
+    if engine == "local":
+        if address is not None:
+            raise ArgumentError("--address is that of a Ray cluster: give --engine ray too, or leave it out.")
+        return nullcontext()
+    if workers is not None:
+        raise ArgumentError("--workers are local processes: a Ray cluster has its own. Leave out --workers.")
+    from qtorch.backtest import RayExecutor
+
+    try:
+        return RayExecutor(address)
+    except ImportError as error:
+        raise ArgumentError(str(error)) from error
+
+
 def _run_nightly(parser, parsed, arguments: Sequence[str]) -> int:  # type: ignore[no-untyped-def]
     """Runs the job; says in one line what went wrong."""
     from qtorch.data import DataError
@@ -233,21 +257,25 @@ def _run_nightly(parser, parsed, arguments: Sequence[str]) -> int:  # type: igno
             config.positions = resolve("--positions", config.positions)
         if config.allocation is not None and (path := config.allocation.path) is not None:
             config.allocation.path = resolve("--allocation", path)
-        result = run(
-            NightlyConfig(
-                config.data,
-                config.positions,
-                config.model,
-                config.training,
-                config.risk,
-                config.output,
-                config.allocation,
-                config.sinks,
-            ),
-            as_of=parsed.as_of,
-            progress=sys.stderr.isatty(),
-            say=lambda line: print(line, flush=True),
+        job = NightlyConfig(
+            config.data,
+            config.positions,
+            config.model,
+            config.training,
+            config.risk,
+            config.output,
+            config.allocation,
+            config.sinks,
         )
+        with _engine(parsed.engine, parsed.workers, parsed.address) as executor:
+            result = run(
+                job,
+                as_of=parsed.as_of,
+                workers=parsed.workers,
+                executor=executor,
+                progress=sys.stderr.isatty(),
+                say=lambda line: print(line, flush=True),
+            )
     except (DataError, Refused) as error:
         print(f"qtorch nightly: refused: {error}", file=sys.stderr)
         return ExitCode.REFUSED

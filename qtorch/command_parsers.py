@@ -58,6 +58,12 @@ def nightly_parser() -> ArgumentParser:
     parser.add_argument(
         "--as-of", type=str | None, default=None, metavar="DATE", help="YYYY-MM-DD; null is the last date of the data"
     )
+    engine = "works on slices of 256 assets: local, in this process or in --workers; ray, on a cluster (extra ray)"
+    parser.add_argument("--engine", choices=["local", "ray"], default="local", help=engine)
+    workers = "processes for slices of assets, one a core; null is this process alone"
+    parser.add_argument("--workers", type=int | None, default=None, metavar="N", help=workers)
+    address = "of a Ray cluster, such as auto; null starts one on this machine"
+    parser.add_argument("--address", type=str | None, default=None, metavar="ADDRESS", help=address)
     parser.add_class_arguments(NightlyConfig, None)
     return _told(parser, NightlyConfig)
 
