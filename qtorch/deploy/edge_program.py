@@ -70,9 +70,23 @@ def sizes_within(program: Program, bounds: Mapping[str, int]) -> dict[str, int]:
 
 
 def rewritten() -> dict[Any, Callable[..., Any]]:
-    """Operators that neither device's runtime has, by others, as `ExportedProgram.run_decompositions` takes them."""
+    """Operators that a device has not, or not for all sizes, by others: for `ExportedProgram.run_decompositions`."""
     aten = torch.ops.aten
-    return {aten.copysign.Tensor: _copysign, aten.unfold.default: _unfold}
+    return {
+        aten.add.Tensor: _add,
+        aten.copysign.Tensor: _copysign,
+        aten.sub.Tensor: _subtract,
+        aten.unfold.default: _unfold,
+    }
+
+
+def _add(one: Any, other: Any, *, alpha: float | int = 1) -> Any:
+    """Where the second has more axes but no more numbers, ExecuTorch's multiplies the first; others are left to it."""
+    return NotImplemented if alpha == 1 else one + alpha * other
+
+
+def _subtract(one: Any, other: Any, *, alpha: float | int = 1) -> Any:
+    return NotImplemented if alpha == 1 else one - alpha * other
 
 
 def _copysign(size: Tensor, sign: Tensor) -> Tensor:

@@ -33,3 +33,10 @@ CALLS = {
 @pytest.mark.parametrize(("operator", "given"), CALLS.values(), ids=CALLS)
 def test_what_coremltools_does_not_know_keeps_its_numbers(operator, given):
     torch.testing.assert_close(operators()[operator](*given), operator(*given))
+
+
+@pytest.mark.parametrize("operator", [aten.add.Tensor, aten.sub.Tensor])
+def test_scaled_sums_keep_their_numbers_and_plain_ones_are_left(operator):
+    y = torch.randn(2, 1, 1)
+    torch.testing.assert_close(operators()[operator](x, y[0], alpha=9.9), operator(x, y[0], alpha=9.9))
+    assert operators()[operator](x, y[0]) is NotImplemented

@@ -23,6 +23,8 @@ from qtorch.deploy import (
 from qtorch.deploy.edge_program import bounds_of
 from qtorch.deploy.parity import differences, hold, probes
 from qtorch.models.flows import NeuralSplineFlow
+from qtorch.nn.graph import GATv2
+from qtorch.portfolio.graphs import LearnedGraph
 from qtorch.training import Allocator
 
 SPEC = WindowSpec(context=8, horizons=(1, 3))
@@ -235,4 +237,15 @@ def test_coreml_converts(make, tmp_path):
 def test_coreml_names_what_it_does_not_take(tmp_path):
     with pytest.raises(ValueError, match=r"coremltools does not take .*_linalg_svd.*Use deploy\.export"):
         to_coreml(distance_aware(), tmp_path / "model.mlpackage.zip")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.deploy
+@pytest.mark.parametrize("write", [to_executorch, to_coreml])
+def test_axes_that_are_not_free_are_refused(write, tmp_path):
+    mixer = models.OverLearnedGraph(LearnedGraph(8, k=2), GATv2(8, 8, weighted=True))
+    states = models.AssetGraph(models.Transformer(F, width=8, depth=1, heads=2), estimates=2, width=8, mixers=[mixer])
+    model = Allocator(models.GraphCovariance(states), portfolio.MinimumVariance())
+    with pytest.raises(ValueError, match=r"not every axis .* is free .*Use deploy\.export"):
+        write(model, tmp_path / "model")
     assert not list(tmp_path.iterdir())
