@@ -210,7 +210,7 @@ ALLOCATORS = {  # of an allocator; all but the first two sealed anew
     "a null allocation": (lambda f: edit(f, "allocation", value=None), "its allocation is a NoneType"),
     "a huge width": (lambda f: edit(f, *STATES, "width", value=10**9), "width=1000000000 is above"),
     "another width": (lambda f: edit(f, *STATES, "width", value=16), "give the width of states, 16"),
-    "other estimates": (lambda f: edit(f, *STATES, "estimates", value=3), "has the shape and type"),
+    "other estimates": (lambda f: edit(f, *STATES, "estimates", value=3), "takes one estimate for each of the 2"),
     "a mixer less": (lambda f: edit(f, *STATES, "mixers", value=[]), "has unknown the weights"),
     "a number of mixers": (lambda f: edit(f, *STATES, "mixers", value=3), r"AssetGraph: (.|\n)*mixers"),
     "a mixer from outside": (lambda f: edit(f, *STATES, "mixers", 1, value=named("os.system")), OUTSIDE),
