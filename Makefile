@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: nightly test test-slow test-harness test-deploy stubs gpu lint format sample notebooks docs docs-serve docs-test readme bench-loader bench-patch bench-flows bench-graph bench-deploy clean
+.PHONY: nightly test test-slow test-harness test-deploy test-store stubs gpu lint format sample notebooks docs docs-serve docs-test readme bench-loader bench-patch bench-flows bench-graph bench-deploy clean
 
 nightly: .venv/run
 	$(BIN)/qtorch nightly --config data/nightly.yaml
@@ -48,6 +48,19 @@ test-deploy: .venv-deploy/done .venv-triton/done
 .venv-triton/done: Makefile
 	$(PYTHON) -m venv .venv-triton
 	.venv-triton/bin/python -m pip install --quiet 'tritonclient[http,grpc]==2.73.0'
+	touch $@
+
+# Nights in an S3-compatible store, in SQLite and in a PostgreSQL of Debian's, which the tests start; in an environment of
+# its own, because botocore wants an older dateutil.
+test-store: .venv-store/done
+	test -n "$$(ls -d /usr/lib/postgresql/*/bin 2>/dev/null)" || { apt-get update -qq && apt-get install -y -qq postgresql; }
+	.venv-store/bin/python -m pytest -m store tests
+
+.venv-store/done: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv-store
+	grep -v '^python-dateutil==' constraints.txt > .venv-store/constraints.txt
+	.venv-store/bin/python -m pip install --quiet -c .venv-store/constraints.txt torch==2.13.0
+	.venv-store/bin/python -m pip install --quiet -c .venv-store/constraints.txt -e '.[test,store]'
 	touch $@
 
 # The messages of the inference protocol, from inference.proto.
@@ -146,4 +159,4 @@ bench-graph: .venv-bench/done
 	touch $@
 
 clean:
-	rm -rf .venv .venv-harness .venv-harness-zipline .venv-deploy .venv-triton .venv-bench .venv-bench-gluonts out dist
+	rm -rf .venv .venv-harness .venv-harness-zipline .venv-deploy .venv-triton .venv-store .venv-bench .venv-bench-gluonts out dist

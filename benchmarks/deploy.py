@@ -24,7 +24,7 @@ from torch import Tensor
 from qtorch import Forecaster, deploy, heads, models, portfolio
 from qtorch.data import WindowSpec
 from qtorch.deploy import Program, open_artefact, program_of
-from qtorch.deploy.parity import differences
+from qtorch.deploy.parity import differences, probes
 from qtorch.models.flows import NeuralSplineFlow
 from qtorch.training import Allocator
 
@@ -153,10 +153,7 @@ def lines(name: str, paths: list[str], rounds: int) -> Iterator[str]:
             except (ImportError, RuntimeError, ValueError) as error:
                 yield f"| {name} | {path} | none: {str(error).splitlines()[0][:160]} |"
                 continue
-            probes = ({}, {"B": 1}, {"B": 5, "C": 33, "N": 7, "K": 3}, {"B": 2, "C": 64, "N": 20, "K": 8})
-            parity = [
-                differences(program, made.run, {k: v for k, v in p.items() if k in program.letters}) for p in probes
-            ]
+            parity = [differences(program, made.run, sizes) for sizes in probes(program, MOST)]
             absolute, relative = (max(column) for column in zip(*parity, strict=True))
             size = "" if made.size is None else f"{made.size / 1e3:.0f}"
             load = "" if made.load is None else f"{made.load:.2f}"

@@ -1,7 +1,7 @@
 """How often the gates of the nightly job give an alarm at their defaults on the sample market's last 500 nights.
 
-A model is trained once, before the sessions whose forecasts are looked at; each night's gates then see what they would have
-seen that night.
+A model is trained once, before the sessions whose forecasts are looked at; each night's gates then see what they would
+have seen that night.
 """
 
 import argparse

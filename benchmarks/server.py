@@ -56,7 +56,7 @@ def request(features: int) -> bytes:
     text = json.dumps({"inputs": inputs, "outputs": outputs, "parameters": {"binary_data_output": True}}).encode()
     body = text + b"".join(x.tobytes() for _, x in tensors.values())
     head = (
-        f"POST /v2/models/risk/infer HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n"
+        f"POST /v2/models/risk/infer HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(body)}\r\n"
         f"Inference-Header-Content-Length: {len(text)}\r\n\r\n"
     )
     return head.encode() + body

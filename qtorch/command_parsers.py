@@ -77,6 +77,12 @@ def nightly_parser() -> ArgumentParser:
         ("--json", "one JSON document on stdout at the end; all other lines on stderr"),
     ):
         parser.add_argument(option, action="store_true", help=text)
+    engine = "works on slices of 256 assets: local, in this process or in --workers; ray, on a cluster (extra ray)"
+    parser.add_argument("--engine", choices=["local", "ray"], default="local", help=engine)
+    workers = "processes for slices of assets, one a core; null is this process alone"
+    parser.add_argument("--workers", type=int | None, default=None, metavar="N", help=workers)
+    address = "of a Ray cluster, such as auto; null starts one on this machine"
+    parser.add_argument("--address", type=str | None, default=None, metavar="ADDRESS", help=address)
     parser.add_class_arguments(NightlyConfig, None)
     return _told(parser, NightlyConfig)
 

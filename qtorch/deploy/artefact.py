@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pandas as pd
 import torch
@@ -13,17 +13,20 @@ from qtorch.data.rows import Dates
 from qtorch.data.sampling import Source
 from qtorch.deploy.allocators import built_allocator
 from qtorch.deploy.allowed import check_modules
-from qtorch.deploy.artefact_file import ArtefactError, content_of, describe_artefact
+from qtorch.deploy.artefact_file import CPU_ALONE, ArtefactError, content_of, describe_artefact
 from qtorch.deploy.artefact_network import ArtefactNetwork, ArtefactViews
+from qtorch.deploy.bounded import Bounded
 from qtorch.deploy.bundle import built_windows
 from qtorch.deploy.signature import Signature
 from qtorch.errors import ArgumentError
 from qtorch.forecast import Forecast
 from qtorch.nn import build
+from qtorch.nn.graph import Graph
 from qtorch.training import Allocator, Forecaster
 from qtorch.training.forecasting import forecast
 
 Run = Callable[[tuple[Tensor, ...]], tuple[Tensor, ...]]
+Made = TypeVar("Made")
 
 
 class Artefact:
@@ -33,6 +36,7 @@ class Artefact:
         run: the function of tensors.
         description: as of `describe_artefact`.
         allow: packages beside qtorch whose classes the description may name.
+        size: bytes of its file, by which what its description asks to be made is bounded.
 
     Attributes:
         signature: of inputs and outputs: names, types, axes, units and the masks' meaning.
@@ -40,11 +44,11 @@ class Artefact:
         device: on which it runs.
     """
 
-    def __init__(self, run: Run, description: Mapping[str, Any], allow: Iterable[str] = ()) -> None:
+    def __init__(self, run: Run, description: Mapping[str, Any], allow: Iterable[str] = (), size: int = 0) -> None:
         self.description = dict(description)
         self.signature = Signature.from_dict(description["signature"])
         self.device = torch.device(description["device"])
-        self._run, self._allow = run, tuple(allow)
+        self._run, self._allow, self._size = run, tuple(allow), size
 
     @property
     def kind(self) -> str:
@@ -63,10 +67,12 @@ class Artefact:
         """The outputs, in the signature's order, on the device of the inputs.
 
         Raises:
-            ValueError: the inputs are not as the signature says.
+            ValueError: the inputs are not as the signature says, or as of `qtorch.nn.graph.Graph` those of edges.
         """
         self.signature.check(tensors)
-        outputs = self._run(tuple(tensor.detach().to(self.device) for tensor in tensors))
+        if self.description["model"]["kind"] == Allocator.__name__:
+            self._check_edges(dict(zip((spec.name for spec in self.signature.inputs), tensors, strict=True)))
+        outputs = self._run(tuple(tensor.detach().to(self.device).contiguous() for tensor in tensors))
         return tuple(output.to(tensors[0].device) for output in outputs)
 
     def forecast(
@@ -108,12 +114,14 @@ class Artefact:
                     f"the law of this {name} evaluates a network that is not in the artefact. Give the head of its "
                     "bundle: forecast(..., head=deploy.load(path)[0].network.head)."
                 )
-            check_modules(model["head"], self._allow)
-            head = build(model["head"], allow=self._allow)
+            head = self._made(lambda: self._head(model["head"]))
+        spec = self._spec(model)
+        if (has := getattr(head, "horizons", spec.horizons)) != spec.horizons:
+            raise ArgumentError(
+                f"the head's horizons are {has}, but the artefact's {spec.horizons}. Give its own head."
+            )
         network = ArtefactNetwork(self, head, model["layout"], model["causal"]).eval()
-        return forecast(
-            network, self._spec(model), panel, dates, min_history, stale, batch_size=batch_size, source=source
-        )
+        return forecast(network, spec, panel, dates, min_history, stale, batch_size=batch_size, source=source)
 
     def allocate(
         self, panel: Panel, dates: Dates, holdings: pd.Series | Mapping[str, float] | None = None
@@ -125,12 +133,38 @@ class Artefact:
             DataError: as of `Allocator.allocate`.
         """
         model = self._of(Allocator)
-        allocator = built_allocator(model, self._spec(model), self._allow)
-        allocator.network = ArtefactViews(self, allocator.network)
+        spec = self._spec(model)
+        allocator = self._made(lambda: built_allocator(model, spec, self._allow))
+        allocator.network = ArtefactViews(self, allocator.network, model["kinds"])
         return allocator.allocate(panel, dates, holdings)
 
+    def _check_edges(self, given: Mapping[str, Tensor]) -> None:
+        """As the model does in eager mode; a program has no checks, and would look elsewhere in memory."""
+        edges = Graph(given["neighbours"], given["present"], given["universe"], given["weights"], given.get("kinds"))
+        most = int(self.description["model"]["kinds"])
+        if edges.kinds is not None and (wrong := edges.kinds >= most).any():
+            b, n, k = wrong.nonzero()[0].tolist()
+            raise ArgumentError(f"kinds[{b}, {n}, {k}] is {int(edges.kinds[b, n, k])}, but kinds are 0 to {most - 1}.")
+
     def _spec(self, model: Mapping[str, Any]) -> WindowSpec:
-        return built_windows(model["windows"], self._allow)
+        return self._made(lambda: built_windows(model["windows"], self._allow))
+
+    def _head(self, plain: dict[str, Any]) -> nn.Module:
+        check_modules(plain, self._allow)
+        return build(plain, allow=self._allow)
+
+    def _made(self, make: Callable[[], Made]) -> Made:
+        """What the description says, which need not be true: within bounds, and without a draw of the user's.
+
+        Raises:
+            ArtefactError: it can't be made.
+        """
+        try:
+            with torch.random.fork_rng(devices=[]), Bounded(self._size):
+                return make()
+        except Exception as error:  # whatever constructors raise for arguments of any kind
+            told = str(error).rstrip(".") or type(error).__name__
+            raise ArtefactError(f"not a usable description of an artefact ({told}). Export the model anew.") from error
 
     def _of(self, kind: type) -> dict[str, Any]:
         model: dict[str, Any] = self.description["model"]
@@ -162,16 +196,17 @@ def open_artefact(
 
     Raises:
         ArtefactError: a file is missing, altered, of another format, or another than `sha256` says; or it holds code
-            and neither `trust` nor `sha256` is given.
+            and neither `trust` nor `sha256` is given; or it was made for a device that is not here.
         ImportError: the extra that runs it is not installed.
     """
     description = describe_artefact(path)
     if sha256 is not None and description["sha256"] != sha256:
         raise ArtefactError(f"{path}: its SHA-256 is {description['sha256']}, not {sha256}, which is asked for.")
     content = content_of(path, description)
+    _require_device(Path(path), description)
     try:
         run = _runner(description, content, Path(path), trusted=trust or sha256 is not None)
-        return Artefact(run, description, allow)
+        return Artefact(run, description, allow, len(content))
     except ArtefactError:
         raise
     except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
@@ -206,4 +241,16 @@ def _require_trust(path: Path, trusted: bool) -> None:
         raise ArtefactError(
             f"{path} holds code, which loading it runs. If you trust who wrote it, give trust=True, or better the "
             "digest that they noted: sha256=."
+        )
+
+
+def _require_device(path: Path, description: Mapping[str, Any]) -> None:
+    """Refuses what runs on a device that this machine has not."""
+    device, kind = description["device"], description["kind"]
+    if device != "cpu" and kind in CPU_ALONE:
+        raise ArtefactError(f"{path}: of the device {device}, but artefacts of kind {kind} run on the CPU alone.")
+    if device != "cpu" and not getattr(torch, device).is_available():
+        raise ArtefactError(
+            f"{path}: it was made for the device {device}, which is not available here. Take it to a machine that has "
+            "one, or write it anew of a model on the CPU."
         )

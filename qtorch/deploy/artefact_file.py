@@ -1,36 +1,26 @@
 """An artefact on disk: one file that runs, and a sidecar that says what it is."""
 
 import hashlib
-import json
-import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from qtorch.deploy import pair
 from qtorch.deploy.bundle import parts_of, versions
-from qtorch.deploy.program import Program
+from qtorch.deploy.description import text_of
+from qtorch.deploy.program import Program, kinds_of
 from qtorch.deploy.regular_files import opened
 from qtorch.deploy.sealed_json import MOST, digest, parsed, sealed
+from qtorch.deploy.sidecar import check
 from qtorch.deploy.weightless import law_in_parameters
 from qtorch.errors import BriefInNotebooks
 from qtorch.models.flows import Flow
 from qtorch.training import Allocator, Forecaster
 
 FORMAT = 1
+CPU_ALONE = ("coreml", "executorch", "onnx")  # the kinds that run nowhere else
+SHA256 = "file_sha256"  # in the sidecar
 Model = Forecaster | Allocator | Flow
-
-_FIELDS: dict[str, type] = {
-    "device": str,
-    "file_sha256": str,
-    "format": int,
-    "kind": str,
-    "metadata": dict,
-    "model": dict,
-    "options": dict,
-    "sha256": str,
-    "signature": dict,
-    "versions": dict,
-}
 
 
 class ArtefactError(BriefInNotebooks, ValueError):
@@ -65,7 +55,7 @@ def about(
             "kind": kind,
             "signature": program.signature.to_dict(),
             "model": _model(model, program),
-            "device": next((tensor.device.type for tensor in program.parameters()), "cpu"),
+            "device": "cpu" if kind in CPU_ALONE else next((p.device.type for p in program.parameters()), "cpu"),
             "metadata": dict(metadata or {}),
             "options": options,
             "versions": versions(),
@@ -76,31 +66,24 @@ def about(
 def write(path: str | Path, about: Mapping[str, Any], make: Callable[[Path], object]) -> None:
     """Writes an artefact so that a kill at any moment leaves the old one, the new one or none.
 
-    The file is put aside under a second name; the sidecar takes its place in one step, and from then on a reader finds
-    the file whose SHA-256 it names, aside or in its place.
-
     Args:
         path: of the artefact.
         about: as of the function of this name.
         make: writes the file, in an existing folder; what it raises leaves all as it was.
+
+    Raises:
+        ValueError: the sidecar is too large.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    part, new = (_beside(path, suffix) for suffix in ("part", "new"))
-    aside = _beside(sidecar_of(path), "part")
+    part = path.with_name(f".part.{path.name}")  # torch.export wants its ending kept
     try:
         make(part)
         content = part.read_bytes()
-        description = sealed(dict(about) | {"file_sha256": hashlib.sha256(content).hexdigest()})
-        aside.write_text(json.dumps(description, indent=2, sort_keys=True) + "\n")
-        for file in (part, aside):
-            _flush(file)
-        os.replace(part, new)
-        os.replace(aside, sidecar_of(path))
-        os.replace(new, path)
     finally:
-        for file in (part, aside):
-            file.unlink(missing_ok=True)
+        part.unlink(missing_ok=True)
+    description = sealed(dict(about) | {SHA256: hashlib.sha256(content).hexdigest()})
+    pair.replace(path, content, sidecar_of(path), text_of(description), SHA256)
 
 
 def describe_artefact(path: str | Path) -> dict[str, Any]:
@@ -127,10 +110,10 @@ def describe_artefact(path: str | Path) -> dict[str, Any]:
             f"{file}: it was altered, as its SHA-256 is {computed} and not the one it names. Fetch it again, or export "
             "the model anew."
         )
-    wrong = [name for name, kind in _FIELDS.items() if not isinstance(found.get(name), kind)]
-    if wrong or found.keys() - _FIELDS.keys():
-        names = sorted({*wrong, *(found.keys() - _FIELDS.keys())})
-        raise ArtefactError(f"{file}: no description of an artefact ({', '.join(names)}). Export the model anew.")
+    try:
+        check(found)
+    except ValueError as error:
+        raise ArtefactError(f"{file}: no description of an artefact: {error}. Export the model anew.") from error
     return found
 
 
@@ -142,14 +125,11 @@ def content_of(path: str | Path, description: Mapping[str, Any]) -> bytes:
     """
     path = Path(path)
     try:
-        for file in (_beside(path, "new"), path):
-            if file == path or os.path.lexists(file):
-                with opened(file, file.parent) as stream:
-                    content = stream.read()
-                if hashlib.sha256(content).hexdigest() == description["file_sha256"]:
-                    return content
+        content = pair.content_of(path, description[SHA256], path.parent)
     except OSError as error:
         raise ArtefactError(f"{path}: not readable ({error}). Export the model anew.") from error
+    if content is not None:
+        return content
     raise ArtefactError(f"{path}: its SHA-256 is not the one in its sidecar. Fetch it again, or export the model anew.")
 
 
@@ -158,6 +138,8 @@ def _model(model: Model, program: Program) -> dict[str, Any]:
         kind = type(model)
         return {"kind": Flow.__name__, "class_path": f"{kind.__module__}.{kind.__qualname__}"}
     parts = parts_of(model)
+    if isinstance(model, Allocator):
+        parts["kinds"] = kinds_of(model)
     if isinstance(model, Forecaster):
         network = model.network
         parts |= {
@@ -167,15 +149,3 @@ def _model(model: Model, program: Program) -> dict[str, Any]:
             "law_in_parameters": law_in_parameters(model, program),
         }
     return parts
-
-
-def _beside(path: Path, suffix: str) -> Path:
-    return path.with_name(f".{suffix}.{path.name}")  # torch.export wants its ending kept
-
-
-def _flush(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

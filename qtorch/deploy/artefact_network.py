@@ -50,24 +50,32 @@ class _Encoder(nn.Module):
 
 
 class ArtefactViews(nn.Module):
-    """What an allocator's network says, by an artefact.
+    """What an allocator's network says, computed by an artefact: it stands in the network's place in an `Allocator`.
 
     Args:
         artefact: the program of an allocator.
-        network: one of the same kind, with any weights, that makes views of parts.
+        network: one of the same kind, whose own weights are not looked at; it joins the artefact's outputs to views,
+            where those come in parts.
+        kinds: of edges that the artefact is given; 0 for none.
     """
 
-    def __init__(self, artefact: Function, network: nn.Module) -> None:
+    def __init__(self, artefact: Function, network: nn.Module, kinds: int) -> None:
         super().__init__()
-        self.artefact, self.network = artefact, network
+        self.artefact, self.network, self.kinds = artefact, network, kinds
 
     def forward(self, market: MarketState) -> Tensor:
         """The views of a market.
 
         Raises:
-            ValueError: its graph has kinds of edges, or no weights.
+            ValueError: its graph lacks the weights, or the kinds, of edges.
         """
         graph = market.graph
+        edges = {"weights": graph.weights} | ({"kinds": graph.kinds} if self.kinds else {})
+        if lacks := [name for name, value in edges.items() if value is None]:
+            raise ArgumentError(
+                f"the edges of the graph have no {' and no '.join(lacks)}, which the artefact is given: take the "
+                "graphs that the model was exported with."
+            )
         given = (
             market.inputs,
             market.mask,
@@ -76,7 +84,7 @@ class ArtefactViews(nn.Module):
             market.volatility,
             graph.neighbours,
             graph.present,
-            graph.weights,
+            *edges.values(),
         )
         outputs = self.artefact(*given)
         views: Any = getattr(self.network, "views", None)

@@ -56,7 +56,7 @@ def save(
     about = described(model, metadata, metrics)
 
     def description_of(sha256: str) -> tuple[str, str]:
-        return FILE, text_of(sealed(about | {"weights_sha256": sha256}))
+        return FILE, text_of(sealed(about | {weights.SHA256: sha256}))
 
     weights.write(modules(model), Path(path), description_of)
 

@@ -12,8 +12,10 @@ from torch import Tensor, nn
 
 from qtorch.deploy.artefact_file import Model, about, write
 from qtorch.deploy.coreml_operators import operators
+from qtorch.deploy.coreml_recurrence import know_recurrence
 from qtorch.deploy.edge_program import bounds_of, edge_program, sizes_within
 from qtorch.deploy.extras import needed
+from qtorch.deploy.parity import hold, probes
 from qtorch.deploy.program import Program, program_of
 from qtorch.errors import ArgumentError
 
@@ -34,8 +36,10 @@ def to_coreml(
     masks are int32, 0 for False, and so are neighbours. Units and the masks' meaning are in the package's descriptions
     of inputs and outputs, the signature in its user-defined metadata.
 
-    CoreML runs on Apple's devices alone: that a model converts is tested, its numbers are not. coremltools 9 was made
-    for torch 2.7 and warns of later ones.
+    CoreML runs on Apple's devices alone. What coremltools is given is held against the model at four sizes before it is
+    converted; that the package has the signature's names and shapes is tested, its numbers are not. CoreML has no
+    float64: the tails of flows, which are computed in it elsewhere, have fewer digits there. coremltools 9 was made for
+    torch 2.7 and warns of later ones.
 
     Args:
         model: in evaluation mode afterwards.
@@ -45,7 +49,7 @@ def to_coreml(
         metadata: plain values to keep beside the model.
 
     Raises:
-        ValueError: the model has no such program, or coremltools does not take it.
+        ValueError: the model has no such program, coremltools does not take it, or its rewritten program does not hold.
         TypeError: a part of the model or of the metadata is not of plain values.
         ImportError: coremltools is not installed.
     """
@@ -54,6 +58,10 @@ def to_coreml(
     bounds = bounds_of(program, most)
     example = tuple(_as_number(value) for value in program.example(**sizes_within(program, bounds)))
     exported = edge_program(program, bounds, _OfNumbers(program).eval(), example).run_decompositions(operators())
+    graph = exported.module()
+    cause = "qtorch's own rewriting for coremltools is at fault. Use deploy.export or deploy.to_onnx."
+    hold(program, lambda *tensors: graph(*map(_as_number, tensors)), probes(program, bounds), 1e-5, cause)
+    know_recurrence()
     signature = program.signature
     try:
         package = coremltools.convert(
@@ -101,9 +109,12 @@ class _OfNumbers(nn.Module):
 
 
 def _zipped(package: Any, file: Path, stem: str) -> None:
+    from coremltools.models.utils import save_spec
+
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch) / f"{stem}.mlpackage"
-        package.save(str(folder))
+        # Its own way to save refuses programs with loops.
+        save_spec(package.get_spec(), str(folder), weights_dir=package.weights_dir)
         with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
             for part in sorted(folder.rglob("*")):
                 archive.write(part, part.relative_to(scratch))

@@ -44,6 +44,9 @@ def edge_program(
         bounds: the largest size of each axis.
         function: of the same inputs, in its place.
         example: inputs of the function, if of other types.
+
+    Raises:
+        ValueError: an axis is not free in this program.
     """
     example = program.example(**sizes_within(program, bounds)) if example is None else example
     free = {letter: Dim(letter, min=1, max=bound) for letter, bound in bounds.items()}
@@ -51,8 +54,14 @@ def edge_program(
         {axis: free[letter] for axis, letter in enumerate(spec.axes) if isinstance(letter, str)}
         for spec in program.signature.inputs
     )
-    with torch.no_grad():
-        return torch.export.export(function or program, example, dynamic_shapes=(shapes,))
+    try:
+        with torch.no_grad():
+            return torch.export.export(function or program, example, dynamic_shapes=(shapes,))
+    except torch._dynamo.exc.UserError as error:
+        raise ArgumentError(
+            f"not every axis of this model is free up to its bound ({str(error).strip()[:300]}). Use deploy.export or "
+            "deploy.to_onnx."
+        ) from error
 
 
 def sizes_within(program: Program, bounds: Mapping[str, int]) -> dict[str, int]:
@@ -61,10 +70,31 @@ def sizes_within(program: Program, bounds: Mapping[str, int]) -> dict[str, int]:
 
 
 def rewritten() -> dict[Any, Callable[..., Any]]:
-    """Operators that neither device's runtime has, by others, as `ExportedProgram.run_decompositions` takes them."""
-    return {torch.ops.aten.copysign.Tensor: _copysign}
+    """Operators that a device has not, or not for all sizes, by others: for `ExportedProgram.run_decompositions`."""
+    aten = torch.ops.aten
+    return {
+        aten.add.Tensor: _add,
+        aten.copysign.Tensor: _copysign,
+        aten.sub.Tensor: _subtract,
+        aten.unfold.default: _unfold,
+    }
+
+
+def _add(one: Any, other: Any, *, alpha: float | int = 1) -> Any:
+    """Where the second has more axes but no more numbers, ExecuTorch's multiplies the first; others are left to it."""
+    return NotImplemented if alpha == 1 else one + alpha * other
+
+
+def _subtract(one: Any, other: Any, *, alpha: float | int = 1) -> Any:
+    return NotImplemented if alpha == 1 else one - alpha * other
 
 
 def _copysign(size: Tensor, sign: Tensor) -> Tensor:
     """Of a negative zero's sign nothing is left."""
     return torch.where(sign < 0, -size.abs(), size.abs())
+
+
+def _unfold(values: Tensor, dim: int, size: int, step: int) -> Tensor:
+    last = values.shape[dim] - size
+    parts = [torch.ops.aten.slice(values, dim, first, first + last + 1, step) for first in range(size)]
+    return torch.stack(parts, -1)

@@ -52,6 +52,11 @@ def to_executorch(
     program = program_of(model, density=density)
     bounds = bounds_of(program, most)
     exported = edge_program(program, bounds).run_decompositions(rewritten())
+    if any(getattr(node.target, "namespace", "") == "qtorch" for node in exported.graph.nodes):
+        raise ArgumentError(
+            "ExecuTorch has no kernel of recurrent layers, whose loop over sessions is an operation of its own in a "
+            f"graph. Take another encoder, such as Transformer. {_INSTEAD}"
+        )
     # Its check of the operators compares sizes and so fixes them; what it would find is found below in the runtime.
     config = EdgeCompileConfig(_check_ir_validity=False)
     lowered = to_edge_transform_and_lower(exported, partitioner=[_partitioner()], compile_config=config)

@@ -19,7 +19,8 @@ def export(model: Model, path: str | Path, *, density: bool = False, metadata: M
     """Writes a model as a program of torch.export, a ``.pt2`` file, with batch, context and assets free.
 
     It computes what the model does, to the last bit, without the model's classes; with a `Recurrent` encoder to 1e-6,
-    where qtorch is installed. Its outputs are those of `program_of`: the parameters of a forecaster's law, what an
+    where qtorch is installed, and over graphs to 1e-6, whose sums eager mode takes by matrices where there are many
+    neighbours. Its outputs are those of `program_of`: the parameters of a forecaster's law, what an
     allocator's layer takes, a flow's log density.
 
     Args:

@@ -64,7 +64,7 @@ def to_onnx(
             verbose=False,
         )
     assert made is not None
-    description = about(model, program, KIND, metadata) | {"device": "cpu"}
+    description = about(model, program, KIND, metadata)
     graph = made.model_proto
     _say(graph, signature, description)
     onnx.checker.check_model(graph, full_check=True)

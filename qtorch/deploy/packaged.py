@@ -11,6 +11,7 @@ from torch import Tensor
 from qtorch.deploy.artefact_file import Model, about, write
 from qtorch.deploy.exported import exported_program
 from qtorch.deploy.program import program_of
+from qtorch.errors import ArgumentError
 
 KIND = "aot_inductor"
 
@@ -57,4 +58,7 @@ def package(
 def runner(content: bytes, description: Mapping[str, Any]) -> Callable[[tuple[Tensor, ...]], tuple[Tensor, ...]]:
     """The function of a package; it holds code."""
     library = torch._inductor.aoti_load_package(io.BytesIO(content))
+    made = library.get_metadata().get("AOTI_DEVICE_KEY")
+    if made != description["device"]:
+        raise ArgumentError(f"the package is compiled for the device {made}, and not for {description['device']}")
     return lambda tensors: tuple(library(*tensors))

@@ -11,6 +11,10 @@ from qtorch.errors import ArgumentError
 Run = Callable[..., tuple[Tensor, ...]]
 
 
+# What stands where these are False must change nothing.
+MASKS = {"inputs": "mask", "outcomes": "known", "weights": "present", "neighbours": "present", "kinds": "present"}
+
+
 @torch.no_grad()
 def differences(program: Program, run: Run, sizes: Mapping[str, int]) -> tuple[float, float]:
     """The largest difference of any output's number, and the same by the largest size of a number of that output.
@@ -21,19 +25,50 @@ def differences(program: Program, run: Run, sizes: Mapping[str, int]) -> tuple[f
         sizes: of the axes that vary, by their letters.
 
     Returns:
-        The absolute and the relative difference; infinite where a number, or a shape, is there and not here.
+        The absolute and the relative difference, over all `cases`; infinite where a number, or a shape, is there and
+        not here.
     """
-    inputs = program.example(**sizes)
     absolute, relative = 0.0, 0.0
-    for ours, theirs in zip(program(*inputs), run(*inputs), strict=True):
-        same = ours.shape == theirs.shape and ours.dtype == theirs.dtype
-        if not same or not torch.equal(_ends(ours), _ends(theirs)):
-            return torch.inf, torch.inf
-        ours, theirs = (torch.where(value.isfinite(), value, 0).double() for value in (ours, theirs))
-        largest = float((ours - theirs).abs().max())
-        absolute = max(absolute, largest)
-        relative = max(relative, largest / max(float(ours.abs().max()), torch.finfo(torch.float32).tiny))
+    for inputs in cases(program, sizes):
+        for ours, theirs in zip(program(*inputs), run(*inputs), strict=True):
+            same = ours.shape == theirs.shape and ours.dtype == theirs.dtype
+            if not same or not torch.equal(_ends(ours), _ends(theirs)):
+                return torch.inf, torch.inf
+            ours, theirs = (torch.where(value.isfinite(), value, 0).double() for value in (ours, theirs))
+            largest = float((ours - theirs).abs().max())
+            absolute = max(absolute, largest)
+            relative = max(relative, largest / max(float(ours.abs().max()), torch.finfo(torch.float32).tiny))
     return absolute, relative
+
+
+def cases(program: Program, sizes: Mapping[str, int]) -> list[tuple[Tensor, ...]]:
+    """Inputs of given sizes: the example; with masks of which some end in a hole and some are empty; and dirt there.
+
+    The dirt, where a mask is False, is NaN, then infinity, of whole numbers -1 and one beyond any node.
+    """
+    names = [spec.name for spec in program.signature.inputs]
+    example = program.example(**sizes)
+    given = dict(zip(names, example, strict=True))
+    masks = {name: mask for name, mask in MASKS.items() if name in given}
+    if not masks:
+        return [example]
+    (axes,) = (spec.axes for spec in program.signature.inputs if spec.name == "mask")
+    sessions = next(axis for axis, letter in enumerate(axes) if letter == "C" or isinstance(letter, int))
+    rows = given["mask"].movedim(sessions, -1).clone(memory_format=torch.contiguous_format)
+    each = rows.view(-1, rows.shape[-1])
+    each[::3, -1], each[1::3] = False, False
+    given["mask"] = rows.movedim(-1, sessions).contiguous()
+    if "known" in given:
+        given["known"] = torch.logical_and(given["known"], rows[..., -1].unsqueeze(1))
+    dirty = []
+    for number, whole in ((torch.nan, -1), (torch.inf, 1 << 31)):
+        soiled = dict(given)
+        for name, mask in masks.items():
+            value = given[name]
+            there = given[mask] if value.ndim == given[mask].ndim else given[mask].unsqueeze(-1)
+            soiled[name] = torch.where(there, value, number if value.is_floating_point() else whole)
+        dirty.append(tuple(soiled.values()))
+    return [example, tuple(given.values()), *dirty]
 
 
 def _ends(value: Tensor) -> Tensor:
@@ -64,14 +99,22 @@ def hold(program: Program, run: Run, sizes: Iterable[Mapping[str, int]], within:
             raise ArgumentError(f"at {where} it differs from eager mode by {relative:.0e} of its numbers: {cause}")
 
 
-def probes(program: Program, most: Mapping[str, int]) -> list[dict[str, int]]:
-    """Sizes to try: the least, the largest of each axis with small others, and two between.
+def probes(program: Program, most: Mapping[str, int] | None = None) -> list[dict[str, int]]:
+    """Sizes to try: small ones, ones, twos, and larger ones of which each axis has the largest once.
 
     Args:
         program: whose axes.
-        most: the largest size of each axis.
+        most: the largest size of each axis, if there is one.
     """
-    ones, twos = (dict.fromkeys(program.letters, size) for size in (1, 2))
-    some: tuple[dict[str, int], ...] = ({}, ones, twos, {"B": 4, "C": 21, "N": 11})
-    default = dict(zip(program.letters, (2, 6, 4, 3), strict=False))
-    return [{letter: min((default | one)[letter], most[letter]) for letter in program.letters} for one in some]
+    some: tuple[dict[str, int], ...] = (
+        {},
+        dict.fromkeys(program.letters, 1),
+        dict.fromkeys(program.letters, 2),
+        {"B": 4, "C": 21, "N": 11, "K": 5},
+        {"B": 7, "C": 2, "N": 23, "K": 1},
+    )
+    default = {"B": 2, "C": 6, "N": 4, "K": 3}
+    return [
+        {letter: min((default | one)[letter], (most or default | one)[letter]) for letter in program.letters}
+        for one in some
+    ]

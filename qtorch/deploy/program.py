@@ -216,8 +216,9 @@ class _Views(nn.Module):
         neighbours: Tensor,
         present: Tensor,
         weights: Tensor,
+        kinds: Tensor | None = None,
     ) -> tuple[Tensor, ...]:
-        graph = Graph(neighbours, present, universe, weights)
+        graph = Graph(neighbours, present, universe, weights, kinds)
         market = MarketState(inputs, mask, universe, correlation, volatility, graph)
         parts = getattr(self.network, "parts", None)
         return tuple(parts(market)) if callable(parts) else (self.network(market),)
@@ -230,11 +231,11 @@ def _of_allocator(model: Allocator) -> Program:
             f"{needs_tree[0]} walks over each date's dendrogram, whose shape is data: it runs in eager mode, from a "
             "bundle (qtorch.deploy.save). Networks of OverGraph and OverLearnedGraph can be exported."
         )
-    F, P = len(model.spec.features), len(model.half_lives)
+    F, P, kinds = len(model.spec.features), len(model.half_lives), kinds_of(model)
     features = f"Features of the last sessions of each asset, 0 where masked: {', '.join(model.spec.features.names)}."
     halves = ", ".join(f"{half_life:g}" for half_life in model.half_lives)
     estimates = f"estimates with half-lives of {halves} rows"
-    inputs = (
+    inputs: tuple[TensorSpec, ...] = (
         TensorSpec("inputs", "float32", ("B", "N", "C", F), features),
         TensorSpec("mask", "bool", ("B", "N", "C"), MASK),
         TensorSpec("universe", "bool", ("B", "N"), "True for assets that may be given a weight."),
@@ -244,6 +245,11 @@ def _of_allocator(model: Allocator) -> Program:
         TensorSpec("present", "bool", ("B", "N", "K"), "True for neighbours; False for padding."),
         TensorSpec("weights", "float32", ("B", "N", "K"), "Of the edges, such as correlations."),
     )
+    if kinds:
+        meaning = (
+            f"Of the edges, from 0 to {kinds - 1}: first those of correlations, then of labels, then of relations."
+        )
+        inputs = (*inputs, TensorSpec("kinds", "int64", ("B", "N", "K"), meaning))
 
     def example(sizes: Sizes) -> tuple[Tensor, ...]:
         generator = torch.Generator().manual_seed(0)
@@ -263,6 +269,7 @@ def _of_allocator(model: Allocator) -> Program:
             torch.randint(N, (B, N, K), generator=generator),
             weights < 0.8,
             weights,
+            *([torch.randint(kinds, (B, N, K), generator=generator)] if kinds else []),
         )
 
     kind = type(model.network).__name__
@@ -274,6 +281,12 @@ def _of_allocator(model: Allocator) -> Program:
         f"{name} of {kind}, for the allocation layer {layer}; outside the universe of no use." for name in names
     )
     return Program(_Views(model), inputs, names, meanings, example)
+
+
+def kinds_of(model: Allocator) -> int:
+    """How many kinds of edges an allocator's layers know, such as a `RelationalGCN`'s; 0 where none asks for them."""
+    counts = (getattr(module, "kinds", 0) for module in model.network.modules())
+    return min((count for count in counts if isinstance(count, int) and count > 0), default=0)
 
 
 class _LogDensity(nn.Module):

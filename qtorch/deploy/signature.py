@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from qtorch.errors import ArgumentError
@@ -91,10 +92,36 @@ class Signature:
 
     @classmethod
     def from_dict(cls, plain: Mapping[str, Any]) -> "Signature":
-        """The inverse of `to_dict`, from what JSON keeps of it."""
-        return cls(
-            *(
-                tuple(TensorSpec(**dict(spec) | {"axes": tuple(spec["axes"])}) for spec in plain[side])
-                for side in ("inputs", "outputs")
-            )
-        )
+        """The inverse of `to_dict`, from what JSON keeps of it.
+
+        Raises:
+            ValueError: it has other parts, or one of another type.
+        """
+        sides = ("inputs", "outputs")
+        if plain.keys() != set(sides) or not all(isinstance(plain[side], list) and plain[side] for side in sides):
+            raise ArgumentError("a signature has lists of inputs and of outputs")
+        signature = cls(*(tuple(_spec(each, side) for each in plain[side]) for side in sides))
+        for side, specs in zip(sides, (signature.inputs, signature.outputs), strict=True):
+            names = [spec.name for spec in specs]
+            if len(set(names)) < len(names):
+                raise ArgumentError(f"the signature's {side} have a name twice: {', '.join(names)}")
+        return signature
+
+
+def _spec(plain: Any, side: str) -> TensorSpec:
+    """A tensor of a signature that need not be true.
+
+    Raises:
+        ValueError: a part is missing, unknown or of another type.
+    """
+    texts = ("name", "dtype", "meaning")
+    if not isinstance(plain, dict) or plain.keys() != {*texts, "axes"}:
+        raise ArgumentError(f"the signature's {side} have name, dtype, axes and meaning, and not {str(plain)[:80]}")
+    if not all(isinstance(plain[part], str) for part in texts) or not isinstance(plain["axes"], list):
+        raise ArgumentError(f"the signature's {side} have texts and a list of axes, and not {str(plain)[:80]}")
+    if not isinstance(getattr(torch, plain["dtype"], None), torch.dtype):
+        raise ArgumentError(f"{plain['name']} in the signature has the dtype {plain['dtype']!r}, which torch has not")
+    for axis in plain["axes"]:
+        if not (isinstance(axis, str) or (type(axis) is int and axis >= 1)):
+            raise ArgumentError(f"an axis of {plain['name']} in the signature is {axis!r}, no letter and no size")
+    return TensorSpec(**plain | {"axes": tuple(plain["axes"])})

@@ -1,25 +1,21 @@
 """Weights of a saved model: written whole, and read only where they are those that its description names."""
 
 import hashlib
-import os
 from collections.abc import Callable
 from pathlib import Path
 
 from safetensors.torch import load, save
 from torch import Tensor, nn
 
-from qtorch.deploy.regular_files import opened
+from qtorch.deploy import pair
 from qtorch.errors import ArgumentError
 
 FILE = "weights.safetensors"
-_NEW = f"{FILE}.new"
+SHA256 = "weights_sha256"  # in the description
 
 
 def write(module: nn.Module, folder: Path, description_of: Callable[[str], tuple[str, str]]) -> None:
     """Writes weights and what is said of them, so that a kill at any moment leaves the old model or the new one.
-
-    The weights are put aside under a second name; the description takes its place in one step, and from then on a
-    reader finds the weights whose SHA-256 it names, aside or in their place.
 
     Args:
         module: that has the weights.
@@ -34,10 +30,7 @@ def write(module: nn.Module, folder: Path, description_of: Callable[[str], tuple
     content = save(state)
     name, text = description_of(hashlib.sha256(content).hexdigest())
     folder.mkdir(parents=True, exist_ok=True)
-    _write(folder / _NEW, content)
-    _write(folder / f"{name}.part", text.encode())
-    os.replace(folder / f"{name}.part", folder / name)
-    os.replace(folder / _NEW, folder / FILE)
+    pair.replace(folder / FILE, content, folder / name, text, SHA256)
 
 
 def content_of(folder: Path, sha256: str, root: Path) -> bytes:
@@ -54,12 +47,9 @@ def content_of(folder: Path, sha256: str, root: Path) -> bytes:
         OSError: there is none, or it can't be read.
         ValueError: it is another.
     """
-    for file in (folder / _NEW, folder / FILE):
-        if file == folder / FILE or os.path.lexists(file):
-            with opened(file, root) as stream:
-                content = stream.read()
-            if hashlib.sha256(content).hexdigest() == sha256:
-                return content
+    content = pair.content_of(folder / FILE, sha256, root)
+    if content is not None:
+        return content
     raise ArgumentError(f"{folder / FILE}: its SHA-256 is not the one in the description; it was altered or cut short")
 
 
@@ -95,10 +85,3 @@ def _refuse_non_finite(module: nn.Module, state: dict[str, Tensor]) -> None:
             f"the weights {', '.join(bad[:5])} ({len(bad)} in all) are not finite, and would forecast nothing. Train "
             "the model with a lower learning rate"
         )
-
-
-def _write(file: Path, content: bytes) -> None:
-    with file.open("wb") as stream:
-        stream.write(content)
-        stream.flush()
-        os.fsync(stream.fileno())

@@ -24,7 +24,7 @@ class AssetGraph(nn.Module):
     Args:
         encoder: a module `(inputs [B C F], mask [B C]) -> [B C D]` in asset layout with `out_features`, such as
             `Recurrent`.
-        estimates: P estimates of volatilities and correlations.
+        estimates: P estimates of volatilities and correlations, as many as the half-lives of an `Allocator`.
         width: of a state.
         mixers: modules `(x [R N D], market) -> [R N E]` with `in_features`, which is the width, and `out_features`,
             such as `OverGraph`, `OverTree` and `OverLearnedGraph`; by default attention over the market's graph by its
@@ -49,7 +49,7 @@ class AssetGraph(nn.Module):
     def __init__(
         self,
         encoder: nn.Module,
-        estimates: int = 3,
+        estimates: int = 2,
         width: int = 32,
         mixers: Sequence[nn.Module] | None = None,
     ) -> None:

@@ -15,7 +15,7 @@ from qtorch.data import DataError, Panel, State
 from qtorch.data.errors import listing
 from qtorch.errors import ArgumentError
 from qtorch.nightly.config import AllocationConfig
-from qtorch.nightly.history import History
+from qtorch.nightly.forecast_history import History
 from qtorch.nightly.outcome import Refused
 from qtorch.nn import construct
 from qtorch.portfolio import Constraints, numbered, simulate

@@ -22,7 +22,7 @@ from qtorch.errors import ArgumentError
 from qtorch.forecast import Forecast
 from qtorch.nightly.calibration_state import StateError, load_state
 from qtorch.nightly.config import NightlyConfig
-from qtorch.nightly.history import History, PortfolioRecord
+from qtorch.nightly.forecast_history import History, PortfolioRecord
 from qtorch.nightly.record import Record
 from qtorch.nightly.tables import PORTFOLIO
 from qtorch.nightly.uncertainty import with_band

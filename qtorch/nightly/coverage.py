@@ -7,7 +7,7 @@ import pandas as pd
 
 from qtorch.nightly.calibration import CALIBRATED, COLUMNS, MUCH, changed_much, changes
 from qtorch.nightly.drawing import date_axis, responsive
-from qtorch.nightly.history import MODEL
+from qtorch.nightly.forecast_history import MODEL
 from qtorch.nightly.night import Night
 from qtorch.nightly.record import ZONE_SESSIONS, Record
 from qtorch.risk.plots import rolling_coverage

@@ -6,7 +6,7 @@ from typing import Any
 import pandas as pd
 
 from qtorch.nightly.config import NightlyConfig
-from qtorch.nightly.history import History
+from qtorch.nightly.forecast_history import History
 from qtorch.nightly.tables import ERRORS, PORTFOLIO
 
 

@@ -34,8 +34,8 @@ from qtorch.nightly.data_gates import last_universe, read_gates
 from qtorch.nightly.drift import read_drift
 from qtorch.nightly.facts import dependence_facts, without_dependence
 from qtorch.nightly.fingerprint import inputs_of
+from qtorch.nightly.forecast_history import MODEL, History, sessions_back
 from qtorch.nightly.held import drop_held
-from qtorch.nightly.history import MODEL, History, sessions_back
 from qtorch.nightly.models import model_for
 from qtorch.nightly.night import Night
 from qtorch.nightly.outcome import ExitCode

@@ -11,7 +11,7 @@ from torch import Tensor
 from qtorch.nightly.alarms import Reading
 from qtorch.nightly.calibration import Calibration
 from qtorch.nightly.config import NightlyConfig
-from qtorch.nightly.history import History, PortfolioRecord
+from qtorch.nightly.forecast_history import History, PortfolioRecord
 from qtorch.nightly.record import Record
 
 

@@ -13,7 +13,7 @@ from qtorch.distributions import take
 from qtorch.nightly.calibration import CALIBRATED
 from qtorch.nightly.coverage import calibrated_section
 from qtorch.nightly.drawing import NARROW, date_axis, responsive, svg
-from qtorch.nightly.history import EWMA, HISTORICAL, MODEL
+from qtorch.nightly.forecast_history import EWMA, HISTORICAL, MODEL
 from qtorch.nightly.night import Night
 from qtorch.nightly.record import ZONE_LEVEL, ZONES
 from qtorch.nightly.tables import PORTFOLIO

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -30,8 +31,8 @@ def night(
     knowledge_time: pd.Timestamp | None = None,
     force: bool = False,
     existing: bool = False,
-    progress: bool = False,
     say: Callable[[str], None] = print,
+    **how: Any,
 ) -> Ended:
     """Makes a night, unless it is there, made of the same inputs.
 
@@ -41,8 +42,8 @@ def night(
         knowledge_time: as of `qtorch.nightly.run`.
         force: make it anew in any case.
         existing: take a night that is there, whatever it was made of.
-        progress: show a progress bar while training.
         say: receives a line per stage.
+        **how: `workers`, `executor` and `progress`, as of `qtorch.nightly.run`.
 
     Raises:
         Locked: another process is at work on the same night.
@@ -58,7 +59,7 @@ def night(
                 if not found.summary()["held_back"]:
                     send(folder, config.sinks, say)  # what could not be sent the first time; the rest is there
                 return found
-        result = run(config, as_of=as_of, knowledge_time=knowledge_time, progress=progress, say=say)
+        result = run(config, as_of=as_of, knowledge_time=knowledge_time, say=say, **how)
     return Ended.of(result.folder)
 
 
@@ -89,9 +90,9 @@ def backfill(
     knowledge_time: pd.Timestamp | None = None,
     force: bool = False,
     keep_going: bool = False,
-    progress: bool = False,
     say: Callable[[str], None] = print,
     complain: Callable[[str], None] = print,
+    **how: Any,
 ) -> list[Ended]:
     """Makes the nights of a range of dates on which an exchange of the data has a session, the earliest first.
 
@@ -104,9 +105,9 @@ def backfill(
         knowledge_time: as of `qtorch.nightly.run`.
         force: make those that are there anew.
         keep_going: go on after a night that could not be made; one that is held back stops nothing.
-        progress: show a progress bar while training.
         say: receives a line for each night.
         complain: receives the traceback of an unexpected error.
+        **how: `workers`, `executor` and `progress`, as of `qtorch.nightly.run`.
 
     Raises:
         DataError: the data cannot be read.
@@ -128,8 +129,8 @@ def backfill(
                 knowledge_time=knowledge_time,
                 force=force,
                 existing=True,
-                progress=progress,
                 say=_silent,
+                **how,
             )
 
         ended.append(attempt(make, day, complain))

@@ -21,7 +21,7 @@ from qtorch.forecast import Forecast
 from qtorch.models import HistoricalSimulation
 from qtorch.models.baselines.riskmetrics import scaled_normal
 from qtorch.nightly.config import NightlyConfig
-from qtorch.nightly.history import EWMA, HISTORICAL, MODEL, limits
+from qtorch.nightly.forecast_history import EWMA, HISTORICAL, MODEL, limits
 from qtorch.nightly.record import Record
 from qtorch.nightly.uncertainty import past_shares
 from qtorch.training.evaluated import Evaluated

@@ -18,8 +18,8 @@ from qtorch.data import Panel, WindowSpec
 from qtorch.data.features import CrossSection
 from qtorch.data.whole_folder import whole_folder
 from qtorch.nightly.config import NightlyConfig
+from qtorch.nightly.forecast_history import limits
 from qtorch.nightly.gates import file_hash
-from qtorch.nightly.history import limits
 from qtorch.training.evaluated import Evaluated
 
 TENSORS, PLAIN, FOLDER = "answers.safetensors", "answers.json", "state"

@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import torch
 
 from qtorch.distributions import take
-from qtorch.nightly.history import History
+from qtorch.nightly.forecast_history import History
 from qtorch.nightly.schema import stamped
 from qtorch.nightly.uncertainty import with_uncertainty
 from qtorch.risk import portfolio_risk, scenario_errors, stand_alone_risk

@@ -17,7 +17,7 @@ from qtorch.data import DataError, Panel, WindowSource, WindowSpec
 from qtorch.data.features import CrossSection
 from qtorch.data.table import market_values
 from qtorch.nightly.config import NightlyConfig
-from qtorch.nightly.history import limits
+from qtorch.nightly.forecast_history import limits
 from qtorch.nightly.slices import SLICE, Judged, evaluate_slice, in_slices, joined, judge_slice, part_of, slices_of
 from qtorch.nightly.state import Answers, digests_of, last_answers, still_right
 from qtorch.training.evaluated import Evaluated, beside, later

@@ -31,7 +31,7 @@ from qtorch.training.allocation_objectives import (
 )
 from qtorch.training.averaging import Averaging
 from qtorch.training.compiling import Compiled
-from qtorch.training.decisions import Decisions, DecisionSource, default_graphs
+from qtorch.training.decisions import Decisions, DecisionSource, checked_half_lives, default_graphs
 from qtorch.training.optimisation import Schedule, adamw
 from qtorch.training.shape_likelihood import ShapeLikelihood
 from qtorch.training.trained_on import TrainedOn
@@ -94,7 +94,7 @@ class Allocator(lightning.LightningModule):
         trained_on: what each fit has shown it, in their order; `qtorch.deploy.save` keeps it.
 
     Raises:
-        ValueError: a number is out of bounds.
+        ValueError: a number is out of bounds, or the network takes another number of estimates than half-lives give.
     """
 
     def __init__(
@@ -120,7 +120,11 @@ class Allocator(lightning.LightningModule):
         require(length >= 1, "length", length, "give at least one decision")
         self.network, self.allocation = network, allocation
         self.spec = WindowSpec(horizons=(1,)) if spec is None else spec
-        self.half_lives, self.every, self.length = tuple(float(h) for h in half_lives), every, length
+        self.half_lives, self.every, self.length = tuple(checked_half_lives(half_lives)), every, length
+        for module in network.modules():
+            taken = getattr(module, "estimates", len(self.half_lives))
+            of_each = f"{type(module).__name__} takes one estimate for each of the {len(self.half_lives)} half_lives"
+            require(taken == len(self.half_lives), "estimates", taken, of_each)
         self.objective = LeastVariance() if objective is None else objective
         self.costs = Costs(proportional=1e-3) if costs is None else costs
         self.graphs = default_graphs() if graphs is None else graphs

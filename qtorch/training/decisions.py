@@ -1,5 +1,6 @@
 """What is known where weights are decided, and what the market did next."""
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
@@ -105,9 +106,7 @@ class DecisionSource:
         self.panel, self.spec, self.trees = panel, spec, trees
         self._groups = numbered(groups or {}, panel.assets)
         self.graphs = default_graphs() if graphs is None else graphs
-        self.half_lives = [float(half_life) for half_life in half_lives]
-        require(bool(self.half_lives), "half_lives", [], "give at least one")
-        require(min(self.half_lives) >= SHORTEST, "half_lives", self.half_lives, f"give {SHORTEST} rows or more")
+        self.half_lives = checked_half_lives(half_lives)
         self.min_history, self.stale = min_history, stale
         self._windows = WindowSource(panel, spec)
         self._estimates: dict[int, tuple[Tensor, Tensor, Tensor]] = {}
@@ -192,6 +191,19 @@ class DecisionSource:
         """Simple returns on the S rows of the panel after each row, 0 where there are none, and where there are."""
         at = rows.unsqueeze(-1) + torch.arange(1, sessions + 1, device=rows.device)
         return self._returns[at], self._there[at]
+
+
+def checked_half_lives(half_lives: Iterable[float]) -> list[float]:
+    """Half-lives of estimates, in rows.
+
+    Raises:
+        ValueError: there is none, or one is too short.
+    """
+    checked = [float(half_life) for half_life in half_lives]
+    require(bool(checked), "half_lives", checked, "give at least one")
+    for half_life in checked:
+        require(SHORTEST <= half_life < math.inf, "half_lives", checked, f"give {SHORTEST} rows or more")
+    return checked
 
 
 def default_graphs() -> GraphBuilder:

@@ -25,12 +25,11 @@ from qtorch.deploy import (
     to_triton,
     triton_config,
 )
+from qtorch.deploy.parity import hold, probes
+from qtorch.nn.graph import RelationalGCN
+from qtorch.portfolio.graphs import GraphBuilder
 from qtorch.training import Allocator
 from tests.deploy.exported import ENCODERS, FLOWS, GRAPHS, HEADS, JOINT, SPEC, D, moved
-
-# Of each axis sizes that the example has not: one of each, more, and fewer.
-SHAPES = ({"B": 1, "C": 1, "N": 1, "K": 1}, {"B": 2, "C": 5, "N": 4, "K": 3}, {"B": 7, "C": 30, "N": 11, "K": 5})
-SHAPES += ({"B": 1, "C": 9, "N": 2, "K": 1}, {"B": 4, "C": 2, "N": 6, "K": 8})
 
 
 def forecaster(encoder: str, head: str) -> Forecaster:
@@ -40,6 +39,14 @@ def forecaster(encoder: str, head: str) -> Forecaster:
 def allocator(network: Any = models.GraphCovariance, layer: Any = portfolio.MinimumVariance) -> Allocator:
     states = models.AssetGraph(ENCODERS["temporal"](), estimates=2, width=D, mixers=[GRAPHS["transformer"]()])
     return Allocator(network(states), layer(), SPEC)
+
+
+def relational() -> Allocator:
+    """One that asks for three kinds of edges: of correlations, of labels and of relations."""
+    mixers = [models.OverGraph(RelationalGCN(D, D, kinds=3))]
+    states = models.AssetGraph(ENCODERS["temporal"](), estimates=2, width=D, mixers=mixers)
+    graphs = GraphBuilder(labels={"AAPL": "shares", "KO": "shares", "XOM": "shares"}, relations=[("KO", "XOM", 0)])
+    return Allocator(models.GraphCovariance(states), portfolio.MinimumVariance(), SPEC, graphs=graphs)
 
 
 MODELS: dict[str, Callable[[], Any]] = {
@@ -52,10 +59,9 @@ MODELS: dict[str, Callable[[], Any]] = {
     "coupling": lambda: forecaster("panel", "coupling"),
     "flow": FLOWS["NeuralSplineFlow"],
     "covariance": allocator,
+    "relational": relational,
     "scores": lambda: allocator(models.GraphScores, portfolio.Projected),
 }
-# What stands where these are False must change nothing.
-MASKS = {"inputs": "mask", "outcomes": "known", "weights": "present"}
 WRITERS = {"export": (export, "pt2"), "package": (package, "pt2"), "onnx": (to_onnx, "onnx")}
 
 
@@ -63,32 +69,32 @@ def held(kind: str, name: str, folder: str, tolerance: str) -> None:
     """An artefact gives what its model gives at other sizes than the example's, whatever stands behind the masks."""
     writer, ending = WRITERS[kind]
     torch.manual_seed(0)
-    model = moved(MODELS[name]())
+    model = moved(MODELS[name.removeprefix("density of ")]())
+    options = {"density": True} if name.startswith("density of ") else {}
     path = Path(folder) / f"{kind}_{name}.{ending}"
-    writer(model, path)
-    agree(open_artefact(path, trust=True), program_of(model), float(tolerance), f"{name} by {kind}")
+    writer(model, path, **options)
+    agree(open_artefact(path, trust=True), program_of(model, **options), float(tolerance), f"{name} by {kind}")
 
 
 def agree(artefact: Artefact, program: Program, tolerance: float, what: str) -> None:
     assert artefact.signature == program.signature
-    names = [spec.name for spec in program.signature.inputs]
-    for shape in SHAPES:
-        sizes = {axis: size for axis, size in shape.items() if axis in program.letters}
-        given = dict(zip(names, program.example(**sizes), strict=True))
-        if "known" in given:
-            given["known"] = given["known"] & (torch.rand(given["known"].shape) < 0.7)
-        with torch.no_grad():
-            expected = program(*given.values())
-        outputs = artefact(*given.values())
-        for spec, a, b in zip(program.signature.outputs, outputs, expected, strict=True):
-            close(a, b, tolerance, f"{what}, {spec.name} at {shape}")
-        for name in MASKS.keys() & given.keys():
-            mask = given[MASKS[name]]
-            mask = mask.unsqueeze(-1) if mask.ndim < given[name].ndim else mask
-            for value in (torch.nan, torch.inf):
-                dirty = given | {name: torch.where(mask, given[name], value)}
-                for a, b in zip(artefact(*dirty.values()), outputs, strict=True):
-                    assert torch.equal(a, b), f"{what}: {value} in {name} behind the mask changes outputs at {shape}"
+    hold(program, artefact, probes(program), tolerance, what)
+    strided = [tensor.mT.contiguous().mT if tensor.ndim > 1 else tensor for tensor in program.example()]
+    for a, b in zip(artefact(*strided), artefact(*program.example()), strict=True):
+        assert torch.equal(a, b), f"{what}: the layout of memory changes outputs"
+    for edges, words in ((("neighbours", 99), "but nodes are 0 to"), (("weights", torch.nan), "must be finite")):
+        name, value = edges
+        given = dict(zip([spec.name for spec in program.signature.inputs], program.example(), strict=True))
+        if name in given:
+            given[name][given["present"]] = value
+            for each in (program, artefact):
+                with pytest.raises(ValueError, match=words):
+                    each(*given.values())
+    if "kinds" in given:
+        given = dict(zip(given, program.example(), strict=True))
+        given["kinds"][given["present"]] = 99
+        with pytest.raises(ValueError, match="is 99, but kinds are 0 to 2"):
+            artefact(*given.values())
 
 
 def close(a: torch.Tensor, b: torch.Tensor, tolerance: float, where: str) -> None:
@@ -164,7 +170,7 @@ def described(folder: str) -> None:
     to_triton(home / "1" / "model.onnx", folder, "risk", 2)
     assert (home / "2" / "model.onnx").read_bytes() == (home / "1" / "model.onnx").read_bytes()
     assert open_artefact(home / "2" / "model.onnx").signature == signature
-    with pytest.raises(ValueError, match="tells of other inputs or outputs"):
+    with pytest.raises(ValueError, match="version 1 of 'risk' means something else"):
         to_triton(MODELS["transformer"](), folder, "risk", 3)
     with pytest.raises(ValueError, match="name=../up"):
         to_triton(model, folder, "../up")

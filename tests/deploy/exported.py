@@ -16,7 +16,7 @@ from qtorch.models.flows import (
     NeuralSplineFlow,
     StudentTBase,
 )
-from qtorch.nn.graph import GCN, GATv2, GraphSAGE, GraphTransformer
+from qtorch.nn.graph import GCN, GATv2, GraphSAGE, GraphTransformer, RelationalGCN
 from qtorch.portfolio.graphs import LearnedGraph
 from qtorch.training import Allocator
 
@@ -91,6 +91,10 @@ GRAPHS: dict[str, Callable[[], nn.Module]] = {
     "transformer": lambda: models.OverGraph(GraphTransformer(D, D, weighted=True)),
     "gatv2": lambda: models.OverGraph(GATv2(D, D, weighted=True)),
     "gcn": lambda: models.OverGraph(GCN(D, D)),
+    "relational": lambda: models.OverGraph(RelationalGCN(D, D, kinds=3)),
+    "relational, bases": lambda: models.OverGraph(RelationalGCN(D, D, kinds=3, bases=2)),
+    "gatv2, kinds": lambda: models.OverGraph(GATv2(D, D, weighted=True, kinds=2)),
+    "transformer, kinds": lambda: models.OverGraph(GraphTransformer(D, D, weighted=True, kinds=2)),
     "sage": lambda: models.OverGraph(GraphSAGE(D, D)),
     "learned": lambda: models.OverLearnedGraph(LearnedGraph(D, k=2), GATv2(D, D, weighted=True)),
 }

@@ -4,7 +4,7 @@ import torch
 
 from qtorch import Forecaster, heads, models
 from qtorch.data import Panel
-from qtorch.deploy import BundleError, bundle_digest, inspect_bundle, load, save, weights
+from qtorch.deploy import BundleError, bundle_digest, inspect_bundle, load, pair, save, weights
 from qtorch.nn import build, describe
 from tests.deploy.conftest import edit
 
@@ -114,8 +114,8 @@ def test_a_killed_save_leaves_the_old_model_or_the_new_one(bundle, model, monkey
 
         return step
 
-    monkeypatch.setattr(weights, "_write", dying(weights._write))
-    monkeypatch.setattr(weights.os, "replace", dying(weights.os.replace))
+    monkeypatch.setattr(pair, "_write", dying(pair._write))
+    monkeypatch.setattr(pair.os, "replace", dying(pair.os.replace))
     with pytest.raises(Killed):
         save(model, bundle, {"desk": "new"})
     monkeypatch.undo()

@@ -23,6 +23,8 @@ from qtorch.deploy import (
 from qtorch.deploy.edge_program import bounds_of
 from qtorch.deploy.parity import differences, hold, probes
 from qtorch.models.flows import NeuralSplineFlow
+from qtorch.nn.graph import GATv2
+from qtorch.portfolio.graphs import LearnedGraph
 from qtorch.training import Allocator
 
 SPEC = WindowSpec(context=8, horizons=(1, 3))
@@ -48,9 +50,44 @@ def flow_head() -> Forecaster:
     return trained(Forecaster(encoder, heads.FlowHead(8, (1, 3)), SPEC))
 
 
+def patches() -> Forecaster:
+    encoder = models.PatchTransformer(F, context=8, width=8, depth=1, heads=2, patch=4, stride=2)
+    return trained(Forecaster(encoder, heads.StudentT(8, (1, 3)), SPEC))
+
+
+def patch_inputs() -> Forecaster:
+    encoder = models.Transformer(F, width=8, depth=1, heads=2, patch=3)
+    return trained(Forecaster(encoder, heads.StudentT(8, (1, 3)), SPEC))
+
+
+def panel() -> Forecaster:
+    encoder = models.PanelTransformer(F, width=8, depth=1, heads=2)
+    return trained(Forecaster(encoder, heads.JointHead(heads.StudentT(8, (1, 3)), heads.CopulaHead(8, 2)), SPEC))
+
+
+def gru() -> Forecaster:
+    return trained(Forecaster(models.Recurrent(F, width=8, depth=2), heads.StudentT(8, (1, 3)), SPEC))
+
+
+def lstm() -> Forecaster:
+    return trained(Forecaster(models.Recurrent(F, width=8, cell="lstm"), heads.StudentT(8, (1, 3)), SPEC))
+
+
+def distance_aware() -> Forecaster:
+    encoder = models.DistanceAware(models.Transformer(F, width=8, depth=1, heads=2), features=8)
+    return Forecaster(encoder, heads.StudentT(8, (1, 3)), SPEC)
+
+
+def states() -> models.AssetGraph:
+    return models.AssetGraph(models.Transformer(F, width=8, depth=1, heads=2), estimates=2, width=8)
+
+
 def graph() -> Allocator:
-    states = models.AssetGraph(models.Transformer(F, width=8, depth=1, heads=2), estimates=2, width=8)
-    return trained(Allocator(models.GraphCovariance(states), portfolio.MinimumVariance()))
+    return trained(Allocator(models.GraphCovariance(states()), portfolio.MinimumVariance()))
+
+
+def scores() -> Allocator:
+    return trained(Allocator(models.GraphScores(states()), portfolio.Projected()))
 
 
 def flow() -> NeuralSplineFlow:
@@ -116,7 +153,7 @@ def test_bounds_are_of_the_axes_that_vary():
 
 def test_a_missing_extra_is_named(monkeypatch, tmp_path):
     for name, write, extra in (
-        ("executorch.runtime", to_executorch, "executorch"),
+        ("executorch", to_executorch, "executorch"),
         ("coremltools", to_coreml, "coreml"),
     ):
         monkeypatch.setitem(sys.modules, name, None)
@@ -125,12 +162,24 @@ def test_a_missing_extra_is_named(monkeypatch, tmp_path):
 
 
 @pytest.mark.deploy
-@pytest.mark.parametrize("make", [transformer, flow])
+@pytest.mark.parametrize(
+    "make",
+    [
+        transformer,
+        flow,
+        *(pytest.param(one, marks=pytest.mark.slow) for one in (patches, panel, flow_head, graph, scores)),
+    ],
+)
 def test_executorch_computes_the_models_numbers(make, tmp_path):
     program = program_of(model := make())
     to_executorch(model, path := tmp_path / "model.pte", most={"B": 8})
     artefact = open_artefact(path, trust=True)
-    for sizes in ({"B": 1}, {"B": 8, "C": 2}, {"B": 3, "C": 40}, {"B": 2, "C": 1}):
+    for sizes in (
+        {"B": 1, "N": 1, "K": 2},
+        {"B": 8, "C": 2, "N": 3},
+        {"B": 3, "C": 40, "N": 12, "K": 1},
+        {"B": 2, "C": 1, "N": 5},
+    ):
         given = {letter: size for letter, size in sizes.items() if letter in program.letters}
         assert differences(program, artefact, given)[1] < 1e-5
     assert describe_artefact(path)["options"]["portable"]
@@ -144,17 +193,24 @@ def test_executorch_computes_the_models_numbers(make, tmp_path):
 
 
 @pytest.mark.deploy
-def test_executorch_refuses_operators_without_a_kernel(tmp_path):
-    model = Forecaster(models.Recurrent(F, width=8), heads.StudentT(8, (1, 3)), SPEC)
-    with pytest.raises(ValueError, match=r"ExecuTorch .*Use deploy\.export"):
-        to_executorch(model, tmp_path / "model.pte")
+def test_executorch_refuses_recurrent_layers(tmp_path):
+    with pytest.raises(ValueError, match=r"no kernel of recurrent layers.*Use deploy\.export"):
+        to_executorch(gru(), tmp_path / "model.pte")
     assert not list(tmp_path.iterdir())
 
 
+CONVERT = (panel, patches, patch_inputs, gru, lstm, flow_head, flow, graph, scores)
+
+
+def taken(described) -> list[tuple[int, int]]:
+    """The least and the largest size of each axis of an input."""
+    array = described.type.multiArrayType
+    ranges = [(axis.lowerBound, axis.upperBound) for axis in array.shapeRange.sizeRanges]
+    return ranges or [(size, size) for size in array.shape]
+
+
 @pytest.mark.deploy
-@pytest.mark.parametrize(
-    "make", [transformer, *(pytest.param(one, marks=pytest.mark.slow) for one in (flow_head, graph))]
-)
+@pytest.mark.parametrize("make", [transformer, *(pytest.param(one, marks=pytest.mark.slow) for one in CONVERT)])
 def test_coreml_converts(make, tmp_path):
     program = program_of(model := make())
     to_coreml(model, path := tmp_path / "model.mlpackage.zip", most={"B": 8})
@@ -169,8 +225,27 @@ def test_coreml_converts(make, tmp_path):
     ):
         assert [one.name for one in ours] == [one.name for one in theirs]
         assert all(b.shortDescription.startswith(a.meaning) for a, b in zip(ours, theirs, strict=True))
-    sizes = spec.description.input[0].type.multiArrayType.shapeRange.sizeRanges
-    assert (sizes[0].lowerBound, sizes[0].upperBound) == (1, 8)
+    bounds = bounds_of(program, {"B": 8})
+    for ours, theirs in zip(program.signature.inputs, spec.description.input, strict=True):
+        assert taken(theirs) == [(1, bounds[axis]) if axis in bounds else (axis, axis) for axis in ours.axes]
     assert json.loads(spec.description.metadata.userDefined["qtorch.signature"]) == program.signature.to_dict()
     with pytest.raises(ArtefactError, match="Apple's devices alone"):
         open_artefact(Path(path))
+
+
+@pytest.mark.deploy
+def test_coreml_names_what_it_does_not_take(tmp_path):
+    with pytest.raises(ValueError, match=r"coremltools does not take .*_linalg_svd.*Use deploy\.export"):
+        to_coreml(distance_aware(), tmp_path / "model.mlpackage.zip")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.deploy
+@pytest.mark.parametrize("write", [to_executorch, to_coreml])
+def test_axes_that_are_not_free_are_refused(write, tmp_path):
+    mixer = models.OverLearnedGraph(LearnedGraph(8, k=2), GATv2(8, 8, weighted=True))
+    states = models.AssetGraph(models.Transformer(F, width=8, depth=1, heads=2), estimates=2, width=8, mixers=[mixer])
+    model = Allocator(models.GraphCovariance(states), portfolio.MinimumVariance())
+    with pytest.raises(ValueError, match=r"(?s)not every axis .* is free .*Use deploy\.export"):
+        write(model, tmp_path / "model")
+    assert not list(tmp_path.iterdir())

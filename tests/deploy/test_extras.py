@@ -17,10 +17,14 @@ APART = {
     "harness": "mlflow asks for pyarrow below 26",
     "harness-zipline": "zipline asks for pandas 2",
     "qlib": "mlflow asks for pyarrow below 26",
+    "store": "botocore asks for an older dateutil",
     "vectorbt": "it comes with harness, on versions of its own",
     "zipline": "it asks for pandas 2",
 }
 EXTRAS = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+
+
+TOGETHER = tuple(name for name in EXTRAS if name not in APART)
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +39,7 @@ def python(tmp_path_factory):
 
 @pytest.mark.deploy
 @pytest.mark.slow
-@pytest.mark.parametrize("extras", [*((name,) for name in EXTRAS if name not in APART), DEPLOY], ids=",".join)
+@pytest.mark.parametrize("extras", [*((name,) for name in TOGETHER), DEPLOY, TOGETHER], ids=",".join)
 def test_extras_leave_torch_as_it_is(python, extras):
     command = [python, "-m", "pip", "install", "--dry-run", "--quiet", "--report", "-", "-c", "constraints.txt"]
     done = subprocess.run([*command, f".[{','.join(extras)}]"], cwd=ROOT, capture_output=True, text=True)

@@ -18,8 +18,8 @@ from qtorch.nightly import run
 from qtorch.nightly.calibration import COLUMNS, calibrate, calibrate_portfolio, changed_much, make_calibrator
 from qtorch.nightly.calibration_state import PLAIN, TENSORS, StateError, load_state, save_state
 from qtorch.nightly.config import RiskConfig
+from qtorch.nightly.forecast_history import History
 from qtorch.nightly.gates import read_panel
-from qtorch.nightly.history import History
 from tests.calibration.markets import draws, normal_forecast
 from tests.nightly.conftest import quiet, read_all, small_config
 

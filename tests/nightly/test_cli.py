@@ -63,6 +63,9 @@ def test_each_end_has_its_code_and_says_why(config, capsys, tmp_path):
     assert "no such file" in said(4, "--data.path", "absent.parquet")
     assert "soon" in said(2, "--as-of", "soon")
     assert "colour" in said(2, "--training.colour", "3")
+    assert "give --engine ray too" in said(2, "--address", "auto")
+    assert "a Ray cluster has its own" in said(2, "--engine", "ray", "--workers", "2")
+    assert "workers=0: give a number of processes" in said(2, "--workers", "0")
     assert "horizons must begin with 1" in said(2, "--model.horizons", "[5]")
     assert "outside the allowed packages" in said(2, "--model.head", '{"class_path": "os.path.join"}')
     section = '{"allocator": {"class_path": "qtorch.backtest.EqualWeight"}, "constraints": {"upper": 0.1}}'

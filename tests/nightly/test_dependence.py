@@ -15,8 +15,8 @@ from qtorch.nightly import run
 from qtorch.nightly.config import RiskConfig
 from qtorch.nightly.dependence import factors_of, fitted
 from qtorch.nightly.facts import dependence_facts
+from qtorch.nightly.forecast_history import History
 from qtorch.nightly.gates import read_panel
-from qtorch.nightly.history import History
 from qtorch.nightly.tables import no_portfolio
 from qtorch.risk import anomaly, fit_copula, quasi_random_scenarios, value_at_risk
 from tests.nightly.conftest import quiet, small_config

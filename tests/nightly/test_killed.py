@@ -122,8 +122,9 @@ def test_a_lock_names_who_has_it_and_dies_with_them(processes, tmp_path):
     process.start()
     while not (tmp_path / "told").exists():
         time.sleep(0.005)
-    with pytest.raises(Locked, match=f"the night of 2020-03-23 .* process {process.pid} on"), alone_on(
-        output, "2020-03-23"
+    with (
+        pytest.raises(Locked, match=f"the night of 2020-03-23 .* process {process.pid} on"),
+        alone_on(output, "2020-03-23"),
     ):
         pass
     with alone_on(output, "2020-03-24"):  # another night may be made meanwhile, and leaves alone what is in use

@@ -15,8 +15,8 @@ from qtorch.nightly.calibration import BAND
 from qtorch.nightly.calibration import COLUMNS as CALIBRATED
 from qtorch.nightly.calibration_state import PLAIN, TENSORS
 from qtorch.nightly.config import RiskConfig
+from qtorch.nightly.forecast_history import History
 from qtorch.nightly.gates import asset_states, read_panel
-from qtorch.nightly.history import History
 from qtorch.nightly.tables import forecast_table
 from qtorch.nightly.uncertainty import COLUMNS, past_shares
 from tests.nightly.conftest import quiet, read_all

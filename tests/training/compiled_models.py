@@ -82,6 +82,18 @@ def forecasts() -> None:
     same(copy.deepcopy(model), found)
 
 
+class Descending(Allocator):
+    """Trained by plain gradient descent, whose steps are as exact as the gradients.
+
+    AdamW makes steps of the full size of whatever gradient there is. That of `move.bias` of a `GraphCovariance`, which
+    the level takes out again, is at first an error of rounding, and compiled code has another: by AdamW that weight
+    alone ends up a twelfth of its way apart, where all others are 2e-5 of theirs or less.
+    """
+
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), lr=1.0)
+
+
 def allocators() -> None:
     """A compiled allocator learns what it learns uncompiled, by one graph each for training and decisions."""
     panel, made = small_panel(), []
@@ -90,7 +102,7 @@ def allocators() -> None:
         mixer = models.OverGraph(GraphSAGE(8, 8))
         states = models.AssetGraph(Recurrent(F, width=4, **QUIET), estimates=2, width=8, mixers=[mixer])
         settings = {"half_lives": (63.0, 126.0), "every": 5, "length": 4, "min_history": 70}
-        model = Allocator(GraphCovariance(states), MinimumVariance(upper=0.5), SPEC, **settings)
+        model = Descending(GraphCovariance(states), MinimumVariance(upper=0.5), SPEC, **settings)
         before = copy.deepcopy(model.state_dict())
         with counted() as graphs:
             fit_allocator(model, panel, steps=5, batch_size=2, compile=compile, accelerator="cpu")
@@ -99,15 +111,15 @@ def allocators() -> None:
     trained = len(graphs)
     plain, compiled = made
     assert compiled.state_dict().keys() == before.keys()
-    # All weights together: some, such as a bias that the level takes out, have a gradient of rounding errors alone, and
-    # Adam makes steps of the full size of those.
-    weights = [torch.cat([x.flatten() for x in state.values()]) for state in (before, *(m.state_dict() for m in made))]
-    apart, moved_by = (torch.linalg.vector_norm(weights[2] - other) for other in (weights[1], weights[0]))
-    assert apart < 0.01 * moved_by, (apart, moved_by)
+    for name, first in before.items():
+        one, other = (m.state_dict()[name] for m in made)
+        apart, moved_by = (torch.linalg.vector_norm(other - x).item() for x in (one, first))
+        assert apart <= 1e-5 * moved_by, (name, apart, moved_by)
+        assert moved_by > 1e-3, (name, moved_by)
     a, b = (model.allocate(panel, panel.dates[-30:]) for model in made)
-    assert (a - b).abs().max(axis=None) < 1e-4
+    assert (a - b).abs().max(axis=None) < 1e-6
     c = plain.allocate(panel, panel.dates[-1])
-    assert (compiled.allocate(panel, panel.dates[-1]) - c).abs().max(axis=None) < 1e-4
+    assert (compiled.allocate(panel, panel.dates[-1]) - c).abs().max(axis=None) < 1e-6
     print("graphs:", trained, "of training,", len(graphs) - trained, "of decisions")
 
 

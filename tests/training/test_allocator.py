@@ -354,3 +354,17 @@ def test_errors_name_dates_and_assets(panel):
     decisions = tight.source(panel).at([160])
     with torch.no_grad(), pytest.raises(ValueError, match=f"^{panel.dates[160]:%Y-%m-%d}: "):
         tight(decisions)
+
+
+@pytest.mark.parametrize(
+    ("half_lives", "message"),
+    [
+        ((), r"half_lives=\[\]: give at least one"),
+        ((63.0, -1.0), "give 21 rows or more"),
+        ((63.0, float("inf")), "give 21 rows or more"),
+        ((63.0,), "estimates=2: AssetGraph takes one estimate for each of the 1 half_lives"),
+    ],
+)
+def test_half_lives_that_no_estimate_has_are_refused_when_the_model_is_made(half_lives, message):
+    with pytest.raises(ValueError, match=message):
+        allocator("covariance", half_lives=half_lives)

@@ -15,19 +15,21 @@ class RayExecutor(Executor):
     What the calls write, such as the folder of a walk, has to be on a file system that all machines share.
 
     Args:
+        address: of a cluster, such as ``"auto"``, for a process that has joined none yet; None
+            starts one on this machine.
         **options: of each task, such as `num_cpus` and `num_gpus`; see `ray.remote`.
 
     Raises:
         ImportError: Ray is not installed.
     """
 
-    def __init__(self, **options: Any) -> None:
+    def __init__(self, address: str | None = None, **options: Any) -> None:
         try:
             import ray
         except ImportError as error:
             raise ImportError("RayExecutor needs Ray: pip install 'qtorch-finance[ray]'.") from error
         if not ray.is_initialized():
-            ray.init()
+            ray.init(address)
         self.options = options
         self._put = ray.put
         self._remote = ray.remote(**options)(_call) if options else ray.remote(_call)

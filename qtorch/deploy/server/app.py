@@ -11,14 +11,13 @@ from qtorch.deploy.server.calls import Call
 from qtorch.deploy.server.gateway import Gateway
 from qtorch.deploy.server.logs import request_id
 from qtorch.deploy.server.model_config import model_config
-from qtorch.deploy.server.protocol import Limits, RequestError, parse_infer, render_infer
+from qtorch.deploy.server.protocol import RequestError, json_bytes, parse_infer, render_infer
 from qtorch.deploy.server.risk_request import parse_risk
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 _CALL = web.RequestKey("call", Call)
 _WITHOUT_TOKEN = ("live", "ready")
 _WORK = ("infer", "risk", "load", "unload")
-_LARGE = 1 << 18  # bytes of a body that is read in a thread, so that others are answered meanwhile
 T = TypeVar("T")
 
 
@@ -65,7 +64,7 @@ def _passing(gateway: Gateway) -> Any:
             request.match_info.get("version", ""),
         )
         request[_CALL] = call
-        result = await gateway.answered(call, _work(gateway, request, call, handler))
+        result = await gateway.record.answered(call, _work(gateway, request, call, handler))
         response = refusal(result) if isinstance(result, RequestError) else result
         response.headers["X-Request-Id"] = call.id
         response.headers["Server"] = "qtorch"
@@ -162,31 +161,31 @@ class _Endpoints:
     async def infer(self, request: web.Request) -> web.Response:
         gateway, call = self.gateway, request[_CALL]
         body = await self._body(request)
-        parsed = await _parsed(parse_infer, body, request, gateway.config.limits)
+        parsed = await self._parsed(parse_infer, body, request)
         response = await gateway.infer(call, parsed)
         rendered, headers = render_infer(response, parsed)
         return web.Response(body=rendered, headers=headers)
 
     async def risk(self, request: web.Request) -> web.Response:
         body = await self._body(request)
-        parsed = await _parsed(parse_risk, body, request, self.gateway.config.limits)
+        parsed = await self._parsed(parse_risk, body, request)
         return _json(await self.gateway.ask(parsed.model, "risk", parsed))
 
     async def index(self, request: web.Request) -> web.Response:
         wanted = await self._object(request, {"ready"})
-        listed = await self.gateway.index()
+        listed = await self.gateway.catalogue.index()
         return _json([each for each in listed if not wanted.get("ready") or each["state"] == "READY"])
 
     async def load(self, request: web.Request) -> web.Response:
         await self._object(request, set())
-        await self.gateway.load(request.match_info["model"])
+        await self.gateway.catalogue.load(request.match_info["model"])
         return _json({})
 
     async def unload(self, request: web.Request) -> web.Response:
         parameters = (await self._object(request, {"parameters"})).get("parameters", {})
         if not isinstance(parameters, dict) or parameters.keys() - {"unload_dependents"}:
             raise RequestError(400, "unload takes no parameters: models are those of the server's folder.")
-        await self.gateway.unload(request.match_info["model"])
+        await self.gateway.catalogue.unload(request.match_info["model"])
         return _json({})
 
     async def _object(self, request: web.Request, allowed: set[str]) -> dict[str, Any]:
@@ -205,6 +204,13 @@ class _Endpoints:
         if not isinstance(found.get("ready", True), bool):
             raise RequestError(400, "ready is true or false.")
         return found
+
+    async def _parsed(self, parse: Callable[..., T], body: bytes, request: web.Request) -> T:
+        """What a body means."""
+        limits = self.gateway.config.limits
+        # Of a compressed body only the bound is known.
+        size = limits.max_bytes if "Content-Encoding" in request.headers else json_bytes(body, request.headers)
+        return await self.gateway.read(size, parse, body, dict(request.headers), *_model(request), limits)
 
     async def _body(self, request: web.Request) -> bytes:
         """The body, of which no more is read than may be, and not for longer."""
@@ -226,14 +232,6 @@ class _Endpoints:
             raise RequestError(400, f"the body cannot be read: {error}.") from error
         request[_CALL].bytes_in = size
         return b"".join(parts)
-
-
-async def _parsed(parse: Callable[..., T], body: bytes, request: web.Request, limits: Limits) -> T:
-    """What a body means; it is read in a thread if that may take long."""
-    given = body, request.headers, *_model(request), limits
-    if len(body) > _LARGE or "Content-Encoding" in request.headers:
-        return await asyncio.to_thread(parse, *given)
-    return parse(*given)
 
 
 async def _expected(request: web.Request) -> None:

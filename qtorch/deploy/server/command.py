@@ -47,15 +47,16 @@ def run(config: ServerConfig, say: Callable[[str], None]) -> int:
         )
     listener = _listener(config)
     say(f"starting {config.replicas} worker(s), {config.worker_threads} thread(s) each")
+    cluster = deployment.Cluster(config)
     try:
         try:
-            workers = deployment.Workers(deployment.start(config))
+            workers = deployment.Workers(cluster.start())
         except RuntimeError as error:
             raise RuntimeError(f"the workers do not start: {str(error).strip().splitlines()[0]}") from error
         return asyncio.run(_serve(config, workers, tokens, listener, say))
     finally:
         listener.close()
-        deployment.stop(config)
+        cluster.stop()
 
 
 def _need_extra() -> None:
@@ -95,14 +96,14 @@ async def _serve(config: ServerConfig, workers: Any, tokens: Tokens, listener: s
 
     def stop() -> None:
         if stopping.is_set():  # told twice: whoever waits for the end has no more patience
-            gateway.hurried.set()
+            gateway.ending.hurried.set()
         stopping.set()
 
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop)
     workers.retried = gateway.metrics.retried
     try:
-        index = await gateway.index()
+        index = await gateway.catalogue.index()
     except RequestError as error:
         raise RuntimeError(f"the workers do not answer: {error.message}") from error
     for each in index:
@@ -128,14 +129,15 @@ async def _serve(config: ServerConfig, workers: Any, tokens: Tokens, listener: s
     try:
         await stopping.wait()
         say("draining")
-        await gateway.drain()
-        left = gateway.in_flight  # those below are cut off
+        await gateway.ending.drain()
+        left = gateway.record.in_flight  # those below are cut off
     finally:
         watch.cancel()
         http.close()
         if server is not None:
             await server.stop(_CLOSE_S)
         await runner.cleanup()
+        gateway.reader.close()
     say(f"stopped with {left} requests not answered" if left else "stopped")
     return 1 if left else 0
 

@@ -51,6 +51,14 @@ class _Connection(web.RequestHandler):
         self.left(self)
         super().connection_lost(exc)
 
+    async def finish_response(
+        self, request: web.BaseRequest, resp: web.StreamResponse, start_time: float | None
+    ) -> tuple[web.StreamResponse, bool]:
+        """Sends a response; where aiohttp refuses before any handler, such as what is expected, as all else is."""
+        if isinstance(resp, web.HTTPException):
+            resp = self.handle_error(request, resp.status, message=resp.text)
+        return await super().finish_response(request, resp, start_time)
+
     def handle_error(
         self, request: web.BaseRequest, status: int = 500, exc: BaseException | None = None, message: str | None = None
     ) -> web.StreamResponse:
@@ -58,10 +66,10 @@ class _Connection(web.RequestHandler):
         call = Call(request_id(None), "http", "other", "")
         if status < 500:
             reason = (message or "").strip().partition("\n")[0][:200]
-            error = RequestError(status, f"this is no HTTP that can be read: {reason}")
+            error = RequestError(status, f"this is no HTTP that is read here: {reason}")
         else:
-            error = self.gateway.fault(exc or RuntimeError(f"a response of {status}"), call.id)
-        self.gateway.told(call, error.status, error.message)
+            error = self.gateway.record.fault(exc or RuntimeError(f"a response of {status}"), call.id)
+        self.gateway.record.told(call, error.status, error.message)
         response = refusal(error)
         response.headers.update({"X-Request-Id": call.id, "Server": "qtorch"})
         response.force_close()

@@ -10,7 +10,6 @@ from qtorch.deploy.server.answers import Fault, FaultError, WorkerState
 from qtorch.deploy.server.config import ServerConfig
 from qtorch.deploy.server.protocol import InferRequest, InferResponse, RequestError
 
-APPLICATION = "qtorch"
 _MEMORY = 100 << 20  # bytes of Ray's store of objects, through which large requests pass
 
 
@@ -145,53 +144,73 @@ def prepare(config: ServerConfig) -> None:
         }
 
 
-def start(config: ServerConfig) -> Any:
-    """Starts Ray, or joins the cluster that is named, and the workers; the handle of their deployment.
-
-    No proxy of Ray Serve runs: who may ask, and what, is decided in the process that listens.
+class Cluster:
+    """Ray and the workers on it, for as long as the server runs.
 
     Args:
         config: of the server.
-
-    Raises:
-        RuntimeError: the workers do not start.
     """
-    import ray
-    from ray import serve
 
-    logging.getLogger("ray.serve").setLevel(logging.WARNING)
-    if config.address is None:
-        ray.init(
-            num_cpus=config.replicas,
-            num_gpus=0,
-            object_store_memory=_MEMORY,
-            include_dashboard=False,
-            log_to_driver=False,
-            logging_level=logging.ERROR,
+    def __init__(self, config: ServerConfig) -> None:
+        self.config = config
+        # A cluster may have other servers on it.
+        self.application = f"qtorch-{secrets.token_hex(4)}"
+        self._serve_is_ours = False
+
+    def start(self) -> Any:
+        """Starts Ray, or joins the cluster that is named, and the workers; the handle of their deployment.
+
+        No proxy of Ray Serve runs: who may ask, and what, is decided in the process that listens.
+
+        Raises:
+            RuntimeError: the workers do not start.
+        """
+        import ray
+        from ray import serve
+
+        config = self.config
+        logging.getLogger("ray.serve").setLevel(logging.WARNING)
+        if config.address is None:
+            ray.init(
+                num_cpus=config.replicas,
+                num_gpus=0,
+                object_store_memory=_MEMORY,
+                include_dashboard=False,
+                log_to_driver=False,
+                logging_level=logging.ERROR,
+            )
+        else:
+            ray.init(address=config.address, log_to_driver=False, logging_level=logging.ERROR)
+        self._serve_is_ours = not _serve_runs()
+        serve.start(proxy_location="Disabled")
+        deployment = serve.deployment(
+            WorkerProcess,
+            name="Worker",
+            num_replicas=config.replicas,
+            # Batches are bounded before they come here; these places are for metadata, readiness and risk too.
+            max_ongoing_requests=64,
+            ray_actor_options={"num_cpus": 1},
+            health_check_period_s=5,
+            health_check_timeout_s=60,
+            graceful_shutdown_timeout_s=5,
         )
-    else:
-        ray.init(address=config.address, log_to_driver=False, logging_level=logging.ERROR)
-    serve.start(proxy_location="Disabled")
-    deployment = serve.deployment(
-        WorkerProcess,
-        name="Worker",
-        num_replicas=config.replicas,
-        # Batches are bounded before they come here; these places are for metadata, readiness and risk too.
-        max_ongoing_requests=64,
-        ray_actor_options={"num_cpus": 1},
-        health_check_period_s=5,
-        health_check_timeout_s=60,
-        graceful_shutdown_timeout_s=5,
-    )
-    logging.getLogger("ray.serve").setLevel(logging.WARNING)
-    return serve.run(deployment.bind(**config.worker()), name=APPLICATION, route_prefix=None)
+        logging.getLogger("ray.serve").setLevel(logging.WARNING)
+        return serve.run(deployment.bind(**config.worker()), name=self.application, route_prefix=None)
+
+    def stop(self) -> None:
+        """Ends the workers, and what else was started for them: Ray Serve unless others use it now, and Ray."""
+        import ray
+        from ray import serve
+
+        if self.config.address is not None and ray.is_initialized():
+            serve.delete(self.application)
+            if self._serve_is_ours and not serve.status().applications:
+                serve.shutdown()
+        ray.shutdown()
 
 
-def stop(config: ServerConfig) -> None:
-    """Ends the workers, and Ray if it was started for them."""
-    import ray
-    from ray import serve
+def _serve_runs() -> bool:
+    """Whether Ray Serve runs on the cluster already."""
+    from ray.util import list_named_actors
 
-    if config.address is not None and ray.is_initialized():
-        serve.delete(APPLICATION)
-    ray.shutdown()
+    return any(actor["namespace"] == "serve" for actor in list_named_actors(all_namespaces=True))

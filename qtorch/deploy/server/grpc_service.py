@@ -87,7 +87,7 @@ class _Service:
             identity = request_id(given.get("x-request-id"))
             call = Call(identity, "grpc", "POST", f"/{_SERVICE}/{name}", _ENDPOINTS[name])
             remaining = context.time_remaining()
-            result = await self.gateway.answered(call, work(call, bodies, given.get("authorization"), remaining))
+            result = await self.gateway.record.answered(call, work(call, bodies, given.get("authorization"), remaining))
             context.set_trailing_metadata((("x-request-id", call.id),))
             if isinstance(result, RequestError):
                 await context.abort(grpc.StatusCode[result.code], result.message)
@@ -148,14 +148,17 @@ class _Service:
 
     async def _infer(self, call: Call, request: Any, timeout_s: float | None) -> Message:
         call.model, call.version = request.model_name, request.model_version
-        parsed = infer_request_of(request, self.gateway.config.limits)
+        # Numbers in fields take long to read, those in bytes do not.
+        size = 0 if request.raw_input_contents else request.ByteSize()
+        limits = self.gateway.config.limits
+        parsed = await self.gateway.read(size, infer_request_of, request, limits, timeout_s=timeout_s)
         answer = messages.ModelInferResponse()
         fill_infer_response(await self.gateway.infer(call, parsed, timeout_s), answer)
         return answer
 
     async def _index(self, call: Call, request: Any, timeout_s: float | None) -> Message:
         kind = messages.RepositoryIndexResponse.ModelIndex
-        listed = await self.gateway.index()
+        listed = await self.gateway.catalogue.index()
         return messages.RepositoryIndexResponse(
             models=[kind(**each) for each in listed if not request.ready or each["state"] == "READY"]
         )
@@ -164,12 +167,12 @@ class _Service:
         call.model = checked_name(request.model_name)
         if request.parameters:
             raise RequestError(400, "load takes no parameters: models are those of the server's folder.")
-        await self.gateway.load(request.model_name)
+        await self.gateway.catalogue.load(request.model_name)
         return messages.RepositoryModelLoadResponse()
 
     async def _unload(self, call: Call, request: Any, timeout_s: float | None) -> Message:
         call.model = checked_name(request.model_name)
         if request.parameters.keys() - {"unload_dependents"}:
             raise RequestError(400, "unload takes no parameters: models are those of the server's folder.")
-        await self.gateway.unload(request.model_name)
+        await self.gateway.catalogue.unload(request.model_name)
         return messages.RepositoryModelUnloadResponse()

@@ -11,6 +11,7 @@ from qtorch.deploy.server.model_folder import Key, Stamp, found, stamp_of
 from qtorch.deploy.server.protocol import Limits, RequestError, checked_name, checked_version
 from qtorch.deploy.server.protocol.tensors import shown
 from qtorch.deploy.server.served_model import ServedModel
+from qtorch.deploy.server.warm_up import warm_up
 
 
 class State(StrEnum):
@@ -238,7 +239,7 @@ class Repository:
         raise RequestError(404, f"there is no model {shown(name)}. POST /v2/repository/index lists what there is.")
 
     def _load(self, key: Key) -> None:
-        """Loads a version, and then routes to it."""
+        """Loads a version, warms it up, and then routes to it."""
         with self._lock:
             before = self._table.get(key)
         path = self.folder.joinpath(*key)
@@ -247,7 +248,9 @@ class Repository:
         if older is None:
             self._set(key, _Version(stamp, State.LOADING, "loading"))
         try:
-            self._set(key, _Version(stamp, State.READY, "", ServedModel(path, self.allow, self.limits)))
+            model = ServedModel(path, self.allow, self.limits)
+            warm_up(model)
+            self._set(key, _Version(stamp, State.READY, "", model))
         except (BundleError, ValueError, TypeError, OSError) as error:
             reason = str(error) or type(error).__name__
             if older is None:

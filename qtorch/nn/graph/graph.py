@@ -57,7 +57,7 @@ class Graph:
         if not torch.compiler.is_compiling():
             self._check_neighbours()
         neighbours = torch.where(self.present, self.neighbours, own).long()
-        heard = self.mask.gather(1, neighbours.view(B, N * K)).view(B, N, K)
+        heard = self.mask.gather(1, neighbours.reshape(B, N * K)).view(B, N, K)
         present = torch.logical_and(torch.logical_and(self.present, heard), self.mask[..., None])
         self._set("neighbours", torch.where(present, neighbours, own))
         self._set("present", present)

@@ -57,3 +57,31 @@ def server(served, tmp_path_factory):
     yield one
     assert one.stop() == 0
     assert one.lines[-1] == "stopped"
+
+
+@pytest.fixture(scope="session")
+def call(server):
+    """Calls a method of gRPC; gives the message, or the error."""
+    import grpc
+
+    from qtorch.deploy.server.stubs import inference_pb2 as messages
+    from tests.deploy.server.serving import TOKEN
+
+    channel = grpc.insecure_channel(f"127.0.0.1:{server.grpc_port}")
+
+    def one(method, request=None, token=TOKEN, timeout=60):
+        body = request if isinstance(request, bytes) else (request or empty(method)).SerializeToString()
+        metadata = () if token is None else (("authorization", f"Bearer {token}"),)
+        try:
+            answer = channel.unary_unary(f"/inference.GRPCInferenceService/{method}")(
+                body, timeout=timeout, metadata=metadata
+            )
+        except grpc.RpcError as error:
+            return error
+        return getattr(messages, f"{method}Response").FromString(answer)
+
+    def empty(method):
+        return getattr(messages, f"{method}Request")()
+
+    yield one
+    channel.close()

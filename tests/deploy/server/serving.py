@@ -17,6 +17,7 @@ import numpy as np
 import psutil
 import torch
 
+from qtorch import Forecaster
 from qtorch.data import WindowSpec
 from qtorch.deploy import save
 from qtorch.risk import expected_shortfall, value_at_risk
@@ -26,10 +27,10 @@ SPEC = WindowSpec(context=16, horizons=(1, 5))
 TOKEN = "token-of-the-tests-1234567890"
 
 
-def save_version(folder: Path, name: str, version: int, seed: int):
-    """Saves a small forecaster as a version, whole at once, and gives it."""
+def save_version(folder: Path, name: str, version: int, seed: int, model: Forecaster | None = None) -> Forecaster:
+    """Saves a model, or a small one, as a version, whole at once, and gives it."""
     torch.manual_seed(seed)
-    model = make_model(SPEC)
+    model = make_model(SPEC) if model is None else model
     with tempfile.TemporaryDirectory() as aside:
         save(model, Path(aside) / "new")
         (folder / name).mkdir(parents=True, exist_ok=True)
@@ -73,6 +74,19 @@ def body_of(tensors: dict[str, np.ndarray], **more: Any) -> dict[str, Any]:
         for name, value in tensors.items()
     ]
     return {"inputs": inputs} | more
+
+
+def infer_request(**more: Any) -> Any:
+    """A request of two windows as a message of gRPC."""
+    from qtorch.deploy.server.stubs import inference_pb2 as messages
+
+    tensors = windows(2)
+    kinds = {"f": "FP32", "b": "BOOL"}
+    request = messages.ModelInferRequest(model_name="spx", **more)
+    for name, value in tensors.items():
+        request.inputs.add(name=name, datatype=kinds[value.dtype.kind], shape=value.shape)
+        request.raw_input_contents.append(value.tobytes())
+    return request
 
 
 def outputs_of(answer: dict[str, Any]) -> dict[str, np.ndarray]:

@@ -56,13 +56,13 @@ def events(gateway) -> list[dict]:
 def test_the_server_is_unready_while_no_worker_answers(gateway, lost):
     async def run():
         assert not gateway.ready
-        await gateway.index()
+        await gateway.catalogue.index()
         assert gateway.ready
         gateway.workers.found = lost
         with pytest.raises(type(lost)):
-            await gateway.index()
+            await gateway.catalogue.index()
         assert not gateway.ready
-        assert gateway.known, "what there is stays known, for metrics"
+        assert gateway.catalogue.known, "what there is stays known, for metrics"
         watch = asyncio.create_task(gateway.watch())
         await asyncio.sleep(0.05)
         assert not watch.done(), "the looks go on"
@@ -75,15 +75,15 @@ def test_the_server_is_unready_while_no_worker_answers(gateway, lost):
 
 
 def test_the_server_is_unready_if_the_workers_say_nothing(gateway, monkeypatch):
-    from qtorch.deploy.server import gateway as module
+    from qtorch.deploy.server import catalogue as module
 
     monkeypatch.setattr(module, "_LOOK_S", 0.01)
 
     async def run():
-        await gateway.index()
+        await gateway.catalogue.index()
         gateway.workers.states = lambda: asyncio.sleep(5)
         with pytest.raises(RequestError, match="not answered within"):
-            await gateway.index()
+            await gateway.catalogue.index()
         assert not gateway.ready
 
     asyncio.run(run())
@@ -91,11 +91,11 @@ def test_the_server_is_unready_if_the_workers_say_nothing(gateway, monkeypatch):
 
 def test_a_bad_version_does_not_keep_a_model_unloaded(gateway):
     async def run():
-        await gateway.unload("spx")
+        await gateway.catalogue.unload("spx")
         assert not await gateway.model_ready("spx", None)
         gateway.workers.told = RequestError(400, "spx version 2: model.json is missing")
         with pytest.raises(RequestError, match="version 2"):
-            await gateway.load("spx")
+            await gateway.catalogue.load("spx")
         gateway.workers.told = True
         assert await gateway.model_ready("spx", None), "the good version answers"
 
@@ -104,9 +104,9 @@ def test_a_bad_version_does_not_keep_a_model_unloaded(gateway):
 
 def test_the_end_waits_no_longer_once_it_is_hurried(gateway):
     async def run():
-        gateway.in_flight = 1
-        gateway.hurried.set()
-        return await asyncio.wait_for(gateway.drain(), 5)
+        gateway.record.in_flight = 1
+        gateway.ending.hurried.set()
+        return await asyncio.wait_for(gateway.ending.drain(), 5)
 
     assert not asyncio.run(run())
 

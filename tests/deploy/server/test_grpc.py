@@ -2,46 +2,9 @@
 
 import pytest
 
-from tests.deploy.server.serving import TOKEN, windows
+from tests.deploy.server.serving import TOKEN, infer_request
 
 pytestmark = [pytest.mark.deploy]
-
-
-@pytest.fixture(scope="module")
-def call(server):
-    """Calls a method; gives the message, or the error."""
-    import grpc
-
-    from qtorch.deploy.server.stubs import inference_pb2 as messages
-
-    channel = grpc.insecure_channel(f"127.0.0.1:{server.grpc_port}")
-
-    def one(method, request=None, token=TOKEN, timeout=60):
-        body = request if isinstance(request, bytes) else (request or empty(method)).SerializeToString()
-        metadata = () if token is None else (("authorization", f"Bearer {token}"),)
-        try:
-            answer = channel.unary_unary(f"/inference.GRPCInferenceService/{method}")(
-                body, timeout=timeout, metadata=metadata
-            )
-        except grpc.RpcError as error:
-            return error
-        return getattr(messages, f"{method}Response").FromString(answer)
-
-    def empty(method):
-        return getattr(messages, f"{method}Request")()
-
-    yield one
-    channel.close()
-
-
-def infer_request(messages, **more):
-    tensors = windows(2)
-    kinds = {"f": "FP32", "b": "BOOL"}
-    request = messages.ModelInferRequest(model_name="spx", **more)
-    for name, value in tensors.items():
-        request.inputs.add(name=name, datatype=kinds[value.dtype.kind], shape=value.shape)
-        request.raw_input_contents.append(value.tobytes())
-    return request
 
 
 def test_health_needs_no_token_and_all_else_does(call):
@@ -59,12 +22,12 @@ def test_health_needs_no_token_and_all_else_does(call):
 def test_errors_have_the_codes_and_words_of_http(call, server):
     from qtorch.deploy.server.stubs import inference_pb2 as messages
 
-    error = call("ModelInfer", infer_request(messages, model_version="9"))
+    error = call("ModelInfer", infer_request(model_version="9"))
     status, _, answer = server.call("GET", "/v2/models/spx/versions/9")
     assert (status, error.code().name) == (404, "NOT_FOUND")
     assert error.details() == answer["error"]
     assert call("ModelReady", messages.ModelReadyRequest(name="../x")).code().name == "NOT_FOUND"
-    assert call("ModelInfer", infer_request(messages), timeout=1e-3).code().name == "DEADLINE_EXCEEDED"
+    assert call("ModelInfer", infer_request(), timeout=1e-3).code().name == "DEADLINE_EXCEEDED"
     big = messages.ModelInferRequest(model_name="spx", raw_input_contents=[b" " * 650_000])
     assert call("ModelInfer", big).code().name == "RESOURCE_EXHAUSTED"
     assert (
@@ -76,7 +39,7 @@ def test_malformed_requests_are_refused_and_the_server_is_well(call):
     from qtorch.deploy.server.stubs import inference_pb2 as messages
 
     def changed(change):
-        request = infer_request(messages)
+        request = infer_request()
         change(request)
         return request
 
@@ -103,7 +66,7 @@ def test_malformed_requests_are_refused_and_the_server_is_well(call):
         assert hasattr(error, "code"), number
         assert error.code().name in ("INVALID_ARGUMENT", "RESOURCE_EXHAUSTED"), (number, error.details())
         assert len(error.details()) > 10
-    assert call("ModelInfer", infer_request(messages)).model_version == "2"
+    assert call("ModelInfer", infer_request()).model_version == "2"
 
 
 def test_the_committed_messages_are_those_of_the_proto_file(tmp_path):

@@ -164,7 +164,9 @@ WIRE = [
     b"GET /v2 HTTP/1.1\r\nHost: x\r\nX: " + b"a" * 100_000 + b"\r\n\r\n",
     b"GET /v2 HTTP/1.1\r\nHost: x\r\nBad Header: x\r\n\r\n",
 ]
-CLOSED = (0, 6)  # where the sender's end comes before a request, or breaks off its body: there is nobody to tell
+# Where the sender's end comes before a request, or breaks off its body: there is nobody to tell, unless the refusal was
+# on its way before the end was seen.
+CLOSED = (0, 6)
 
 
 @pytest.mark.parametrize("number", range(len(WIRE)))
@@ -174,10 +176,8 @@ def test_what_is_no_http_is_refused(server, number):
         if number in CLOSED:
             connection.shutdown(socket.SHUT_WR)
         line = connection.makefile("rb").readline()
-    if number in CLOSED:
-        assert line == b""
-    else:
-        assert line.startswith((b"HTTP/1.1 4", b"HTTP/1.0 4")), line
+    refusals = (b"HTTP/1.1 4", b"HTTP/1.0 4")
+    assert line.startswith(refusals) or (number in CLOSED and line == b""), line
 
 
 def test_a_body_that_is_broken_off_harms_nothing(server):

@@ -47,6 +47,18 @@ def test_versions_are_found_loaded_and_ordered_as_numbers(folder):
     assert repository.scan() == type(repository.scan())((), (), (), ())
 
 
+def test_a_version_is_warmed_up_before_it_is_ready(folder, monkeypatch):
+    repository, seen = Repository(folder), []
+
+    def warm(model):
+        seen.append(repository.ready("spx", model.version))
+
+    monkeypatch.setattr("qtorch.deploy.server.repository.warm_up", warm)
+    repository.refresh()
+    assert seen == [False] * 3
+    assert repository.ready("spx", "10")
+
+
 def test_a_pinned_version_is_the_default(folder):
     repository = Repository(folder, pinned={"spx": "2"})
     repository.refresh()

@@ -15,7 +15,10 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
-from tests.deploy.server.serving import Server, body_of, eager, outputs_of, save_version, windows
+from qtorch import Forecaster
+from qtorch.heads import StudentT
+from tests.deploy.server.serving import SPEC, Server, body_of, eager, outputs_of, save_version, windows
+from tests.deploy.server.slow import SECONDS, Slow
 
 pytestmark = [pytest.mark.deploy, pytest.mark.slow]
 
@@ -155,12 +158,37 @@ def test_more_than_can_wait_is_refused_cleanly(tmp_path):
 
 
 def test_time_is_limited(tmp_path):
-    save_version(tmp_path, "spx", 1, seed=1)
-    server = Server(tmp_path, "--timeout_s=0.002")
-    assert server.call("GET", "/v2/models/spx")[0] in (200, 504)
-    status, answer = server.infer(windows(64))
-    assert status == 504
-    assert "not answered within" in answer["error"]
+    import grpc
+
+    from qtorch.deploy.server.stubs import inference_pb2 as messages
+
+    encoder = Slow(len(SPEC.features), width=4)
+    save_version(tmp_path, "spx", 1, 1, Forecaster(encoder, StudentT(encoder.out_features, SPEC.horizons), SPEC))
+    server = Server(tmp_path, "--timeout_s=0.5", '--allow=["tests"]')
+    process = server.workers()
+    for _ in range(2):
+        began = time.monotonic()
+        status, answer = server.infer(windows(64))
+        assert time.monotonic() - began < SECONDS
+        assert (status, "not answered within 0.5 s" in answer["error"]) == (504, True)
+    many = windows(64)
+    request = messages.ModelInferRequest(
+        model_name="spx",
+        inputs=[
+            {"name": name, "datatype": kind, "shape": many[name].shape}
+            for name, kind in (("inputs", "FP32"), ("mask", "BOOL"))
+        ],
+        raw_input_contents=[many["inputs"].tobytes(), many["mask"].tobytes()],
+    )
+    with grpc.insecure_channel(f"127.0.0.1:{server.grpc_port}") as channel:
+        call = channel.unary_unary("/inference.GRPCInferenceService/ModelInfer")
+        with pytest.raises(grpc.RpcError) as error:
+            call(request.SerializeToString(), timeout=60)
+    assert error.value.code().name == "DEADLINE_EXCEEDED"
+    assert "not answered within 0.5 s" in error.value.details(), "of the server, whose sender would wait longer"
+    assert server.call("GET", "/v2/health/live")[0] == 200
+    until(lambda: server.infer(windows(1))[0] == 200)
+    assert server.workers() == process
     assert server.stop() == 0
 
 

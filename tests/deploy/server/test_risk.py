@@ -15,7 +15,7 @@ import torch
 from qtorch import Forecaster, heads, models
 from qtorch.data import DataError, WindowSource, WindowSpec
 from qtorch.deploy import save
-from qtorch.deploy.server import risk as module
+from qtorch.deploy.server import kept_forecasts as module
 from qtorch.deploy.server.protocol import Limits, RequestError
 from qtorch.deploy.server.repository import Repository
 from qtorch.deploy.server.risk import RiskService
@@ -23,7 +23,7 @@ from qtorch.deploy.server.risk_request import RiskRequest, parse_risk
 from qtorch.deploy.server.watched_panel import WatchedPanel
 from qtorch.nightly import gates
 from qtorch.nightly.config import NightlyConfig, NightlyData, RiskConfig
-from qtorch.nightly.history import History
+from qtorch.nightly.forecast_history import History
 from qtorch.nightly.tables import PORTFOLIO, portfolio_table
 from qtorch.risk import portfolio_risk
 from tests.conftest import make_model, make_prices
@@ -153,18 +153,18 @@ def test_a_level_that_scenarios_do_not_tell_is_refused(service, levels, scenario
 
 def test_scenarios_that_are_kept_are_bounded_in_bytes(service, data, monkeypatch):
     service.answer(asked(scenarios=128))
-    known = next(iter(service._known.values()))
+    known = next(iter(service._kept._known.values()))
     older, newer = (dataclasses.replace(known, scenarios=OrderedDict()) for _ in range(2))
-    own = RiskService(data, service.repository, RISK)
+    own = RiskService(data, service.repository, RISK)._kept
     own._known.update(older=older, newer=newer)
     one, made = torch.zeros(8, 128, 4, dtype=torch.float64), []
     monkeypatch.setattr(History, "scenarios", lambda self, h, count, seed: made.append(seed) or one)
     monkeypatch.setattr(module, "_KEPT_BYTES", 3 * one.nbytes)
     for seed, known in enumerate([older, newer, older, newer]):
-        own._scenarios(known, 0, 128, seed)
+        own.scenarios(known, 0, 128, seed)
     assert [list(known.scenarios) for known in (older, newer)] == [[(0, 128, 2)], [(0, 128, 1), (0, 128, 3)]]
-    own._scenarios(newer, 0, 128, 1)  # kept
-    own._scenarios(older, 0, 128, 0)  # forgotten
+    own.scenarios(newer, 0, 128, 1)  # kept
+    own.scenarios(older, 0, 128, 0)  # forgotten
     assert made == [0, 1, 2, 3, 0]
 
 

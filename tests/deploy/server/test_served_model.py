@@ -13,8 +13,10 @@ from qtorch import Forecaster, heads, models, portfolio
 from qtorch.data import WindowSpec
 from qtorch.data.window import Window
 from qtorch.deploy import save
+from qtorch.deploy.server.forecaster_service import MEASURES
 from qtorch.deploy.server.protocol import InferRequest, InferResponse, Limits, RequestedOutput, RequestError
 from qtorch.deploy.server.served_model import ServedModel
+from qtorch.deploy.server.warm_up import warm_up
 from qtorch.nn.graph import Graph
 from qtorch.risk import expected_shortfall, value_at_risk
 from qtorch.training import Allocator
@@ -420,6 +422,33 @@ def allocator(tmp_path_factory):
     path = tmp_path_factory.mktemp("models") / "allocator" / "1"
     save(Allocator(models.GraphCovariance(states), portfolio.MinimumVariance(upper=0.5), SPEC), path)
     return ServedModel(path)
+
+
+def warmed(model: ServedModel, monkeypatch) -> list[InferResponse]:
+    """What a model answers while it is warmed up."""
+    answers, run = [], model.run
+    with monkeypatch.context() as patched:
+        patched.setattr(model, "run", lambda requests: answers.extend(run(requests)))
+        warm_up(model)
+    return answers
+
+
+@pytest.mark.parametrize("name", ["asset", "recurrent", "marginals", "copula"])
+def test_a_forecaster_is_warmed_up_by_requests_that_it_answers(served, monkeypatch, name):
+    one, several = warmed(served[name], monkeypatch)
+    assert one.outputs.keys() == several.outputs.keys() == set(MEASURES)
+    assert (len(one.outputs["mean"]), len(several.outputs["mean"])) == (1, 8)
+
+
+def test_an_allocator_is_warmed_up_by_requests_that_it_answers(allocator, tmp_path, monkeypatch):
+    groups = {"exchange": {"A": "XNYS", "B": "XLON"}}
+    layer = portfolio.Projected(portfolio.Constraints(upper=0.6, caps={"exchange": 0.7}))
+    states = models.AssetGraph(models.Recurrent(F, width=4), estimates=2, width=8)
+    save(Allocator(models.GraphScores(states), layer, SPEC, groups=groups), tmp_path / "grouped" / "1")
+    grouped = ServedModel(tmp_path / "grouped" / "1")
+    for model in (allocator, grouped):
+        assert [len(each.outputs["weights"]) for each in warmed(model, monkeypatch)] == [1, 8]
+    assert [each.name for each in grouped.service.inputs][-1] == "group_exchange"
 
 
 def test_weights_of_a_batch_are_those_of_each_alone(allocator):

@@ -1,11 +1,14 @@
 """A real server without tokens, under tight bounds: connections, foreign pages, slow bodies, the log, Ray's ports."""
 
+import contextlib
 import json
 import os
 import signal
 import socket
+import threading
 import time
 
+import numpy as np
 import psutil
 import pytest
 
@@ -85,6 +88,10 @@ def test_what_is_no_http_is_told_and_logged_as_all_else_is(bare):
     (identity,) = (line[14:].decode() for line in head.split(b"\r\n") if line.lower().startswith(b"x-request-id:"))
     assert [each["status"] for each in bare.events() if each.get("id") == identity.strip()] == [400]
     assert bare.call("GET", "/v2", headers={"Expect": "a miracle"})[0] == 200
+    for method, path in (("GET", "/v2/modles"), ("DELETE", "/v2"), ("OPTIONS", "*")):
+        status, headers, told = bare.call(method, path, headers={"Expect": "a miracle", "X-Request-Id": "expects"})
+        assert (status, told["error"]) == (417, "this is no HTTP that is read here: Unknown Expect: a miracle")
+        assert [each["status"] for each in bare.events() if each.get("id") == headers["x-request-id"]] == [417]
     with connected(bare) as connection:
         connection.sendall(HEAD.replace(b"1000\r\n", b"2\r\nExpect: 100-continue\r\nConnection: close\r\n"))
         assert connection.recv(25) == b"HTTP/1.1 100 Continue\r\n\r\n"
@@ -99,6 +106,69 @@ def test_ray_listens_at_this_machine_alone(bare):
     found = [each for one in ray for each in one.net_connections("inet") if each.status == psutil.CONN_LISTEN]
     assert len(found) > 4
     assert {each.laddr.ip.removeprefix("::ffff:") for each in found} == {"127.0.0.1"}
+
+
+def test_the_port_that_a_worker_opens_at_all_addresses_needs_ray_s_secret(bare):
+    import grpc
+
+    (worker,) = bare.workers()
+    found = [each for each in psutil.Process(worker).net_connections("inet") if each.status == psutil.CONN_LISTEN]
+    (port,) = (each.laddr.port for each in found if each.laddr.ip not in ("127.0.0.1", "::ffff:127.0.0.1"))
+    with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
+        for given in ((), (("authorization", "Bearer 0123456789abcdef0123456789abcdef"),)):
+            with pytest.raises(grpc.RpcError) as error:
+                channel.unary_unary("/ray.serve.ASGIService/HandleRequest")(b"", timeout=30, metadata=given)
+            assert error.value.code().name == "UNAUTHENTICATED"
+
+
+def reader_of(server: Server) -> psutil.Process:
+    """The process that reads large requests."""
+    children = psutil.Process(server.process.pid).children()
+    (one,) = (each for each in children if "multiprocessing.spawn" in " ".join(each.cmdline()))
+    return one
+
+
+def test_who_reads_large_requests_holds_up_nobody_and_is_replaced(folder):
+    server = Server(folder)
+    tensors, answers = windows(100), []
+    body = json.dumps(body_of(tensors, outputs=[{"name": "mean"}])).encode()
+    assert len(body) > 500_000
+
+    def ask() -> None:
+        answers.append(server.call("POST", "/v2/models/spx/infer", body)[::2])
+
+    ask()
+    reader = reader_of(server)
+    reader.suspend()
+    asking = threading.Thread(target=ask)
+    asking.start()
+    for _ in range(5):
+        assert server.call("GET", "/v2/health/live")[0] == 200
+        assert server.infer(windows(1))[0] == 200
+    assert len(answers) == 1
+    reader.resume()
+    asking.join(60)
+    assert [status for status, _ in answers] == [200, 200]
+    mean = [np.array(told["outputs"][0]["data"]) for _, told in answers]
+    np.testing.assert_allclose(mean[0], mean[1], rtol=1e-6)
+    assert mean[0].size == 200
+
+    reader.kill()
+    reader.wait(30)
+    assert server.call("POST", "/v2/models/spx/infer", body)[0] in (200, 503)
+    status, _, told = server.call("POST", "/v2/models/spx/infer", body[:-1])
+    assert (status, "no JSON" in told["error"]) == (400, True)
+    ask()
+    assert answers[-1][0] == 200
+
+    own = psutil.Process(server.process.pid).children(recursive=True)
+    reader = reader_of(server)
+    server.process.kill()
+    reader.wait(30)  # ends with the server, however that ends
+    for each in own:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            each.kill()
+    server.process.wait(30)
 
 
 def test_messages_are_read_only_once_their_token_is_looked_at(server):

@@ -10,7 +10,7 @@ from qtorch.deploy.server.protocol.messages import (
 )
 from qtorch.deploy.server.protocol.names import checked_name, checked_version
 from qtorch.deploy.server.protocol.proto import fill_infer_response, infer_request_of
-from qtorch.deploy.server.protocol.rest import parse_infer, render_infer
+from qtorch.deploy.server.protocol.rest import json_bytes, parse_infer, render_infer
 
 __all__ = [
     "InferInput",
@@ -23,6 +23,7 @@ __all__ = [
     "checked_version",
     "fill_infer_response",
     "infer_request_of",
+    "json_bytes",
     "parse_infer",
     "render_infer",
 ]

@@ -92,6 +92,17 @@ def render_infer(response: InferResponse, request: InferRequest) -> tuple[bytes,
     return b"".join([text, *tail]), {"Content-Type": "application/octet-stream", HEADER_LENGTH: str(len(text))}
 
 
+def json_bytes(body: bytes, headers: Mapping[str, str]) -> int:
+    """How much of a body is JSON, whether or not the rest is right.
+
+    Args:
+        body: as it came.
+        headers: of HTTP.
+    """
+    told = (header(headers, HEADER_LENGTH) or "").strip()
+    return min(int(told), len(body)) if _DIGITS.fullmatch(told) else len(body)
+
+
 class _Tail:
     """The bytes behind the JSON, which inputs take in their order."""
 
