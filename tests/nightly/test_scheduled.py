@@ -19,6 +19,7 @@ from qtorch.nightly.gate_config import (
     StaleGate,
     UniformityDrift,
     UniverseGate,
+    check_action,
 )
 from qtorch.nightly.lock import alone_on
 from qtorch.nightly.outcome import worst
@@ -176,7 +177,7 @@ def test_late_data_are_as_unknown_as_they_were(tmp_path):
     corrected = market[(market["asset"] == "CCC") & (market["date"] == "2020-03-25")].assign(
         close=lambda frame: frame["close"] * 1.2, known_at=pd.Timestamp("2020-03-26T10:00Z")
     )
-    market = pd.concat([market, corrected], ignore_index=True)
+    market = pd.concat([market, corrected]).sort_values(["asset", "date", "known_at"], ignore_index=True)
     instant = pd.Timestamp("2020-03-26T06:00Z")
     job = make_job(tmp_path / "all", market)
     then = make_job(tmp_path / "then", market[market["known_at"] <= instant])
@@ -244,7 +245,6 @@ def test_the_universes_change_is_counted_against_the_last_night(tmp_path):
 @pytest.mark.parametrize(
     ("wrong", "says"),
     [
-        (lambda: GatesConfig(stale=StaleGate("stop")), "gates.stale.action is off, warn or hold"),
         (lambda: GatesConfig(jumps=JumpGate(share=2.0)), "a share in"),
         (lambda: GatesConfig(jumps=JumpGate(move=0.0)), "must be positive, or null"),
         (lambda: GatesConfig(stale=StaleGate(sessions=0)), "at least 1"),
@@ -262,3 +262,8 @@ def test_a_summary_is_plain(tmp_path):
     assert document["outcome"] == "done"
     assert document["folder"] == str(ended.folder)
     assert Ended(ExitCode.LOCKED, "2020-03-23", error="why").summary()["folder"] is None
+
+
+def test_an_action_is_one_of_three():
+    with pytest.raises(ValueError, match="gates.stale.action is off, warn or hold, not 'stop'"):
+        check_action("gates.stale", "stop")
