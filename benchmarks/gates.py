@@ -89,10 +89,8 @@ def _alarms(
         readings += read_drift(config.drift, judged.transforms[:night], past, tonights[night])
         for reading in readings:
             alarms.setdefault(reading.name, []).append(reading.alarm)
-            shown = reading.values.get("share", reading.values.get("ratio", reading.values.get("evidence")))
-            values.setdefault(reading.name, []).append(
-                reading.values.get("p_value", float("nan")) if shown is None else shown
-            )
+            shown = (reading.values[name] for name in ("share", "ratio", "evidence") if name in reading.values)
+            values.setdefault(reading.name, []).append(next(shown, None) or 0.0)
         before = due
     return alarms, nights, values
 

@@ -89,13 +89,13 @@ class UniformityDrift:
 
     Attributes:
         action: off, warn, or hold the night back.
-        p_value: there is an alarm below it,
+        evidence: an e-value, above which there is an alarm (see `CoverageDrift`),
         distance: if the distribution of the transforms is also further than this from the uniform one, anywhere: with
-            enough outcomes a harmless difference is significant.
+            enough outcomes there is much evidence of a harmless difference.
     """
 
     action: Action = "warn"
-    p_value: float = 0.001
+    evidence: float = 100.0
     distance: float = 0.05
 
 
@@ -151,11 +151,11 @@ class DriftConfig:
             check_action(f"drift.{name}", getattr(self, name).action)
         for name, value, fits in (
             ("sessions", self.sessions, self.sessions >= 60),
-            ("uniformity.p_value", self.uniformity.p_value, 0 < self.uniformity.p_value < 1),
+            ("uniformity.evidence", self.uniformity.evidence, self.uniformity.evidence >= 0),
             ("uniformity.distance", self.uniformity.distance, 0 <= self.uniformity.distance < 1),
             ("volatility.ratio", self.volatility.ratio, self.volatility.ratio > 1),
             ("volatility.nights", self.volatility.nights, self.volatility.nights >= 1),
-            ("coverage.evidence", self.coverage.evidence, self.coverage.evidence > 1),
+            ("coverage.evidence", self.coverage.evidence, self.coverage.evidence >= 0),
         ):
             if not fits:
                 raise ArgumentError(f"drift.{name}={value} is out of bounds; see the reference of the configuration.")

@@ -45,12 +45,12 @@ def without_charts(figure: object) -> str:
     return "data:,"
 
 
-def work(folder: str, told: str | None = None) -> None:
-    """Makes the nights that are not there, in a process of its own; tells in a file that it begins."""
+def work(folder: str, last: str, told: str | None = None) -> None:
+    """Makes the nights up to the last that are not there, in a process of its own; tells in a file that it begins."""
     drawing.svg = report.svg = without_charts
     if told is not None:
         Path(told).touch()
-    ended = scheduled.backfill(make_job(Path(folder)), FIRST, LAST, say=_quiet)
+    ended = scheduled.backfill(make_job(Path(folder)), FIRST, last, say=_quiet)
     raise SystemExit(int(max(each.code for each in ended)))
 
 

@@ -17,44 +17,46 @@ def dependent(sims: int, days: int, assets: int, rho: float, seed: int = 0) -> t
     return torch.special.ndtr(math.sqrt(rho) * shared + math.sqrt(1 - rho) * own)
 
 
-def test_dependent_assets_do_not_raise_false_alarms_of_uniformity():
-    draws = dependent(400, 250, 20, rho=0.6)
-    p = torch.tensor([uniformity(draw).p_value for draw in draws])
-    assert stats.kstest(p.numpy(), "uniform").pvalue > 0.01
-    assert 0.02 < (p < 0.05).double().mean() < 0.09
-    pooled = [stats.kstest(draw.flatten().numpy(), "uniform").pvalue for draw in draws[:40]]
-    assert sum(x < 0.05 for x in pooled) > 20  # what a test that takes assets for independent would say
+@pytest.mark.parametrize("assets", [1, 30])
+def test_right_forecasts_make_little_evidence_however_assets_depend(assets):
+    draws = dependent(200, 250, assets, rho=0.6)
+    evidence = torch.tensor([uniformity(draw).evidence for draw in draws])
+    assert (evidence > 10).double().mean() <= 0.1  # Markov's bound
+    assert evidence.mean() < 1 + 4 * evidence.std() / math.sqrt(len(evidence))
+    if assets > 1:
+        pooled = [stats.kstest(draw.flatten().numpy(), "uniform").pvalue for draw in draws[:20]]
+        assert sum(x < 0.05 for x in pooled) > 10  # what a test that takes assets for independent would say
 
 
-def test_the_statistic_is_hotellings_of_legendre_moments():
-    draw = dependent(1, 120, 5, rho=0.3)[0]
+def test_the_evidence_is_that_of_bets_on_legendre_moments():
+    draw = dependent(1, 120, 5, rho=0.3)[0] ** 1.2
     draw[3, 2] = draw[7] = torch.nan
-    moments = torch.stack(
-        [
-            math.sqrt(2 * k + 1) * torch.from_numpy(special.eval_sh_legendre(k, draw.numpy())).nanmean(1)
-            for k in range(1, 5)
-        ],
-        dim=1,
-    )
-    moments = moments[moments.isfinite().all(1)]
-    n, mean = len(moments), moments.mean(0)
-    squared = n * mean @ torch.linalg.solve(moments.T.cov(), mean)
-    p = stats.f.sf(((n - 4) / (4 * (n - 1)) * squared).item(), 4, n - 4)
+    made = []
+    for k in range(1, 5):
+        moment = math.sqrt(2 * k + 1) * torch.from_numpy(special.eval_sh_legendre(k, draw.numpy())).nanmean(1)
+        for values in (moment[moment.isfinite()].tolist(), (-moment[moment.isfinite()]).tolist()):
+            wealth, bet = 1.0, 0.0
+            for t, value in enumerate(values, start=1):
+                wealth *= 1 + bet * value
+                best = sum(values[:t]) / sum(x * x for x in values[:t])
+                bet = min(max(best, 0.0), (0.05 if t < 15 else 0.5) / math.sqrt(2 * k + 1))
+            made.append(wealth)
     found = uniformity(draw)
-    assert found.p_value == pytest.approx(p, rel=1e-9)
-    assert found.sessions == n == 119
+    assert found.evidence == pytest.approx(sum(made) / 8, rel=1e-9)
+    assert found.sessions == 119
+    assert found.distance == pytest.approx(stats.kstest(draw[draw.isfinite()].numpy(), "uniform").statistic)
 
 
 @pytest.mark.parametrize("wrong", [lambda z: 1.4 * z, lambda z: z - 0.5, lambda z: z / 1.4])
 def test_wrong_forecasts_are_found(wrong):
     u = dependent(1, 250, 20, rho=0.5, seed=3)[0]
     found = uniformity(torch.special.ndtr(wrong(torch.special.ndtri(u))))
-    assert found.p_value < 1e-3
+    assert found.evidence > 1000
     assert found.distance > 0.05
 
 
 def test_right_values_at_risk_make_little_evidence_however_assets_depend():
-    u = dependent(1500, 250, 20, rho=0.7, seed=1)
+    u = dependent(1000, 250, 20, rho=0.7, seed=1)
     evidence = torch.tensor([coverage_evidence(day < 0.01, 0.99, torch.ones_like(day).bool()) for day in u])
     assert (evidence > 20).double().mean() <= 0.05  # Markov's bound
     assert evidence.mean() < 1 + 4 * evidence.std() / math.sqrt(len(evidence))
@@ -73,7 +75,7 @@ def test_what_is_masked_counts_for_nothing():
     first = coverage_evidence(exceeded, 0.9, mask)
     assert coverage_evidence(torch.where(mask, exceeded, ~exceeded), 0.9, mask) == first
     assert coverage_evidence(exceeded[:59], 0.9, mask[:59]) == 1.0
-    assert math.isnan(uniformity(u[:59]).p_value)
+    assert uniformity(u[:59]).evidence == 1.0
 
 
 def test_the_level_is_the_median_assets():
@@ -113,8 +115,8 @@ def test_readings_say_what_is_beyond_which_limit():
     [
         lambda: DriftConfig(sessions=20),
         lambda: DriftConfig(volatility=VolatilityDrift(ratio=1.0)),
-        lambda: DriftConfig(coverage=CoverageDrift(evidence=0.5)),
-        lambda: DriftConfig(uniformity=UniformityDrift(p_value=0.0)),
+        lambda: DriftConfig(coverage=CoverageDrift(evidence=-1.0)),
+        lambda: DriftConfig(uniformity=UniformityDrift(distance=1.0)),
     ],
 )
 def test_limits_out_of_bounds_are_refused(wrong):

@@ -15,10 +15,9 @@ import pytest
 from qtorch.deploy import load
 from qtorch.nightly import Locked
 from qtorch.nightly.lock import alone_on
-from tests.nightly.rows_of_nights import make_job, work
+from tests.nightly.rows_of_nights import LAST, make_job, work
 
 FILES = {"forecasts.parquet", "portfolio.parquet", "backtest.parquet", "manifest.json", "report.html"}
-NIGHTS = 5
 
 
 @pytest.fixture(scope="module")
@@ -29,12 +28,10 @@ def processes():
     return context
 
 
-@pytest.fixture(scope="module")
-def undisturbed(processes, tmp_path_factory):
+def undisturbed(processes, folder: Path, last: str) -> tuple[dict[str, dict[str, pd.DataFrame]], float]:
     """The nights of a process that nobody killed, and the seconds that it took from its beginning."""
-    folder = tmp_path_factory.mktemp("undisturbed")
     make_job(folder)
-    process = processes.Process(target=work, args=(str(folder), str(folder / "begun")))
+    process = processes.Process(target=work, args=(str(folder), last, str(folder / "begun")))
     process.start()
     process.join()
     assert process.exitcode == 0
@@ -63,15 +60,15 @@ def all_whole(folder: Path, expected: dict[str, dict[str, pd.DataFrame]]) -> int
     return len(nights_of(folder))
 
 
-def killed(processes, folder: Path, kills: int, undisturbed, seed: int) -> None:
-    expected, seconds = undisturbed
+def killed(processes, folder: Path, last: str, kills: int, seed: int) -> None:
+    expected, seconds = undisturbed(processes, folder / "undisturbed", last)
     chance = random.Random(seed)
     row, told, finished, partial = 0, folder / "begun", 0, 0
     for _ in range(kills):
         own = folder / f"row{row}"
         make_job(own)
         told.unlink(missing_ok=True)
-        process = processes.Process(target=work, args=(str(own), str(told)))
+        process = processes.Process(target=work, args=(str(own), last, str(told)))
         process.start()
         while not told.exists():
             time.sleep(0.002)
@@ -79,17 +76,17 @@ def killed(processes, folder: Path, kills: int, undisturbed, seed: int) -> None:
         os.kill(process.pid, signal.SIGKILL)
         process.join()
         partial += any((own / "nights").glob("**/.*.part"))
-        if all_whole(own, expected) == NIGHTS:
+        if all_whole(own, expected) == len(expected):
             finished += 1
             row += 1
     for each in range(row + 1):
         own = folder / f"row{each}"
         make_job(own)
-        process = processes.Process(target=work, args=(str(own),))
+        process = processes.Process(target=work, args=(str(own), last))
         process.start()
         process.join()
         assert process.exitcode == 0
-        assert all_whole(own, expected) == NIGHTS
+        assert all_whole(own, expected) == len(expected)
         assert not [left for left in (own / "nights").rglob(".*") if left.suffix in (".part", ".old")]
         for night in expected:
             with alone_on(own / "nights", night.removeprefix("as_of=")):
@@ -97,13 +94,13 @@ def killed(processes, folder: Path, kills: int, undisturbed, seed: int) -> None:
     print(f"{kills} kills, {partial} of them in the middle of a folder, {finished} rows ended in spite of them")
 
 
-def test_what_kills_leave_is_whole_and_the_next_run_repairs_it(processes, undisturbed, tmp_path):
-    killed(processes, tmp_path, 3, undisturbed, seed=1)
+def test_what_kills_leave_is_whole_and_the_next_run_repairs_it(processes, tmp_path):
+    killed(processes, tmp_path, "2020-03-24", 3, seed=1)
 
 
 @pytest.mark.slow
-def test_fifty_kills(processes, undisturbed, tmp_path):
-    killed(processes, tmp_path, 50, undisturbed, seed=2)
+def test_fifty_kills(processes, tmp_path):
+    killed(processes, tmp_path, LAST, 50, seed=2)
 
 
 def hold(output: str, told: str) -> None:
