@@ -66,13 +66,6 @@ def run(make: Callable[[], Any], parsed: Any) -> int:
         return Ended(worst(each.code for each in several))
 
     ended = attempt(night, parsed.as_of, complain)
-    if parsed.json:
-        document = ended.summary()
-        if several is not None:
-            document = {"exit_code": int(ended.code), "nights": [each.summary() for each in several]}
-        elif parsed.check:
-            document |= {"readings": readings}
-        print(json.dumps(document))
     if ended.error is not None:
         print(f"qtorch nightly: {ended.error}", file=sys.stderr)
     for asset, reason in ended.failed.items():
@@ -84,6 +77,13 @@ def run(make: Callable[[], Any], parsed: Any) -> int:
             say("this night is there already, made of the same inputs; --force makes it anew")
         say(f"forecasts  {ended.folder / 'forecasts.parquet'}")
         say(f"report     {ended.folder / 'report.html'}")
+    if parsed.json:
+        document = ended.summary()
+        if several is not None:
+            document = {"exit_code": int(ended.code), "nights": [each.summary() for each in several]}
+        elif parsed.check:
+            document |= {"readings": readings}
+        print(json.dumps(document), flush=True)  # last, for schedulers that read both streams as one
     return int(ended.code)
 
 
