@@ -72,6 +72,7 @@ def _alarms(
     judged = judge(panel, forecast, found.scale, config.risk.levels)
     record, level = judged.records["qtorch"], max(config.risk.levels)
     tonights = forecast.value_at_risk(level)[:, 0]
+    _print_delays(forecast, record, panel.returns()[start + 1 :], config)
     alarms: dict[str, list[bool]] = {}
     values: dict[str, list[float]] = {}
     before = None
@@ -93,6 +94,33 @@ def _alarms(
             values.setdefault(reading.name, []).append(next(shown, None) or 0.0)
         before = due
     return alarms, nights, values
+
+
+def _print_delays(forecast: Forecast, record: Record, returns: torch.Tensor, config: NightlyConfig) -> None:
+    """How many nights after all returns become 1.5 times as large, with forecasts as they are, the gates say so."""
+    level, past = max(config.risk.levels), forecast.over(1).select(slice(len(forecast.dates) - 1))
+    delays: dict[str, list[int]] = {"uniformity": [], "coverage": []}
+    for first in range(250, len(returns) - 250, 25):
+        scale = torch.ones(len(returns), 1, dtype=torch.float64)
+        scale[first:] = 1.5
+        transforms = past.pit((scale * returns)[:, None].float())[:, 0]
+        worse = Record(scale * record.returns, record.value_at_risk, record.expected_shortfall)
+        waiting = set(delays)
+        for night in range(first + 5, first + 250, 5):
+            until = Record(
+                worse.returns[:night], {level: worse.value_at_risk[level][:night]}, {level: worse.returns[:night]}
+            )
+            for reading in read_drift(config.drift, transforms[:night], until, record.value_at_risk[level][night]):
+                if reading.alarm and reading.name in waiting:
+                    waiting.remove(reading.name)
+                    delays[reading.name].append(night - first)
+        for name in waiting:
+            delays[name].append(250)
+    for name, nights in delays.items():
+        print(
+            f"{name:<18} says that returns are 1.5 times as large after {np.median(nights):.0f} nights, "
+            f"at most {max(nights)} (250: not at all), of {len(nights)} beginnings"
+        )
 
 
 if __name__ == "__main__":

@@ -82,7 +82,7 @@ def run(make: Callable[[], Any], parsed: Any) -> int:
         if several is not None:
             document = {"exit_code": int(ended.code), "nights": [each.summary() for each in several]}
         elif parsed.check:
-            document |= {"readings": readings}
+            document |= {"readings": readings, "alarms": [each for each in readings if each["alarm"]]}
         print(json.dumps(document), flush=True)  # last, for schedulers that read both streams as one
     return int(ended.code)
 

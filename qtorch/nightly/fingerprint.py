@@ -47,9 +47,10 @@ def whole_night(output: str | Path, day: str) -> tuple[Path, dict[str, Any]] | N
         output: the output folder.
         day: YYYY-MM-DD.
     """
-    for folder in (Path(output) / HELD / f"{PREFIX}{day}", Path(output) / f"{PREFIX}{day}"):
-        try:
-            return folder, json.loads((folder / MANIFEST).read_text())
-        except FileNotFoundError:
-            continue
-    return None
+    places = (Path(output) / HELD / f"{PREFIX}{day}", Path(output) / f"{PREFIX}{day}")
+    there = [place for place in places if (place / MANIFEST).exists()]
+    if not there:
+        return None
+    # Both, where a process died between the one that took the other's place and its removal.
+    folder = max(there, key=lambda place: (place / MANIFEST).stat().st_mtime_ns)
+    return folder, json.loads((folder / MANIFEST).read_text())

@@ -69,7 +69,6 @@ def _content(night: Night) -> dict[str, Any]:
         "dependence": night.dependence,
         "headline": _headline(night),
         "alarms": [reading for reading in night.readings if reading.alarm],
-        "readings": night.readings,
         "portfolio_fan": None if night.held is None else responsive(lambda w: _portfolio_figure(night, w)),
         "contributions": _contributions(night),
         "largest": _largest(night),

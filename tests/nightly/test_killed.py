@@ -63,8 +63,8 @@ def all_whole(folder: Path, expected: dict[str, dict[str, pd.DataFrame]]) -> int
 def killed(processes, folder: Path, last: str, kills: int, seed: int) -> None:
     expected, seconds = undisturbed(processes, folder / "undisturbed", last)
     chance = random.Random(seed)
-    row, told, finished, partial = 0, folder / "begun", 0, 0
-    for _ in range(kills):
+    row, told, done, partial = 0, folder / "begun", 0, 0
+    while done < kills:
         own = folder / f"row{row}"
         make_job(own)
         told.unlink(missing_ok=True)
@@ -72,12 +72,13 @@ def killed(processes, folder: Path, last: str, kills: int, seed: int) -> None:
         process.start()
         while not told.exists():
             time.sleep(0.002)
-        time.sleep(chance.uniform(0.05, 0.6) * seconds)
-        os.kill(process.pid, signal.SIGKILL)
+        process.join(chance.uniform(0.05, 0.6) * seconds)
+        process.kill()
         process.join()
+        assert process.exitcode in (0, -signal.SIGKILL)  # 0 where it had ended before
+        done += process.exitcode != 0
         partial += any((own / "nights").glob("**/.*.part"))
         if all_whole(own, expected) == len(expected):
-            finished += 1
             row += 1
     for each in range(row + 1):
         own = folder / f"row{each}"
@@ -91,7 +92,7 @@ def killed(processes, folder: Path, last: str, kills: int, seed: int) -> None:
         for night in expected:
             with alone_on(own / "nights", night.removeprefix("as_of=")):
                 pass
-    print(f"{kills} kills, {partial} of them in the middle of a folder, {finished} rows ended in spite of them")
+    print(f"{kills} kills, {partial} of them in the middle of a folder, {row} rows of nights ended in spite of them")
 
 
 def test_what_kills_leave_is_whole_and_the_next_run_repairs_it(processes, tmp_path):

@@ -1,10 +1,13 @@
 import dataclasses
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+import yaml
+from jsonargparse import ArgumentParser
 
 from qtorch.data import DataError, Panel
 from qtorch.deploy import inspect_bundle
@@ -13,12 +16,14 @@ from qtorch.nightly.config import NightlyConfig
 from qtorch.nightly.data_gates import jumps, last_of, stale_prices, universe_change
 from qtorch.nightly.ended import Ended, attempt
 from qtorch.nightly.gate_config import (
+    CoverageDrift,
     DriftConfig,
     GatesConfig,
     JumpGate,
     StaleGate,
     UniformityDrift,
     UniverseGate,
+    VolatilityDrift,
     check_action,
 )
 from qtorch.nightly.lock import alone_on
@@ -136,6 +141,7 @@ def test_a_night_held_back_by_its_data_is_seen_by_none_until_it_is_released(tmp_
     assert scheduled.night(own, None, say=quiet).there_already
     assert scheduled.backfill(own, LAST, LAST, say=quiet)[0].code == ExitCode.HELD_BY_DATA
 
+    held_before = shutil.copytree(held.folder, tmp_path / "before", copy_function=shutil.copy2)
     out = scheduled.released(own, LAST, quiet)
     assert (out.code, out.folder) == (ExitCode.DONE, Path(own.output) / f"as_of={LAST}")
     assert seen(own.output) == ["as_of=2020-03-24", f"as_of={LAST}"]
@@ -147,6 +153,9 @@ def test_a_night_held_back_by_its_data_is_seen_by_none_until_it_is_released(tmp_
     assert before.manifest["gates"][1]["alarm"] is False
     with pytest.raises(DataError, match="is held back in"):
         scheduled.released(own, LAST, quiet)
+    # A process that died between the publication and the removal of what was held.
+    shutil.copytree(held_before, held.folder, copy_function=shutil.copy2)
+    assert scheduled.night(own, None, say=quiet).folder == out.folder
 
 
 def test_a_higher_limit_publishes_and_what_was_held_goes(tmp_path):
@@ -279,3 +288,13 @@ def test_a_summary_is_plain(tmp_path):
 def test_an_action_is_one_of_three():
     with pytest.raises(ValueError, match="gates.stale.action is off, warn or hold, not 'stop'"):
         check_action("gates.stale", "stop")
+
+
+def test_the_yaml_of_the_page_about_gates_is_a_configuration():
+    page = (Path(__file__).parents[2] / "docs" / "how-to" / "gates.md").read_text()
+    given = yaml.safe_load(page.split("```yaml\n")[1].split("```")[0])
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_class_arguments(NightlyConfig, None)
+    made = parser.instantiate(parser.parse_object(given | {"data": {"path": "markets.parquet"}}))
+    assert made.drift == DriftConfig(volatility=VolatilityDrift("hold"), coverage=CoverageDrift("hold"))
+    assert made.gates == GatesConfig(StaleGate("hold"), JumpGate("hold"), UniverseGate("hold"))
