@@ -170,15 +170,24 @@ def evidence_of_excess(values: Float64[Tensor, " T"], bound: float) -> float:
 
     The product of ``1 + bet * value``, each bet made before its value: that which would have grown best so far, to the
     second order. If no mean is above zero, that of the product is at most 1, so that it is above 100 with a probability
-    of 1 % at most, for any number of values and any law of them.
+    of 1 % at most, for any number of values and any law of them. The same holds for the mean of several products: one
+    begins with the first value, others with the second half and the last quarter, where these have 60 values, so that
+    what has begun lately is seen soon.
 
     Args:
         values: none below ``-bound``.
         bound: of them.
 
     References:
-        Wang, Wang and Ziegel (2022), "E-backtesting", arXiv:2209.00991, whose GREE bets these are.
+        Wang, Wang and Ziegel (2022), "E-backtesting", arXiv:2209.00991, whose GREE bets these are; Shin, Ramdas and
+        Rinaldo (2024), "E-detectors", The New England Journal of Statistics in Data Science 2(2), for several
+        beginnings.
     """
+    parts = [values[-(len(values) // k) :] for k in (1, 2, 4) if len(values) // k >= LEAST or k == 1]
+    return sum(_made_of_one(part, bound) for part in parts) / len(parts)
+
+
+def _made_of_one(values: Float64[Tensor, " T"], bound: float) -> float:
     count = torch.arange(1, len(values) + 1, device=values.device)
     best = values.cumsum(0) / values.square().cumsum(0).clamp(min=torch.finfo(values.dtype).tiny)
     most = torch.where(count < FEW, FIRST_BET, GREATEST_BET).double() / bound
