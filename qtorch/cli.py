@@ -2,8 +2,7 @@
 
 import sys
 from collections.abc import Callable, Sequence
-from concurrent.futures import Executor
-from contextlib import AbstractContextManager, nullcontext
+from dataclasses import fields
 from difflib import get_close_matches
 from pathlib import Path
 
@@ -221,75 +220,20 @@ def _run_serve(parser, parsed, arguments: Sequence[str]) -> int:  # type: ignore
         return 1
 
 
-def _engine(engine: str, workers: int | None, address: str | None) -> AbstractContextManager[Executor | None]:
-    """Where slices of assets are worked on, if it is neither here nor in processes of the night's own.
-
-    Raises:
-        ValueError: the options do not go together, or Ray is not installed.
-    """
-    from qtorch.errors import ArgumentError
-
-    if engine == "local":
-        if address is not None:
-            raise ArgumentError("--address is that of a Ray cluster: give --engine ray too, or leave it out.")
-        return nullcontext()
-    if workers is not None:
-        raise ArgumentError("--workers are local processes: a Ray cluster has its own. Leave out --workers.")
-    from qtorch.backtest import RayExecutor
-
-    try:
-        return RayExecutor(address)
-    except ImportError as error:
-        raise ArgumentError(str(error)) from error
-
-
 def _run_nightly(parser, parsed, arguments: Sequence[str]) -> int:  # type: ignore[no-untyped-def]
     """Runs the job; says in one line what went wrong."""
-    from qtorch.data import DataError
-    from qtorch.nightly import ExitCode, NightlyConfig, NotASession, Refused, SinkError, run
+    from qtorch.nightly import NightlyConfig
+    from qtorch.nightly_command import run
 
-    resolve = _paths(parsed, arguments)
-    try:
-        config = parser.instantiate(parsed)
-        config.data.path = resolve("--data.path", config.data.path)
-        config.output = resolve("--output", config.output)
-        if config.positions is not None:
-            config.positions = resolve("--positions", config.positions)
-        if config.allocation is not None and (path := config.allocation.path) is not None:
-            config.allocation.path = resolve("--allocation", path)
-        job = NightlyConfig(
-            config.data,
-            config.positions,
-            config.model,
-            config.training,
-            config.risk,
-            config.output,
-            config.allocation,
-            config.sinks,
-        )
-        with _engine(parsed.engine, parsed.workers, parsed.address) as executor:
-            result = run(
-                job,
-                as_of=parsed.as_of,
-                workers=parsed.workers,
-                executor=executor,
-                progress=sys.stderr.isatty(),
-                say=lambda line: print(line, flush=True),
-            )
-    except (DataError, Refused) as error:
-        print(f"qtorch nightly: refused: {error}", file=sys.stderr)
-        return ExitCode.REFUSED
-    except ValueError as error:
-        print(f"qtorch nightly: unusable arguments or configuration: {error}", file=sys.stderr)
-        return 2
-    except NotASession as error:
-        print(f"qtorch nightly: not a session: {error}", file=sys.stderr)
-        return ExitCode.NOT_A_SESSION
-    except SinkError as error:
-        print(f"qtorch nightly: {error}", file=sys.stderr)
-        return ExitCode.ERROR
-    for asset, reason in result.failed.items():
-        print(f"no forecast for {asset}: {reason}", file=sys.stderr)
-    print(f"forecasts  {result.folder / 'forecasts.parquet'}")
-    print(f"report     {result.folder / 'report.html'}")
-    return result.code
+    def config() -> NightlyConfig:
+        resolve = _paths(parsed, arguments)
+        made = parser.instantiate(parsed)
+        made.data.path = resolve("--data.path", made.data.path)
+        made.output = resolve("--output", made.output)
+        if made.positions is not None:
+            made.positions = resolve("--positions", made.positions)
+        if made.allocation is not None and (path := made.allocation.path) is not None:
+            made.allocation.path = resolve("--allocation", path)
+        return NightlyConfig(**{each.name: getattr(made, each.name) for each in fields(NightlyConfig)})
+
+    return run(config, parsed)

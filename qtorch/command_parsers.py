@@ -18,6 +18,9 @@ _CODES = {
         3: "done, but some assets have no forecast (forecasts.parquet names each, and why)",
         4: "refused: data or positions do not pass a check; nothing was written",
         5: "the as-of date is a session of no exchange in the data; nothing was written",
+        6: "held back by a gate of the data: the night is in held/, and is published by --release",
+        7: "held back by a gate of drift: the same",
+        8: "another process is at work on the same night; nothing was written",
     },
     "fit": {
         0: "done",
@@ -51,13 +54,29 @@ def nightly_parser() -> ArgumentParser:
     parser = _parser(
         "nightly",
         "Forecasts the risk of every asset and of a portfolio; writes Parquet files and a report.\n\n" + _SECTIONS,
-        "--config FILE [--as-of DATE] [--SECTION.OPTION VALUE ...]",
+        "--config FILE [--as-of DATE | --from DATE [--to DATE]]\n"
+        "           [--check | --release | --force] [--knowledge-time INSTANT] [--json]\n"
+        "           [--SECTION.OPTION VALUE ...]",
         "--config data/nightly.yaml --as-of 2022-12-28 --output nights",
     )
     parser.add_argument("--config", action="config", required=True, metavar="FILE", help=_CONFIG)
     parser.add_argument(
         "--as-of", type=str | None, default=None, metavar="DATE", help="YYYY-MM-DD; null is the last date of the data"
     )
+    known = "rows whose known_at is later are not known, such as 2022-12-28T22:00Z; null sets no limit"
+    parser.add_argument("--knowledge-time", type=str | None, default=None, metavar="INSTANT", help=known)
+    first = "make the nights of all sessions from this date on that are not there; null makes one night"
+    parser.add_argument("--from", type=str | None, default=None, metavar="DATE", help=first)
+    last = "the last of them; null is the last date of the data"
+    parser.add_argument("--to", type=str | None, default=None, metavar="DATE", help=last)
+    for option, text in (
+        ("--keep-going", "of --from: go on after a night that could not be made"),
+        ("--force", "make a night anew that is there, made of the same inputs"),
+        ("--check", "only tell what the gates of the data say; nothing is written"),
+        ("--release", "publish a night that a gate has held back"),
+        ("--json", "one JSON document on stdout at the end; all other lines on stderr"),
+    ):
+        parser.add_argument(option, action="store_true", help=text)
     engine = "works on slices of 256 assets: local, in this process or in --workers; ray, on a cluster (extra ray)"
     parser.add_argument("--engine", choices=["local", "ray"], default="local", help=engine)
     workers = "processes for slices of assets, one a core; null is this process alone"

@@ -3,7 +3,7 @@
 from qtorch.nightly.compaction import compact
 from qtorch.nightly.config import NightlyConfig
 from qtorch.nightly.job import Result, run
-from qtorch.nightly.outcome import ExitCode, NotASession, Refused
+from qtorch.nightly.outcome import ExitCode, Locked, NotASession, Refused
 from qtorch.nightly.retention import retain
 from qtorch.nightly.sinks import SinkError, publish
 from qtorch.nightly.sql_sink import to_sql
@@ -11,6 +11,7 @@ from qtorch.nightly.store import history
 
 __all__ = [
     "ExitCode",
+    "Locked",
     "NightlyConfig",
     "NotASession",
     "Refused",

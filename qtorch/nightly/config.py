@@ -5,6 +5,7 @@ from typing import Literal
 
 from qtorch.configuration import ModelConfig, PricesConfig, TrainingConfig
 from qtorch.errors import ArgumentError
+from qtorch.nightly.gate_config import DriftConfig, GatesConfig
 from qtorch.nightly.sink_urls import check_sink
 from qtorch.portfolio import Constraints, Costs
 
@@ -154,6 +155,8 @@ class NightlyConfig:
         allocation: target weights; null makes none.
         sinks: URLs that a whole night is sent to: folders and object stores such as s3://bucket/nights, and databases
             such as postgresql+psycopg://risk@db/risk; ${NAME} in one is taken from the environment.
+        gates: what tonight's data must be like.
+        drift: what the forecasts of the last sessions must be like.
     """
 
     data: NightlyData
@@ -164,6 +167,8 @@ class NightlyConfig:
     output: str = "nightly"
     allocation: AllocationConfig | None = None
     sinks: list[str] = field(default_factory=list)
+    gates: GatesConfig = field(default_factory=GatesConfig)
+    drift: DriftConfig = field(default_factory=DriftConfig)
 
     def __post_init__(self) -> None:
         """Checks what no single field can."""

@@ -19,8 +19,13 @@ from qtorch.nightly.config import NightlyData
 from qtorch.nightly.outcome import NotASession, Refused
 
 
-def read_panel(config: NightlyData, as_of: str | None) -> Panel:
+def read_panel(config: NightlyData, as_of: str | None, knowledge_time: pd.Timestamp | None = None) -> Panel:
     """The panel up to the as-of date, which is its last row.
+
+    Args:
+        config: of the data.
+        as_of: the date; None is the last of the data.
+        knowledge_time: the instant after which nothing is known; None sets no such limit.
 
     Raises:
         DataError: the data cannot be used, or begin after the as-of date.
@@ -30,12 +35,11 @@ def read_panel(config: NightlyData, as_of: str | None) -> Panel:
     frame = ParquetRows(config.path).frame()
     if frame.empty:
         raise DataError(f"{config.path}: the file holds no row.")
+    if knowledge_time is not None:
+        frame = _known_by(frame, knowledge_time, config.path)
     date = None
     if as_of is not None:
-        try:
-            date = pd.Timestamp(as_of).normalize()
-        except ValueError as error:
-            raise ArgumentError(f"as-of {as_of!r} is not a date such as 2022-12-28.") from error
+        date = day_of(as_of)
         known = pd.to_datetime(frame["date"], errors="coerce")
         if date < known.min():
             raise DataError(f"as-of {date:%Y-%m-%d} is before the data begin, on {known.min():%Y-%m-%d}.")
@@ -54,6 +58,37 @@ def read_panel(config: NightlyData, as_of: str | None) -> Panel:
         + ", ".join(f"{n} of {code}" for code, n in late.items())
         + ". Load the missing sessions, or ask for an earlier as-of date."
     )
+
+
+def _known_by(frame: pd.DataFrame, instant: pd.Timestamp, path: str | Path) -> pd.DataFrame:
+    """The rows that were known at an instant."""
+    if "known_at" not in frame:
+        raise DataError(
+            f"{path}: no column 'known_at', without which a knowledge time says nothing. Add it (instants with a time "
+            "zone), or leave the knowledge time out."
+        )
+    known = frame["known_at"]
+    if not isinstance(known.dtype, pd.DatetimeTZDtype):
+        raise DataError(f"{path}: known_at is {known.dtype}, not instants with a time zone.")
+    frame = frame[~(known > instant)]  # a row without an instant is left for the panel to name
+    if frame.empty:
+        raise DataError(f"{path}: no row was known at {instant.isoformat()}.")
+    return frame
+
+
+def day_of(as_of: str) -> pd.Timestamp:
+    """The date of words such as 2022-12-28.
+
+    Raises:
+        ValueError: they are no date.
+    """
+    try:
+        date = pd.Timestamp(as_of).normalize()
+    except ValueError as error:
+        raise ArgumentError(f"as-of {as_of!r} is not a date such as 2022-12-28.") from error
+    if pd.isna(date) or date.tz is not None:
+        raise ArgumentError(f"as-of {as_of!r} is not a date such as 2022-12-28.")
+    return date
 
 
 def read_positions(path: str | Path, panel: Panel) -> tuple[pd.Series, str]:

@@ -18,6 +18,7 @@ from qtorch.data.whole_folder import whole_folder
 from qtorch.deploy.bundle import versions
 from qtorch.errors import ArgumentError
 from qtorch.nightly import gates, tables
+from qtorch.nightly.alarms import held_by
 from qtorch.nightly.allocation import allocate, allocation_facts
 from qtorch.nightly.calibration import (
     CALIBRATED,
@@ -29,12 +30,17 @@ from qtorch.nightly.calibration import (
 )
 from qtorch.nightly.calibration_state import save_state
 from qtorch.nightly.config import NightlyConfig
+from qtorch.nightly.data_gates import last_universe, read_gates
+from qtorch.nightly.drift import read_drift
 from qtorch.nightly.facts import dependence_facts, without_dependence
+from qtorch.nightly.fingerprint import inputs_of
 from qtorch.nightly.forecast_history import MODEL, History, sessions_back
+from qtorch.nightly.held import drop_held
 from qtorch.nightly.models import model_for
 from qtorch.nightly.night import Night
 from qtorch.nightly.outcome import ExitCode
 from qtorch.nightly.report import write_report
+from qtorch.nightly.retention import HELD
 from qtorch.nightly.schema import SCHEMA_VERSION
 from qtorch.nightly.sinks import send
 from qtorch.nightly.slices import evaluate_slice, judge
@@ -48,8 +54,9 @@ class Result:
     """What a night came to.
 
     Attributes:
-        code: `ExitCode.DONE` or `ExitCode.SOME_FAILED`.
-        folder: where the night's files are.
+        code: `ExitCode.DONE` or `ExitCode.SOME_FAILED`; `ExitCode.HELD_BY_DATA` or `ExitCode.HELD_BY_DRIFT` of a night
+            that is held back.
+        folder: where the night's files are; of one that is held back, in ``held``.
         states: tonight's state of each asset, as of `gates.asset_states`.
     """
 
@@ -83,6 +90,7 @@ def run(
     config: NightlyConfig,
     *,
     as_of: str | None = None,
+    knowledge_time: pd.Timestamp | None = None,
     workers: int | None = None,
     executor: Executor | None = None,
     progress: bool = False,
@@ -100,6 +108,8 @@ def run(
     Args:
         config: the job.
         as_of: the date up to which the night knows the world; the last date of the data by default, never the clock's.
+        knowledge_time: the instant, with a time zone, after which nothing is known: rows whose `known_at` is later are
+            left out, and models that know later rows are not used; None sets no such limit.
         workers: processes that slices are worked on in, with one thread each; None is this process. As for any such
             pool, a script calls this under ``if __name__ == "__main__":``.
         executor: works on the slices instead of `workers`, such as a `qtorch.backtest.RayExecutor`.
@@ -117,15 +127,21 @@ def run(
     if workers is not None and executor is not None:
         raise ArgumentError("workers are processes of the night's own, beside which there is no other executor.")
     with nullcontext(executor) if workers is None else process_pool(workers, evaluate_slice) as pool:
-        return _run(config, as_of, pool, progress, say)
+        return _run(config, as_of, knowledge_time, pool, progress, say)
 
 
 def _run(
-    config: NightlyConfig, as_of: str | None, executor: Executor | None, progress: bool, say: Callable[[str], None]
+    config: NightlyConfig,
+    as_of: str | None,
+    knowledge_time: pd.Timestamp | None,
+    executor: Executor | None,
+    progress: bool,
+    say: Callable[[str], None],
 ) -> Result:
     clock = Clock(say)
     with clock.stage("read and check"):
-        panel = gates.read_panel(config.data, as_of)
+        inputs = inputs_of(config, knowledge_time)  # before the data are read, so that later ones are not taken for it
+        panel = gates.read_panel(config.data, as_of, knowledge_time)
         spec = config.model.windows(panel)
         universe = Universe(config, panel, spec, executor)
         exposures, unit = pd.Series(dtype=float), "weight"
@@ -136,12 +152,16 @@ def _run(
         states = gates.states_of(panel, possible, least, config.data, exposures)
         if config.risk.calibration is not None:
             make_calibrator(config, panel.assets)  # so that one that can't be is told before the training
+        due = states.index[states["status"] != "retired"]
+        readings = read_gates(config.gates, panel, due, last_universe(config.output, panel.dates[-1]))
     allocation = targets = None
     if config.allocation is not None:
         with clock.stage("allocation"):  # before the training, so that limits that cannot be kept are told at once
             allocation = allocate(config.allocation, panel, states, exposures, unit, config.model.allow)
     with clock.stage("train or load"):
-        model, about = model_for(config, panel, spec, universe.windows, progress, say)
+        model, about = model_for(
+            config, panel, spec, universe.windows, progress, say, held_by(readings) is not None, knowledge_time
+        )
     with clock.stage("forecast"):
         made_by, network = maker(config, spec, about), model.network
         traded = set(exposures.index) if allocation is None else set(exposures.index) | allocation.traded
@@ -173,6 +193,8 @@ def _run(
         if calibration is not None:
             records[CALIBRATED] = calibration.record
         backtests = [record.table(panel.assets, name) for name, record in records.items()]
+        tonight = history.alone.value_at_risk(max(config.risk.levels))[0, 0]
+        readings += read_drift(config.drift, judged.transforms, records[MODEL], tonight)
     held = held_calibrated = None
     portfolio = tables.no_portfolio()
     joint: History | None = history if together else None
@@ -205,11 +227,13 @@ def _run(
     backtest = backtest[backtest["observations"] > 0].reset_index(drop=True)
 
     date = panel.dates[-1]
-    result = Result(
-        ExitCode.SOME_FAILED if (states["status"] == "refused").any() else ExitCode.DONE,
-        Path(config.output) / f"as_of={date:%Y-%m-%d}",
-        states,
-    )
+    held_back = held_by(readings)
+    done = ExitCode.SOME_FAILED if (states["status"] == "refused").any() else ExitCode.DONE
+    output = Path(config.output) if held_back is None else Path(config.output) / HELD
+    result = Result(held_back or done, output / f"as_of={date:%Y-%m-%d}", states)
+    for reading in readings:
+        if reading.alarm:
+            say(f"{'held back' if reading.holds else 'warning'}: {reading}")
     with whole_folder(result.folder) as folder:
         with clock.stage("write"):
             tables.write_table(forecasts, folder / "forecasts.parquet")
@@ -239,6 +263,7 @@ def _run(
                 unsure,
                 calibration,
                 held_calibrated,
+                readings,
             )
             write_report(night, folder / "report.html")
         manifest = {
@@ -248,8 +273,10 @@ def _run(
             "exit_code": int(result.code),
             "failed_assets": result.failed.to_dict(),
             "seed": config.training.seed,
-            "data_sha256": gates.file_hash(config.data.path),
-            "positions_sha256": None if config.positions is None else gates.file_hash(config.positions),
+            **inputs,
+            "knowledge_time": None if knowledge_time is None else knowledge_time.isoformat(),
+            "gates": [reading.plain() for reading in readings],
+            "counts": {str(status): int(n) for status, n in states["status"].value_counts().items()},
             "model": about,
             "dependence": dependence,
             "config": plain(config),
@@ -268,5 +295,7 @@ def _run(
     if network.layout == "asset" and not network.joint:
         with clock.stage("keep state"):  # after the night, which is whole without it
             save_answers(config, made_by, answers)
-    send(result.folder, config.sinks, say)
+    if held_back is None:
+        drop_held(config.output, f"{date:%Y-%m-%d}")
+        send(result.folder, config.sinks, say)
     return result

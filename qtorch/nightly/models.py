@@ -15,6 +15,7 @@ from qtorch.data import DataError, Panel, WindowSource, WindowSpec
 from qtorch.data.whole_folder import whole_folder
 from qtorch.deploy import BundleError, inspect_bundle, load, save
 from qtorch.nightly.config import NightlyConfig
+from qtorch.nightly.retention import HELD, MODELS
 from qtorch.training import Forecaster, fit
 
 
@@ -25,6 +26,8 @@ def model_for(
     windows: Callable[[], AbstractContextManager[WindowSource]],
     progress: bool,
     say: Callable[[str], None],
+    held: bool = False,
+    knowledge_time: pd.Timestamp | None = None,
 ) -> tuple[Forecaster, dict[str, Any]]:
     """Loads the youngest usable model of the output folder, or trains one and saves it there.
 
@@ -39,6 +42,9 @@ def model_for(
         windows: makes them, where a model is to be trained.
         progress: show a progress bar while training.
         say: receives a line where a model is not used.
+        held: whether tonight's data hold the night back; a model that is trained on them is kept with it, where no
+            other night takes it from.
+        knowledge_time: a model that knows what became known after it is not usable; None sets no such limit.
 
     Returns:
         The model, and what is known about it: trained_as_of, folder, sha256 of the weights, how it came.
@@ -59,6 +65,9 @@ def model_for(
             if age > config.training.refit_after:
                 say(f"model of {about['as_of']}: {age} sessions old, more than {config.training.refit_after}")
                 break
+            if knowledge_time is not None and _knows_until(about, panel, int(trained)) > knowledge_time:
+                say(f"model of {about['as_of']}: knows what was not known at {knowledge_time.isoformat()}")
+                continue
             if about["settings_sha256"] != wanted:
                 say(f"model of {about['as_of']}: made with other settings")
                 continue
@@ -68,11 +77,24 @@ def model_for(
             continue
         return model, _about(candidate, about, age)
     with windows() as source:
-        return _train(config, source, folder, wanted, progress)
+        own = Path(config.output) / HELD / MODELS if held else folder
+        return _train(config, source, own, wanted, progress, knowledge_time)
+
+
+def _knows_until(about: dict[str, Any], panel: Panel, row: int) -> pd.Timestamp:
+    """The instant up to which a model that was trained at a row of the panel knows the world."""
+    known = panel.as_of[row]
+    limit = about.get("knowledge_time")
+    return known if limit is None else min(known, pd.Timestamp(limit))
 
 
 def _train(
-    config: NightlyConfig, source: WindowSource, folder: Path, settings: str, progress: bool
+    config: NightlyConfig,
+    source: WindowSource,
+    folder: Path,
+    settings: str,
+    progress: bool,
+    knowledge_time: pd.Timestamp | None,
 ) -> tuple[Forecaster, dict[str, Any]]:
     dates = source.panel.dates
     test = len(dates) - 1 - config.risk.backtest_sessions
@@ -104,6 +126,8 @@ def _train(
         "seed": training.seed,
         "settings_sha256": settings,
     }
+    if knowledge_time is not None:
+        about["knowledge_time"] = knowledge_time.isoformat()
     target = folder / f"trained={dates[-1]:%Y-%m-%d}"
     with whole_folder(target) as part:
         save(model, part, about)

@@ -1,5 +1,6 @@
 """All that a night's report tells."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -7,6 +8,7 @@ import pandas as pd
 from jaxtyping import Float64
 from torch import Tensor
 
+from qtorch.nightly.alarms import Reading
 from qtorch.nightly.calibration import Calibration
 from qtorch.nightly.config import NightlyConfig
 from qtorch.nightly.forecast_history import History, PortfolioRecord
@@ -38,6 +40,7 @@ class Night:
             does not know.
         calibration: of the assets' risk, None without.
         held_calibrated: the portfolio's record with it, None without positions.
+        readings: what the gates measured.
     """
 
     date: pd.Timestamp
@@ -59,3 +62,4 @@ class Night:
     unsure: pd.DataFrame | None = None
     calibration: Calibration | None = None
     held_calibrated: Record | None = None
+    readings: Sequence[Reading] = ()

@@ -68,6 +68,7 @@ def _content(night: Night) -> dict[str, Any]:
         "model": night.model,
         "dependence": night.dependence,
         "headline": _headline(night),
+        "alarms": [reading for reading in night.readings if reading.alarm],
         "portfolio_fan": None if night.held is None else responsive(lambda w: _portfolio_figure(night, w)),
         "contributions": _contributions(night),
         "largest": _largest(night),

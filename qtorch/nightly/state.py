@@ -62,7 +62,8 @@ def save_answers(config: NightlyConfig, made_by: str, answers: Mapping[str, Answ
     """
     parent = Path(config.output) / FOLDER
     night = next(iter(answers.values())).found.dates[-1]
-    with whole_folder(parent / f"as_of={night:%Y-%m-%d}") as folder:
+    own = parent / f"as_of={night:%Y-%m-%d}"
+    with whole_folder(own) as folder:
         for name, each in answers.items():
             found, file = each.found, folder / f"{name}.safetensors"
             tensors = {f"parameters.{k}": values for k, values in enumerate(found.parameters)}
@@ -78,7 +79,8 @@ def save_answers(config: NightlyConfig, made_by: str, answers: Mapping[str, Answ
             }
             (folder / f"{name}.json").write_text(json.dumps(description, sort_keys=True) + "\n")
     for old in sorted(parent.glob("as_of=*"))[:-KEPT]:
-        shutil.rmtree(old)
+        if old != own:  # which a row of earlier nights goes on from
+            shutil.rmtree(old, ignore_errors=True)  # another night may be at it too
 
 
 def last_answers(config: NightlyConfig, made_by: str, name: str, date: pd.Timestamp) -> tuple[Kept | None, str]:
