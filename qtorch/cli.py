@@ -2,8 +2,6 @@
 
 import sys
 from collections.abc import Callable, Sequence
-from concurrent.futures import Executor
-from contextlib import AbstractContextManager, nullcontext
 from difflib import get_close_matches
 from pathlib import Path
 
@@ -221,32 +219,11 @@ def _run_serve(parser, parsed, arguments: Sequence[str]) -> int:  # type: ignore
         return 1
 
 
-def _engine(engine: str, workers: int | None, address: str | None) -> AbstractContextManager[Executor | None]:
-    """Where slices of assets are worked on, if it is neither here nor in processes of the night's own.
-
-    Raises:
-        ValueError: the options do not go together, or Ray is not installed.
-    """
-    from qtorch.errors import ArgumentError
-
-    if engine == "local":
-        if address is not None:
-            raise ArgumentError("--address is that of a Ray cluster: give --engine ray too, or leave it out.")
-        return nullcontext()
-    if workers is not None:
-        raise ArgumentError("--workers are local processes: a Ray cluster has its own. Leave out --workers.")
-    from qtorch.backtest import RayExecutor
-
-    try:
-        return RayExecutor(address)
-    except ImportError as error:
-        raise ArgumentError(str(error)) from error
-
-
 def _run_nightly(parser, parsed, arguments: Sequence[str]) -> int:  # type: ignore[no-untyped-def]
     """Runs the job; says in one line what went wrong."""
     from qtorch.data import DataError
     from qtorch.nightly import ExitCode, NightlyConfig, NotASession, Refused, SinkError, run
+    from qtorch.nightly.engine import engine_of
 
     resolve = _paths(parsed, arguments)
     try:
@@ -267,11 +244,10 @@ def _run_nightly(parser, parsed, arguments: Sequence[str]) -> int:  # type: igno
             config.allocation,
             config.sinks,
         )
-        with _engine(parsed.engine, parsed.workers, parsed.address) as executor:
+        with engine_of(parsed.engine, parsed.workers, parsed.address, parsed.task_memory) as executor:
             result = run(
                 job,
                 as_of=parsed.as_of,
-                workers=parsed.workers,
                 executor=executor,
                 progress=sys.stderr.isatty(),
                 say=lambda line: print(line, flush=True),
