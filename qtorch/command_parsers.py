@@ -77,12 +77,17 @@ def nightly_parser() -> ArgumentParser:
         ("--json", "one JSON document on stdout at the end; all other lines on stderr"),
     ):
         parser.add_argument(option, action="store_true", help=text)
-    engine = "works on slices of 256 assets: local, in this process or in --workers; ray, on a cluster (extra ray)"
-    parser.add_argument("--engine", choices=["local", "ray"], default="local", help=engine)
-    workers = "processes for slices of assets, one a core; null is this process alone"
+    engine = (
+        "works on slices of 256 assets: local, this process; process, --workers of them; ray, a cluster (extra ray); "
+        "null is process with --workers, and else local"
+    )
+    parser.add_argument("--engine", choices=["local", "process", "ray"], default=None, help=engine)
+    workers = "processes, or slices that are with the cluster at a time; null is as many as there are processors for"
     parser.add_argument("--workers", type=int | None, default=None, metavar="N", help=workers)
-    address = "of a Ray cluster, such as auto; null starts one on this machine"
+    address = "of a Ray cluster, such as auto or 10.0.0.1:6379; null is RAY_ADDRESS, or starts Ray on this machine"
     parser.add_argument("--address", type=str | None, default=None, metavar="ADDRESS", help=address)
+    memory = "GiB that a node of the cluster sets aside for a slice; null sets none aside"
+    parser.add_argument("--task-memory", type=float | None, default=None, metavar="GIB", help=memory)
     parser.add_class_arguments(NightlyConfig, None)
     return _told(parser, NightlyConfig)
 

@@ -3,8 +3,6 @@
 import json
 import sys
 from collections.abc import Callable
-from concurrent.futures import Executor
-from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import pandas as pd
@@ -28,6 +26,7 @@ def run(make: Callable[[], Any], parsed: Any) -> int:
         nonlocal several, readings
         from qtorch.errors import ArgumentError
         from qtorch.nightly import scheduled
+        from qtorch.nightly.engine import engine_of
 
         first, last = parsed["from"], parsed["to"]
         asked = [
@@ -48,8 +47,8 @@ def run(make: Callable[[], Any], parsed: Any) -> int:
             return Ended(code, day)
         if parsed.release:
             return scheduled.released(config, parsed.as_of, say)
-        with _engine(parsed.engine, parsed.workers, parsed.address) as executor:
-            how = {"workers": parsed.workers, "executor": executor, "progress": sys.stderr.isatty()}
+        with engine_of(parsed.engine, parsed.workers, parsed.address, parsed.task_memory) as executor:
+            how = {"executor": executor, "progress": sys.stderr.isatty()}
             if first is None:
                 return scheduled.night(config, parsed.as_of, knowledge_time=known, force=parsed.force, say=say, **how)
             several = scheduled.backfill(
@@ -111,28 +110,3 @@ def _speakers(as_json: bool) -> tuple[Callable[[str], None], Callable[[str], Non
         print(line, flush=True)
 
     return (complain if as_json else say), complain
-
-
-def _engine(engine: str, workers: int | None, address: str | None) -> AbstractContextManager[Executor | None]:
-    """Where slices of assets are worked on, if it is neither here nor in processes of the night's own.
-
-    Raises:
-        ValueError: the options do not go together, or Ray is not installed.
-    """
-    from qtorch.distributions.checks import require
-    from qtorch.errors import ArgumentError
-
-    if workers is not None:
-        require(workers >= 1, "workers", workers, "give a number of processes of at least 1")
-    if engine == "local":
-        if address is not None:
-            raise ArgumentError("--address is that of a Ray cluster: give --engine ray too, or leave it out.")
-        return nullcontext()
-    if workers is not None:
-        raise ArgumentError("--workers are local processes: a Ray cluster has its own. Leave out --workers.")
-    from qtorch.backtest import RayExecutor
-
-    try:
-        return RayExecutor(address)
-    except ImportError as error:
-        raise ArgumentError(str(error)) from error

@@ -35,7 +35,7 @@ from qtorch.backtest.track import Track
 from qtorch.backtest.universe import around_closed, listed_assets
 from qtorch.backtest.violations import violations
 from qtorch.backtest.walk import RefitError, Walk, walk_forward
-from qtorch.backtest.walk.ray_executor import RayExecutor
+from qtorch.backtest.walk.ray_executor import RayExecutor, TaskLost
 from qtorch.backtest.walked import Walked
 
 if TYPE_CHECKING:
@@ -59,6 +59,7 @@ __all__ = [  # without SklearnAllocator, so that a star needs no extra
     "ScenarioAllocator",
     "Signals",
     "SkfolioAllocator",
+    "TaskLost",
     "Track",
     "Walk",
     "WalkForward",

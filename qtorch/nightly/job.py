@@ -113,7 +113,7 @@ def run(
         workers: processes that slices are worked on in, with one thread each; None is this process. As for any such
             pool, a script calls this under ``if __name__ == "__main__":``.
         executor: works on the slices instead of `workers`, such as a `qtorch.backtest.RayExecutor`.
-        progress: show a progress bar while training.
+        progress: show bars of the training and of slices.
         say: receives a line per stage.
 
     Raises:
@@ -143,7 +143,7 @@ def _run(
         inputs = inputs_of(config, knowledge_time)  # before the data are read, so that later ones are not taken for it
         panel = gates.read_panel(config.data, as_of, knowledge_time)
         spec = config.model.windows(panel)
-        universe = Universe(config, panel, spec, executor)
+        universe = Universe(config, panel, spec, executor, progress)
         exposures, unit = pd.Series(dtype=float), "weight"
         if config.positions is not None:
             exposures, unit = gates.read_positions(config.positions, panel)

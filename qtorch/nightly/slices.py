@@ -158,15 +158,14 @@ def part_of(panel: Panel, assets: list[str]) -> Panel:
 
 
 def in_slices(
-    function: Callable[..., Any], tasks: Iterable[tuple[Any, ...]], executor: Executor | None, at_once: int = 4
+    function: Callable[..., Any], tasks: Iterable[tuple[Any, ...]], executor: Executor | None
 ) -> Iterator[Any]:
     """What a function gives of each task, in their order.
 
     Args:
         function: of a module, with what all tasks share bound to it.
-        tasks: arguments; made when they are needed, so that no more than a few are in memory.
+        tasks: arguments; made when they are needed, so that no more than twice as many as run at a time are in memory.
         executor: runs them elsewhere, such as a process pool or a `qtorch.backtest.RayExecutor`; None here.
-        at_once: tasks that an executor is given at a time.
 
     Raises:
         Exception: what the function raised.
@@ -176,10 +175,11 @@ def in_slices(
             yield function(*task)
         return
     call = partial(packed, partial(_unpacked, function))  # one function, which Ray is sent once
+    most = 2 * getattr(executor, "at_once", 2)
     done, running, wanted = dict[int, bytes](), dict[Future, int](), 0
     waiting = enumerate(tasks)
     while True:
-        while len(running) + len(done) < at_once and (one := next(waiting, None)) is not None:
+        while len(running) + len(done) < most and (one := next(waiting, None)) is not None:
             number, task = one
             # As bytes: torch would send tensors through shared memory, whole storages and open files for as long as
             # they live.

@@ -7,11 +7,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
 from jaxtyping import Bool, Int64
+from tqdm.std import tqdm
 
 from qtorch.data import DataError, Panel, WindowSource, WindowSpec
 from qtorch.data.features import CrossSection
@@ -36,12 +38,14 @@ class Universe:
         panel: up to tonight.
         spec: of the windows.
         executor: runs slices elsewhere; None here, one after the other.
+        progress: show a bar of the slices.
     """
 
     config: NightlyConfig
     panel: Panel
     spec: WindowSpec
     executor: Executor | None = None
+    progress: bool = False
 
     @property
     def small(self) -> bool:
@@ -125,7 +129,7 @@ class Universe:
         """The records of all assets, from answers at the backtest's as-of dates and tonight, slice by slice."""
         tasks = ((part_of(self.panel, assets), found.columns(assets)) for assets in slices_of(found.assets))
         function = partial(judge_slice, network, self.config)
-        return joined(list(in_slices(function, tasks, self.executor)))
+        return joined(self._each(function, tasks, len(found.assets)))
 
     def _evaluated(self, network: Network, assets: Sequence[str], dates: pd.DatetimeIndex) -> Evaluated:
         if self.small or network.layout == "panel":
@@ -143,7 +147,7 @@ class Universe:
                 yield part_of(self.panel, some), dates, across
 
         function = partial(evaluate_slice, network, self.spec, self.config)
-        parts = list(in_slices(function, tasks(), self.executor))
+        parts = self._each(function, tasks(), len(assets))
         answered = [part for part in parts if part is not None]
         if not answered:
             first = self.spec.features.first_usable
@@ -154,6 +158,11 @@ class Universe:
             )
         groups = zip(parts, slices_of(assets), strict=True)
         return beside([_nothing(answered[0], some) if part is None else part for part, some in groups])
+
+    def _each(self, function: Callable[..., Any], tasks: Iterator[tuple[Any, ...]], assets: int) -> list[Any]:
+        """What a function gives of each slice of some assets."""
+        given = in_slices(function, tasks, self.executor)
+        return list(tqdm(given, "slices", total=-(-assets // SLICE), disable=not self.progress))
 
     @cached_property
     def _across(self) -> dict[CrossSection, np.ndarray]:

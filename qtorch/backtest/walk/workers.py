@@ -14,7 +14,22 @@ from qtorch.distributions.checks import require
 from qtorch.errors import ArgumentError
 
 
-def process_pool(workers: int, make_model: Callable) -> ProcessPoolExecutor:
+class ProcessPool(ProcessPoolExecutor):
+    """Processes that are started afresh, with one thread of torch each.
+
+    Args:
+        workers: how many.
+
+    Attributes:
+        at_once: calls that run at a time.
+    """
+
+    def __init__(self, workers: int) -> None:
+        super().__init__(workers, get_context("spawn"), _one_thread)
+        self.at_once = workers
+
+
+def process_pool(workers: int, make_model: Callable) -> ProcessPool:
     """A pool of processes that are started afresh, with one thread of torch each.
 
     Args:
@@ -34,7 +49,7 @@ def process_pool(workers: int, make_model: Callable) -> ProcessPoolExecutor:
             f"{getattr(function, '__qualname__', function)} is defined in this notebook, from where other processes "
             "can't import it. Put it into a module, or give a functools.partial of a function of one."
         )
-    return ProcessPoolExecutor(workers, get_context("spawn"), _one_thread)
+    return ProcessPool(workers)
 
 
 def packed(function: Callable, *arguments: Any) -> bytes:

@@ -1,11 +1,11 @@
 """The workers, as a deployment of Ray Serve; needs Ray."""
 
 import logging
-import os
 import secrets
 from collections.abc import Callable
 from typing import Any
 
+from qtorch.deploy.ray_environment import guard_local_ray, tell_nobody
 from qtorch.deploy.server.answers import Fault, FaultError, WorkerState
 from qtorch.deploy.server.config import ServerConfig
 from qtorch.deploy.server.protocol import InferRequest, InferResponse, RequestError
@@ -133,15 +133,9 @@ def prepare(config: ServerConfig) -> None:
     Args:
         config: of the server.
     """
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    tell_nobody()
     if config.address is None:
-        # Ray runs whatever it is sent, so only who knows this may send; and only if it can be no part of a cluster,
-        # which this variable says on all systems, does it listen at 127.0.0.1 alone.
-        os.environ |= {
-            "RAY_AUTH_MODE": "token",
-            "RAY_AUTH_TOKEN": secrets.token_hex(32),
-            "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
-        }
+        guard_local_ray()
 
 
 class Cluster:

@@ -3,9 +3,11 @@
 import pickle
 import sys
 import threading
+import time
 import types
 import weakref
 from concurrent.futures import Future
+from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
@@ -14,6 +16,7 @@ import pytest
 import torch
 
 from qtorch.backtest import RayExecutor, RefitError, walk_forward
+from qtorch.backtest.walk import ray_executor
 from qtorch.backtest.walk.workers import process_pool
 from qtorch.models import RiskMetrics, default_forecaster
 from tests.backtest.walk.test_forward import Pickling
@@ -55,75 +58,127 @@ def test_what_other_processes_can_not_import_is_named(panel, monkeypatch):
         walk_forward(panel, RiskMetrics, REFITS, workers=2, executor=Pickling())
 
 
-def test_ray_runs_a_walk(panel):
-    ray = pytest.importorskip("ray")
-    ray.init(num_cpus=2, include_dashboard=False, runtime_env={"env_vars": {"OMP_NUM_THREADS": "1"}})
-    walk = partial(walk_forward, panel, RiskMetrics, REFITS)
-    try:
-        assert walk(executor=RayExecutor(num_cpus=1)).to_frame().equals(walk().to_frame())
-    finally:
-        ray.shutdown()
+@dataclass(frozen=True)
+class FakeRef:
+    """What `put` gives."""
+
+    value: object
+
+    def hex(self):
+        return str(id(self))
 
 
 class FakeRay(types.ModuleType):
-    """Runs tasks at once, and counts what is put."""
+    """Runs tasks when it is told to, or at once, and counts what is put."""
 
-    def __init__(self) -> None:
+    exceptions = types.SimpleNamespace(RayTaskError=(), RayError=(), OutOfMemoryError=())
+
+    def __init__(self, at_once: bool = True) -> None:
         super().__init__("ray")
         self.puts: list[object] = []
+        self.given: list[Future] = []
+        self.at_once = at_once
+        self.ended = False
 
     def is_initialized(self):
         return True
 
+    def shutdown(self):
+        self.ended = True
+
     def put(self, value):
         self.puts.append(value)
-        return value
+        return FakeRef(value)
 
-    def remote(self, function):
-        def task(*arguments):
-            done = Future()
-            done.set_result(function(*arguments))
-            return types.SimpleNamespace(future=lambda: done)
+    def get(self, ref):
+        return ref.value
 
-        return types.SimpleNamespace(remote=task)
+    def cluster_resources(self):
+        return {"CPU": 3.0}
+
+    def remote(self, **options):
+        self.options = options
+
+        def task(function, *arguments):
+            future = Future()
+            self.given.append(future)
+            if self.at_once:
+                future.set_result(function(*arguments))
+            return types.SimpleNamespace(future=lambda: future)
+
+        return lambda function: types.SimpleNamespace(remote=partial(task, function))
 
 
-def test_ray_is_sent_a_function_once_and_lets_go_of_it(monkeypatch):
+@pytest.fixture
+def fake(monkeypatch):
+    """A Ray that this process has joined."""
     ray = FakeRay()
     monkeypatch.setitem(sys.modules, "ray", ray)
-    with RayExecutor() as executor:
+    monkeypatch.setattr(ray_executor, "_latest", None)
+    return ray
+
+
+def until(condition) -> None:
+    end = time.monotonic() + 5
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.001)
+
+
+def test_ray_is_sent_a_function_once_and_lets_go_of_it(fake):
+    with RayExecutor(memory=1e9, retries=2) as executor:
         double = partial(int.__mul__, 2)
         assert [executor.submit(double, n).result() for n in range(5)] == [0, 2, 4, 6, 8]
-        assert ray.puts == [double]
+        assert fake.puts == [double]
         assert executor.submit(int, "3").result() == 3
-        assert ray.puts == [double, int]
-        ray.puts.clear()
+        assert fake.puts == [double, int]
+        fake.puts.clear()
         held = weakref.ref(double)
         assert executor.submit(double, 4).result() == 8
-        ray.puts.clear()
+        fake.puts.clear()
+        ray_executor._latest = None  # of a process elsewhere
         del double
         assert held() is not None
+    assert fake.options == {"max_retries": 2, "memory": 1e9}
     assert held() is None
     with pytest.raises(RuntimeError, match="has been shut down"):
         executor.submit(int)
+    assert not fake.ended, "this process had joined it before"
 
 
-def test_ray_waits_for_calls_that_run(monkeypatch):
-    monkeypatch.setitem(sys.modules, "ray", FakeRay())
-    executor, running = RayExecutor(), Future()
-    executor._remote = types.SimpleNamespace(remote=lambda *_: types.SimpleNamespace(future=lambda: running))
-    assert executor.submit(int) is running
-    executor.shutdown(wait=False)
-    assert not running.done()
-    executor = RayExecutor()
-    executor._remote = types.SimpleNamespace(remote=lambda *_: types.SimpleNamespace(future=lambda: running))
-    executor.submit(int)
-    timer = threading.Timer(0.2, running.set_result, [1])
+def test_ray_is_given_no_more_than_workers_calls(fake):
+    fake.at_once = False
+    executor = RayExecutor(workers=2)
+    futures = [executor.submit(abs, n) for n in range(5)]
+    until(lambda: len(fake.given) == 2)
+    fake.given[1].set_result(1)
+    assert futures[1].result(5) == 1
+    until(lambda: len(fake.given) == 3)
+    assert [future.running() for future in futures] == [True, False, True, False, False]
+    assert futures[3].cancel()
+    executor.shutdown(wait=False, cancel_futures=True)
+    until(futures[4].cancelled)
+    timer = threading.Timer(0.1, lambda: [future.set_result(7) for future in (fake.given[0], fake.given[2])])
     timer.start()
-    executor.shutdown(cancel_futures=True)
-    assert running.done()
-    assert not running.cancelled()
+    executor.shutdown()
+    assert [futures[n].result() for n in (0, 2)] == [7, 7]
+    assert len(fake.given) == 3
     timer.join()
+    assert RayExecutor(num_cpus=2).at_once == 3
+    assert RayExecutor(num_cpus=0).at_once == 6
+
+
+def test_those_who_wait_are_told_when_the_cluster_is_gone(fake):
+    executor = RayExecutor()
+    fake.cluster_resources = lambda: 1 / 0
+    with pytest.raises(ZeroDivisionError):
+        executor.submit(int).result(5)
+    with pytest.raises(RuntimeError, match="has been shut down"):
+        executor.submit(int)
+    with pytest.raises(ValueError, match="workers=0"):
+        RayExecutor(workers=0)
+    with pytest.raises(ValueError, match="retries=-1"):
+        RayExecutor(retries=-1)
 
 
 def test_without_ray_it_is_said(monkeypatch):
