@@ -7,6 +7,7 @@ from qtorch.data.features import Features
 from qtorch.data.panel import Panel
 from qtorch.data.panel_windows import PanelWindowSource
 from qtorch.data.portfolio import portfolio_panel
+from qtorch.data.recent import SessionState, recent_source
 from qtorch.data.sample import load_sample
 from qtorch.data.samples import Samples
 from qtorch.data.sampling import BucketBatches, WindowBatches, sampling_weights
@@ -26,6 +27,7 @@ __all__ = [
     "Panel",
     "PanelWindowSource",
     "Samples",
+    "SessionState",
     "State",
     "SyntheticMarket",
     "WalkForward",
@@ -37,6 +39,7 @@ __all__ = [
     "chronological_split",
     "load_sample",
     "portfolio_panel",
+    "recent_source",
     "sampling_weights",
     "sessions",
     "whole",

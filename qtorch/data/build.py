@@ -33,17 +33,17 @@ def build(rows: Rows, rules: Rules, sink: MemorySink | DiskSink, advance: Callab
     Raises:
         DataError: see `qtorch.data.Panel.from_frame`.
     """
-    found = survey(rows, rules, advance)
+    return assemble(survey(rows, rules, advance), rows, rules, sink, advance)
+
+
+def assemble(
+    found: Survey, rows: Rows, rules: Rules, sink: MemorySink | DiskSink, advance: Callable[[int], None]
+) -> dict[str, Any]:
+    """The same, of rows that have been surveyed."""
     assets = tuple(found.code_of)
     delisted = rules.delistings({*assets, *found.silent})
-    supplied = {code_of(calendar): calendar for calendar in rules.calendars}
-    calendars = {code: sessions(supplied.get(code, code), *_span(days)) for code, days in found.days.items()}
-    dates = _union(found, calendars, rules.off_calendar)
-    as_of = _as_of(dates, calendars, rules.as_of)
-    grids = [_Grid.of(calendar, as_of, found.days[code]) for code, calendar in calendars.items()]
-    exchange_index = [list(calendars).index(code) for code in found.exchange_of]
-    grid_of = dict(zip(calendars, grids, strict=True))
-    is_session = torch.from_numpy(np.stack([grid.has_session for grid in grids], axis=1))
+    axis = Axis.of(found, rules)
+    dates, is_session = axis.dates, torch.from_numpy(axis.is_session)
     observed = torch.zeros(len(dates), len(assets), dtype=torch.bool)
     findings = [clean.no_findings(), *found.findings]
     fields = rules.kept_fields(rows)
@@ -52,7 +52,7 @@ def build(rows: Rows, rules: Rules, sink: MemorySink | DiskSink, advance: Callab
         for block, part in blocks:
             cells = Cells.empty(rows, rules, fields, (len(dates), block.stop - block.start))
             for _, chunk in part.chunks(columns):
-                _place(chunk, rules, found, block.start, grid_of, as_of, cells)
+                place(chunk, rules, found, block.start, axis, cells)
                 advance(len(chunk))
             names = assets[block]
             cells.drop_superseded(names)
@@ -65,25 +65,89 @@ def build(rows: Rows, rules: Rules, sink: MemorySink | DiskSink, advance: Callab
             findings += cells.findings
             sink.put("values", cells.values, len(assets))
             sink.put("session_day", cells.day, len(assets))
-    kept = _kept_rows(observed, is_session)
-    price = last_price(observed[kept])
-    last_row = None if delisted is None else last_listed_row(delisted, assets, dates[kept], price)
+    kept = kept_rows(observed, is_session)
+    values, session_day = (sink.tensor(name)[kept] for name in ("values", "session_day"))
+    return attributes(found, axis, kept, observed[kept], values, session_day, tuple(cells.fields), delisted, findings)
+
+
+def attributes(
+    found: Survey,
+    axis: "Axis",
+    kept: slice | np.ndarray,
+    observed: torch.Tensor,
+    values: torch.Tensor,
+    session_day: torch.Tensor,
+    fields: tuple[str, ...],
+    delisted: Mapping[str, pd.Timestamp] | None,
+    findings: list[pd.DataFrame],
+) -> dict[str, Any]:
+    """A panel's attributes from the tensors of its rows, which are some of the axis's."""
+    assets, codes = tuple(found.code_of), tuple(axis.grids)
+    is_session = torch.from_numpy(axis.is_session[kept])
+    exchange_index = [codes.index(code) for code in found.exchange_of]
+    last_row = None
+    if delisted is not None:
+        last_row = last_listed_row(delisted, assets, axis.dates[kept], last_price(observed))
     return {
-        "values": sink.tensor("values")[kept],
-        "state": states(observed[kept], is_session[kept], exchange_index, last_row),
-        "dates": dates[kept],
+        "values": values,
+        "state": states(observed, is_session, exchange_index, last_row),
+        "dates": axis.dates[kept],
         "assets": assets,
-        "fields": tuple(cells.fields),
+        "fields": fields,
         "exchanges": tuple(found.exchange_of),
-        "as_of": as_of[kept],
-        "session_day": sink.tensor("session_day")[kept],
-        "exchange_codes": tuple(calendars),
-        "exchange_is_session": is_session[kept],
-        "exchange_next_day": torch.from_numpy(np.stack([grid.next_day for grid in grids], axis=1))[kept],
-        "exchange_close": torch.from_numpy(np.stack([grid.latest for grid in grids], axis=1))[kept],
+        "as_of": axis.as_of[kept],
+        "session_day": session_day,
+        "exchange_codes": codes,
+        "exchange_is_session": is_session,
+        "exchange_next_day": torch.from_numpy(axis.next_day[kept]),
+        "exchange_close": torch.from_numpy(axis.close[kept]),
         "delisted": None if delisted is None else {asset: str(date) for asset, date in delisted.items()},
         "findings": pd.concat(findings, ignore_index=True),
     }
+
+
+@dataclass(frozen=True)
+class Axis:
+    """The rows that a panel may have, and how each exchange's sessions fall on them.
+
+    Attributes:
+        dates: of the rows.
+        as_of: UTC instants up to which they know the world.
+        grids: by exchange code.
+    """
+
+    dates: pd.DatetimeIndex
+    as_of: pd.DatetimeIndex
+    grids: Mapping[str, "_Grid"]
+
+    @classmethod
+    def of(cls, found: Survey, rules: Rules) -> "Axis":
+        """All dates between the first price and the last."""
+        supplied = {code_of(calendar): calendar for calendar in rules.calendars}
+        calendars = {code: sessions(supplied.get(code, code), *_span(days)) for code, days in found.days.items()}
+        dates = _union(found, calendars, rules.off_calendar)
+        as_of = _as_of(dates, calendars, rules.as_of)
+        grids = {code: _Grid.of(calendar, as_of, found.days[code]) for code, calendar in calendars.items()}
+        return cls(dates, as_of, grids)
+
+    def first_row(self, days: Mapping[str, np.ndarray]) -> int:
+        """The first row that knows a close of some days, given by exchange."""
+        return min(int(self.grids[code].row[of - self.grids[code].first].min()) for code, of in days.items())
+
+    @property
+    def is_session(self) -> np.ndarray:
+        """By row and exchange."""
+        return np.stack([grid.has_session for grid in self.grids.values()], axis=1)
+
+    @property
+    def next_day(self) -> np.ndarray:
+        """By row and exchange."""
+        return np.stack([grid.next_day for grid in self.grids.values()], axis=1)
+
+    @property
+    def close(self) -> np.ndarray:
+        """By row and exchange."""
+        return np.stack([grid.latest for grid in self.grids.values()], axis=1)
 
 
 @dataclass(frozen=True)
@@ -126,16 +190,21 @@ class _Grid:
         )
 
 
-def _place(
-    chunk: pd.DataFrame,
-    rules: Rules,
-    found: Survey,
-    first: int,
-    grids: Mapping[str, _Grid],
-    as_of: pd.DatetimeIndex,
-    cells: Cells,
+def place(
+    chunk: pd.DataFrame, rules: Rules, found: Survey, first: int, axis: Axis, cells: Cells, first_row: int = 0
 ) -> None:
-    """Checks a chunk's rows and puts them where they become known."""
+    """Checks a chunk's rows and puts them where they become known.
+
+    Args:
+        chunk: rows as they were read.
+        rules: how they are read.
+        found: by the survey of all rows.
+        first: the number of the cells' first asset.
+        axis: of all rows.
+        cells: take the rows.
+        first_row: the row of the axis that is the cells' first; no price belongs before.
+    """
+    as_of, grids = axis.as_of, axis.grids
     actions = [name for name in ACTIONS if name in chunk and rules.adjust]
     given = [name for name in cells.fields if name in chunk]
     rows, refused = clean.usable(chunk, [*given, *actions], rules.exchange, rules.bad_rows)
@@ -183,7 +252,7 @@ def _place(
     on_time = t < len(as_of)
     cells.events.note(rows[on_time], t[on_time], n[on_time])
     put = on_time & priced & ~(stray & (rules.off_calendar == "drop"))
-    cells.put(rows[put], t[put], n[put], rules.bad_rows)
+    cells.put(rows[put], t[put] - first_row, n[put], rules.bad_rows)
 
 
 def _union(
@@ -207,7 +276,7 @@ def _as_of(dates: pd.DatetimeIndex, calendars: Mapping[str, Sessions], as_of: st
     return pd.DatetimeIndex(closes.max(axis=0).astype("M8[us]"), tz="UTC")
 
 
-def _kept_rows(observed: torch.Tensor, is_session: torch.Tensor) -> slice | np.ndarray:
+def kept_rows(observed: torch.Tensor, is_session: torch.Tensor) -> slice | np.ndarray:
     """The rows from the first price to the last that are a session or hold a price."""
     priced = observed.any(1)
     rows = priced.nonzero().flatten()

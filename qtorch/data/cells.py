@@ -161,10 +161,12 @@ class Cells:
         detail = [f"a price after its delisting on {last[asset]:%Y-%m-%d}" for asset in late["asset"]]
         self.findings.append(finding("after_delisting", late.assign(row=self.position[t, n], detail=detail)))
 
-    def note_jumps(self, close: np.ndarray, limit: float, assets: Sequence[str]) -> None:
-        """Lists one-session moves beyond a limit."""
+    def note_jumps(
+        self, close: np.ndarray, limit: float, assets: Sequence[str], latest: np.ndarray | None = None
+    ) -> None:
+        """Lists one-session moves beyond a limit; `latest` are the closes before the first row."""
         found = []
-        latest = np.full(close.shape[1], np.nan)
+        latest = np.full(close.shape[1], np.nan) if latest is None else latest
         for t in range(0, len(close), 512):
             block = close[t : t + 512]
             filled = np.where(np.isnan(block), 0, np.arange(1, len(block) + 1)[:, None])

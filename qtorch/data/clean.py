@@ -108,7 +108,8 @@ def _dates(raw: pd.DataFrame) -> pd.Series:
     if kind in _NO_DATES:
         raise DataError(f"dates are {kind}, not dates: {name_rows(raw)}. Pass {_NO_DATES[kind]}.")
     try:
-        dates = pd.to_datetime(raw["date"], errors="coerce")
+        known = pd.api.types.is_datetime64_any_dtype(raw["date"])  # a cast that is none costs as much as a parse
+        dates = raw["date"] if known else pd.to_datetime(raw["date"], errors="coerce")
     except ValueError as error:  # texts of several time zones, which pandas does not make missing
         raise DataError(f"dates cannot be read: {error} Pass session labels without a time zone.") from error
     if not pd.api.types.is_datetime64_any_dtype(dates):  # what pandas 2 makes of such texts

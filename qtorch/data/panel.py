@@ -1,6 +1,6 @@
 """The market as a panel: values and their state on the union of its exchanges' calendars, point in time."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -162,6 +162,41 @@ class Panel:
         return cls._build(ParquetRows(path, start, end), Rules(**options), store, progress)
 
     @classmethod
+    def update(
+        cls,
+        folder: str | Path,
+        path: str | Path,
+        *,
+        say: Callable[[str], None] = lambda line: None,
+        progress: bool = False,
+        **options: Any,
+    ) -> "Panel":
+        """The panel of a Parquet dataset, kept in a folder, so that the next call reads only the files that are new.
+
+        The panel is that of `from_parquet` with the same options, in every bit, and mapped into memory. Files are added
+        where all dates in them are later than those that were there, as in a dataset of a file for each session. All is
+        read anew, and `say` is told why, where a file was changed or is gone, and so after each change of a dataset of
+        one file; where prices come with splits, dividends or adjusted closes, or with `known_at`, which rescale or
+        revise the past; where an exchange is new, or a price was not known yet (`as_of`); where options changed. A file
+        of the same size and time is taken to be the same; of another time its SHA-256 tells.
+
+        Whatever happens meanwhile, the folder holds the panel before or the one after.
+
+        Args:
+            folder: where the panel is kept; it is made by the first call.
+            path: file or folder, as of `from_parquet`.
+            say: receives a line that tells what was read.
+            progress: show a progress bar.
+            **options: as of `from_frame`.
+
+        Raises:
+            DataError: as of `from_parquet`.
+        """
+        from qtorch.data import cached
+
+        return cached.update(folder, path, Rules(**options), say=say, progress=progress)
+
+    @classmethod
     def _build(cls, rows: Rows, rules: Rules, store: str | Path | None, progress: bool) -> "Panel":
         with progress_bar("building the panel", 2 * len(rows) if progress else None) as advance:
             if store is None:
@@ -248,15 +283,23 @@ class Panel:
         """True where a field is there; a source may lack some beside an observed close."""
         return torch.logical_and(self.values.isfinite(), self.mask.unsqueeze(-1))
 
-    def field(self, name: str) -> Float64[Tensor, "T N"]:
-        """The values of a field, NaN where none is observed.
+    def field_index(self, name: str) -> int:
+        """The position of a field on the last axis of `values`.
 
         Raises:
             DataError: the panel has no such field.
         """
         if name not in self.fields:
             raise DataError(f"no field {name!r}; this panel has {listing(self.fields, most=20)}.")
-        return torch.where(self.mask, self.values[:, :, self.fields.index(name)], torch.nan)
+        return self.fields.index(name)
+
+    def field(self, name: str) -> Float64[Tensor, "T N"]:
+        """The values of a field, NaN where none is observed.
+
+        Raises:
+            DataError: the panel has no such field.
+        """
+        return torch.where(self.mask, self.values[:, :, self.field_index(name)], torch.nan)
 
     @property
     def close(self) -> Float64[Tensor, "T N"]:

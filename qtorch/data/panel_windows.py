@@ -39,6 +39,8 @@ class PanelWindowSource:
         self.panel, self.spec = panel, spec
         self._own = WindowSource(panel, spec, table)
         self.table = self._own.table
+        if self.table.since:
+            raise ArgumentError("a table of the last rows has no windows in panel layout. Leave it out.")
 
     def entries(
         self, first: int = 0, last: int | None = None, known_by: int | None = None, embargo: int = 0

@@ -53,11 +53,20 @@ class ParquetRows:
     """Rows of a Parquet file or of a hive-partitioned dataset, between two dates, inclusive.
 
     Each file is a part: rows need to be in order within a file, not over the dataset.
+
+    Attributes:
+        path: file or folder.
+        start: the first date.
+        end: the last date.
+        files: of the folder, those to read; None reads all.
+        first: the number of the first row.
     """
 
     path: str | Path
     start: str | pd.Timestamp | None = None
     end: str | pd.Timestamp | None = None
+    files: tuple[str, ...] | None = None
+    first: int = 0
 
     @cached_property
     def _dataset(self) -> Any:
@@ -67,13 +76,19 @@ class ParquetRows:
         if not Path(self.path).exists():
             raise DataError(f"{self.path}: no such file or folder.")
         with _readable(self.path):
-            dataset = ds.dataset(self.path, partitioning="hive")
+            # Names are in the file once a page, numbered in each row: so they are to stay.
+            parquet = ds.ParquetFileFormat(dictionary_columns=["asset", "exchange"])
+            options: dict[str, Any] = {"format": parquet}
+            source: Any = self.path
+            if self.files is not None:
+                source, options["partition_base_dir"] = list(self.files), str(self.path)
+            dataset = ds.dataset(source, partitioning="hive", **options)
             part = next(dataset.get_fragments(), None)
             keys = {} if part is None else ds.get_partition_keys(part.partition_expression)
             if {"asset", "exchange"} & set(keys):  # a folder asset=000001 is not numbered 1
                 text = {"asset": pa.string(), "exchange": pa.string()}
                 kinds = pa.schema([(key, text.get(key, dataset.schema.field(key).type)) for key in keys])
-                dataset = ds.dataset(self.path, partitioning=ds.partitioning(kinds, flavor="hive"))
+                dataset = ds.dataset(source, partitioning=ds.partitioning(kinds, flavor="hive"), **options)
         names = dataset.schema.names
         missing = [name for name in ("date", "asset", "close") if name not in names]
         if missing:
@@ -111,7 +126,7 @@ class ParquetRows:
         import pyarrow.types as kinds
 
         wanted = [name for name in columns if name in self.columns]
-        first = 0
+        first = self.first
         with _readable(self.path):
             fragments = list(self._dataset.get_fragments(self._condition))
         for part, fragment in enumerate(fragments):
@@ -124,17 +139,25 @@ class ParquetRows:
                 fragment_readahead=1,
             )
             with _readable(self.path):
-                for batch in scanner.to_batches():
-                    if not batch.num_rows:
-                        continue
-                    for i, name in enumerate(batch.schema.names):
-                        kind = batch.schema.field(i).type
+                for table in _joined(scanner.to_batches()):
+                    for i, name in enumerate(table.schema.names):
+                        kind = table.schema.field(i).type
                         if name in ("asset", "exchange") and not kinds.is_dictionary(kind):
-                            batch = batch.set_column(i, name, batch.column(i).dictionary_encode())
-                    frame = batch.to_pandas(date_as_object=False)
+                            table = table.set_column(i, name, table.column(i).dictionary_encode())
+                    frame = table.to_pandas(date_as_object=False)
                     frame["row"] = np.arange(first, first + len(frame))
                     first += len(frame)
                     yield part, frame
+
+    @property
+    def kinds(self) -> str:
+        """Names and types of the columns, in one text."""
+        return "; ".join(f"{field.name} {field.type}" for field in self._dataset.schema)
+
+    def names(self) -> tuple[str, ...]:
+        """The files, in the order in which they are read."""
+        with _readable(self.path):
+            return tuple(fragment.path for fragment in self._dataset.get_fragments(self._condition))
 
     def __len__(self) -> int:
         """How many rows there are between the dates."""
@@ -178,6 +201,23 @@ def labels(dates: Any, what: str) -> list[pd.Timestamp]:
     if not found:
         raise DataError(f"there is no {what}. Give at least one.")
     return found
+
+
+def _joined(batches: Iterable[Any]) -> Iterator[Any]:
+    """Batches put together to tables of about `CHUNK` rows: a file may have a row group for each asset."""
+    import pyarrow as pa
+
+    held: list[Any] = []
+    rows = 0
+    for batch in batches:
+        if rows and rows + batch.num_rows > CHUNK:
+            yield pa.Table.from_batches(held)
+            held, rows = [], 0
+        if batch.num_rows:
+            held.append(batch)
+            rows += batch.num_rows
+    if rows:
+        yield pa.Table.from_batches(held)
 
 
 @contextmanager

@@ -66,10 +66,16 @@ def survey(rows: Rows, rules: Rules, advance: Callable[[int], None]) -> Survey:
     found.exchange_of = [code for _, code in ordered]
     found.days = {code: np.unique(np.concatenate(days[code])) for code in dict.fromkeys(found.exchange_of)}
     found.silent -= set(names)
-    if found.silent:
-        empty = pd.DataFrame({"asset": sorted(found.silent), "detail": "no row of it holds a close"})
-        found.findings.append(finding("no_price", empty.assign(date=pd.Series(pd.NaT, index=empty.index), row=-1)))
+    found.findings += no_price(found.silent)
     return found
+
+
+def no_price(silent: set[str]) -> list[pd.DataFrame]:
+    """What is found of assets without a price, if there are any."""
+    if not silent:
+        return []
+    empty = pd.DataFrame({"asset": sorted(silent), "detail": "no row of it holds a close"})
+    return [finding("no_price", empty.assign(date=pd.Series(pd.NaT, index=empty.index), row=-1))]
 
 
 def _note_order(rows: pd.DataFrame, last: dict[str, int], found: Survey, bad_rows: BadRows) -> None:

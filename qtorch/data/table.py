@@ -1,6 +1,6 @@
 """Every asset's own sessions in one stream, which windows are cut from."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from torch import Tensor
 from qtorch.data.errors import DataError
 from qtorch.data.features import CrossSection, Features, OwnSessions, Volatility
 from qtorch.data.features.feature import BLOCK, Feature
+from qtorch.data.features.sums import Sums
 from qtorch.data.fingerprint import fingerprint
 from qtorch.data.panel import Panel
 from qtorch.data.progress import progress_bar
@@ -42,6 +43,8 @@ class SessionTable:
         usable: where the warm-up is over and all inputs are there.
         inputs: of `Features`, through the position; 0 where not usable.
         folder: where the streams are on disk, if they are.
+        since: the first panel row whose windows are whole here; 0 where all are. Of entries before the contexts of
+            those nothing is held, and `start` is where an asset's first entry would be.
     """
 
     panel: Panel
@@ -55,6 +58,7 @@ class SessionTable:
     usable: Bool[Tensor, " P"]
     inputs: Float32[Tensor, "P F"]
     folder: TensorFolder | None
+    since: int = 0
 
     def of(self, asset: int) -> slice:
         """The positions of an asset, by its column."""
@@ -126,16 +130,14 @@ def session_table(
             folder = TensorFolder(store)
             return table(_open(folder, about), folder)
         folder = TensorFolder.create(store)
-    full = (lambda _, shape, kind, value: np.full(shape, value, kind)) if folder is None else folder.full
-    arrays = {
-        "record": full("record", (P, TARGET + len(horizons)), np.int32, -1),  # the bits of -1 are those of a NaN
-        "close": full("close", (P,), np.float64, np.nan),
-        "usable": full("usable", (P,), np.bool_, 0),
-        "inputs": full("inputs", (P, len(features)), np.float32, 0),
-    }
+    grids = empty_grids(panel, features) if across is None else {}
+    arrays = empty_streams(P, features, horizons, folder)
+    layout = Layout.of_all(start.numpy(), length.numpy(), pad)
     try:
         with progress_bar("computing features", len(panel.assets) if progress else None) as advance:
-            _fill(arrays, panel, features, horizons, pad, start.numpy(), length.numpy(), folder, across, advance)
+            fill_own(arrays, panel, features, horizons, layout, grids, None, folder, advance)
+        values = across_assets(grids, panel, features) if across is None else across
+        fill_across(arrays, features, layout, values, folder)
     except BaseException:
         if folder is not None:
             folder.discard()
@@ -148,95 +150,180 @@ def session_table(
 
 def market_values(panel: Panel, features: Features) -> dict[CrossSection, np.ndarray]:
     """The features across the assets of a market, `[T, N, F]` or `[T, 1, F]` each, for tables of parts of it."""
-    grids = _empty_grids(panel, features)
+    grids = empty_grids(panel, features)
     for n in range(0, len(panel.assets) if grids else 0, BLOCK):
         block = slice(n, min(n + BLOCK, len(panel.assets)))
         _put(grids, block, OwnSessions(panel.select(panel.assets[block])))
-    return _across(grids, panel, features)
+    return across_assets(grids, panel, features)
 
 
-def _empty_grids(panel: Panel, features: Features) -> dict[Feature, np.ndarray]:
-    """Of what features across assets are made of."""
-    shape = (len(panel.dates), len(panel.assets))
-    bases = {base for part in features.parts if isinstance(part, CrossSection) for base in part.bases}
+@dataclass(frozen=True, eq=False)
+class Layout:
+    """Which entries of each asset have a place in the streams, and which of them are computed; all `[N]`.
+
+    Attributes:
+        start: the position of the first entry, whether or not it is held.
+        length: entries.
+        held: the first entry that has a place.
+        fresh: the first entry whose inputs are computed.
+        pad: masked positions between assets.
+    """
+
+    start: np.ndarray
+    length: np.ndarray
+    held: np.ndarray
+    fresh: np.ndarray
+    pad: int
+
+    @classmethod
+    def of_all(cls, start: np.ndarray, length: np.ndarray, pad: int) -> "Layout":
+        """All entries."""
+        return cls(start, length, np.zeros_like(start), np.zeros_like(start), pad)
+
+    @classmethod
+    def since(cls, length: np.ndarray, held: np.ndarray, fresh: np.ndarray, pad: int) -> "Layout":
+        """The last entries of each asset."""
+        size = length - held + pad
+        return cls(pad + size.cumsum() - size - held, length, held, fresh, pad)
+
+    @property
+    def positions(self) -> int:
+        """How many positions there are in all."""
+        return int((self.length - self.held + self.pad).sum()) + self.pad
+
+    def span(self, block: slice, beyond: int = 0) -> slice:
+        """The positions of some assets that follow each other, and some around them."""
+        first, last = block.start, block.stop - 1
+        return slice(
+            int(self.start[first] + self.held[first]) - beyond, int(self.start[last] + self.length[last]) + beyond
+        )
+
+
+def blocks(assets: int) -> list[slice]:
+    """Assets handled at once."""
+    return [slice(n, min(n + BLOCK, assets)) for n in range(0, assets, BLOCK)]
+
+
+def empty_streams(
+    P: int, features: Features, horizons: tuple[int, ...], folder: TensorFolder | None = None
+) -> dict[str, np.ndarray]:
+    """The streams of `P` positions, all of them masked, in memory or in a folder."""
+    full = (lambda _, shape, kind, value: np.full(shape, value, kind)) if folder is None else folder.full
+    return {
+        "record": full("record", (P, TARGET + len(horizons)), np.int32, -1),  # the bits of -1 are those of a NaN
+        "close": full("close", (P,), np.float64, np.nan),
+        "usable": full("usable", (P,), np.bool_, 0),
+        "inputs": full("inputs", (P, len(features)), np.float32, 0),
+    }
+
+
+def empty_grids(panel: Panel, features: Features, first: int = 0) -> dict[Feature, np.ndarray]:
+    """What features across assets are made of, on the rows from `first` on, still without a value."""
+    shape = (len(panel.dates) - first, len(panel.assets))
+    bases = dict.fromkeys(base for part in features.parts if isinstance(part, CrossSection) for base in part.bases)
     return {base: np.full(shape, np.nan, np.float32) for base in bases}
+
+
+def columns_of(features: Features) -> dict[Feature, slice]:
+    """The columns of each feature among the inputs."""
+    first, columns = 0, {}
+    for part in features.parts:
+        columns[part] = slice(first, first + len(part.names))
+        first += len(part.names)
+    return columns
+
+
+def across_assets(grids: dict[Feature, np.ndarray], panel: Panel, features: Features) -> dict[CrossSection, np.ndarray]:
+    """The features across assets from the grids of their bases."""
+    parts = [part for part in features.parts if isinstance(part, CrossSection)]
+    return {part: part.across([grids[base] for base in part.bases], panel) for part in parts}
 
 
 def _put(grids: dict[Feature, np.ndarray], block: slice, sessions: OwnSessions) -> None:
     for base, grid in grids.items():
         values = base.own(sessions)
-        values[:, : base.lookback] = np.nan
-        grid[:, block] = sessions.scatter(values)[:, :, 0]
+        values[sessions.entry < base.lookback] = np.nan
+        grid[:, block] = sessions.scatter(values, sessions.T - len(grid))[:, :, 0]
 
 
-def _across(grids: dict[Feature, np.ndarray], panel: Panel, features: Features) -> dict[CrossSection, np.ndarray]:
-    parts = [part for part in features.parts if isinstance(part, CrossSection)]
-    return {part: part.across([grids[base] for base in part.bases], panel) for part in parts}
-
-
-def _fill(
+def fill_own(
     arrays: dict[str, np.ndarray],
     panel: Panel,
     features: Features,
     horizons: tuple[int, ...],
-    pad: int,
-    start: np.ndarray,
-    length: np.ndarray,
+    layout: Layout,
+    grids: dict[Feature, np.ndarray],
+    sums: Callable[[slice], Sums] | None,
     folder: TensorFolder | None,
-    across: Mapping[CrossSection, np.ndarray] | None,
-    advance: Any,
+    advance: Callable[[int], None],
 ) -> None:
-    """Own features by blocks of assets; then those across assets, from grids of what they need."""
-    shape = (len(panel.dates), len(panel.assets))
-    grids = _empty_grids(panel, features) if across is None else {}
+    """Features of own sessions, a block of assets at a time; `grids` are filled beside the streams.
+
+    Args:
+        arrays: the streams.
+        panel: the market.
+        features: the inputs.
+        horizons: of the targets.
+        layout: of the streams.
+        grids: of the rows from some row on, as of `empty_grids`.
+        sums: what an earlier run has left of some assets, that this one goes on from.
+        folder: where the streams are on disk, if they are.
+        advance: told how many assets have been done.
+    """
+    columns = columns_of(features)
     scale_of = Volatility(features.scale_decay)
-    first = 0
-    columns = {}
-    for part in features.parts:
-        columns[part] = slice(first, first + len(part.names))
-        first += len(part.names)
-    for n in range(0, shape[1], BLOCK):
-        block = slice(n, min(n + BLOCK, shape[1]))
-        sessions = OwnSessions(panel.select(panel.assets[block]))
-        inside = sessions.inside
-        region = (start[block, None] + np.arange(inside.shape[1]))[inside]
-        asset = np.repeat(np.arange(n, block.stop), sessions.length)
-        scale = scale_of.own(sessions)[:, :, 0][inside].astype(np.float32)
-        padded = slice(int(start[n]) - pad, int(start[block.stop - 1] + length[block.stop - 1]) + pad)
+    numbers = arrays["record"].view(np.float32)
+    for block in blocks(len(panel.assets)):
+        sessions = OwnSessions(panel.select(panel.assets[block]), None if sums is None else sums(block))
+        inside, entry = sessions.inside, sessions.entry
+        held, fresh = (inside & (entry >= first[block, None]) for first in (layout.held, layout.fresh))
+        place = layout.start[block, None] + entry
+        region, asset = place[held], np.broadcast_to(np.arange(block.start, block.stop)[:, None], inside.shape)[held]
         close = sessions.field("close")
-        arrays["record"].view(np.float32)[padded, SCALE] = 1.0
-        arrays["record"][region, ROW], arrays["record"][region, ASSET] = sessions.row[inside], asset
-        arrays["record"].view(np.float32)[region, SCALE] = scale
+        numbers[layout.span(block, layout.pad), SCALE] = 1.0
+        arrays["record"][region, ROW], arrays["record"][region, ASSET] = sessions.row[held], asset
         for h, horizon in enumerate(horizons):
             target = np.full_like(close, np.nan)
             target[:, :-horizon] = close[:, horizon:] / close[:, :-horizon] - 1
-            arrays["record"].view(np.float32)[region, TARGET + h] = target[inside]
-        arrays["close"][region] = close[inside]
-        usable = np.broadcast_to(np.arange(inside.shape[1]) >= features.first_usable, inside.shape)[inside]
+            numbers[region, TARGET + h] = target[held]
+        arrays["close"][region] = close[held]
+        region = place[fresh]
+        numbers[region, SCALE] = scale_of.own(sessions)[:, :, 0][fresh]
         inputs = np.zeros((len(region), len(features)), np.float32)
         for part, at in columns.items():
             if not isinstance(part, CrossSection):
-                inputs[:, at] = part.own(sessions)[inside]
+                inputs[:, at] = part.own(sessions)[fresh]
         arrays["inputs"][region] = inputs
-        arrays["usable"][region] = usable
+        arrays["usable"][region] = entry[fresh] >= features.first_usable
         _put(grids, block, sessions)
         advance(block.stop - block.start)
         if folder is not None:
             release()
-    across = _across(grids, panel, features) if across is None else across
-    for n in range(0, shape[1], BLOCK):
-        block = slice(n, min(n + BLOCK, shape[1]))
-        span = slice(int(start[n]), int(start[block.stop - 1] + length[block.stop - 1]))
+
+
+def fill_across(
+    arrays: dict[str, np.ndarray],
+    features: Features,
+    layout: Layout,
+    across: Mapping[CrossSection, np.ndarray],
+    folder: TensorFolder | None = None,
+    first: int = 0,
+) -> None:
+    """Features across assets, of the rows from `first` on; then masks what is not usable."""
+    columns = columns_of(features)
+    numbers = arrays["record"].view(np.float32)
+    for block in blocks(len(layout.start)):
+        span = layout.span(block)
         row, asset = arrays["record"][span, ROW], arrays["record"][span, ASSET]
-        inside = row >= 0
+        inside = row >= first
         inputs = arrays["inputs"][span]
         for part, values in across.items():
-            inputs[inside, columns[part]] = values[row[inside], asset[inside] if values.shape[1] > 1 else 0]
+            inputs[inside, columns[part]] = values[row[inside] - first, asset[inside] if values.shape[1] > 1 else 0]
         usable = arrays["usable"][span]
         usable &= np.isfinite(inputs).all(1)
         inputs[~usable] = 0.0
-        numbers = arrays["record"].view(np.float32)[span]
-        numbers[~usable, SCALE], numbers[~usable, TARGET:] = 1.0, np.nan
+        numbers[span][~usable, SCALE] = 1.0
+        numbers[span][~usable, TARGET:] = np.nan
         if folder is not None:
             release()
 

@@ -65,7 +65,7 @@ class WindowSource:
         if different:
             raise DataError(f"the table was made for other windows: {', '.join(different)} differ. Leave it out.")
         self.table = table
-        if not table.usable.any():
+        if not table.since and not table.usable.any():
             first, longest = spec.features.first_usable, int(table.length.max())
             raise DataError(
                 f"no asset has more than {first} returns, the warm-up of the features, with all inputs there; the "
@@ -84,11 +84,15 @@ class WindowSource:
         """The entries whose row lies in `first..last` (inclusive), and whose shortest target is known by a row.
 
         Args:
-            first: row of the panel.
+            first: row of the panel; 0 is the first whose windows the table has.
             last: row of the panel; its last by default.
             known_by: row of the panel; None asks for no target.
             embargo: own sessions that must lie between the target and that row.
+
+        Raises:
+            ArgumentError: the table has no windows of the first row.
         """
+        first = max(first, self.table.since) if first == 0 else first
         final = self.known_until(len(self.panel.dates) - 1 if last is None else last)
         if known_by is not None:
             final = torch.minimum(final, self.known_until(known_by) - embargo - self.spec.horizons[0])
@@ -238,6 +242,7 @@ class WindowSource:
         Returns:
             Entries as of `gather`, those of a usable window where there is none, and a mask.
         """
+        self.known_until(int(rows.min()) - 1)  # refuses rows before the table's first
         count, silent = standing(self.panel, rows)
         position = self.table.start + (count - 1).clamp(min=0)
         enough = count >= max(min_history, self.spec.features.first_usable + 1)
@@ -246,6 +251,11 @@ class WindowSource:
 
     def known_until(self, row: int) -> Int64[Tensor, " N"]:
         """The position of each asset's last session that is known at a row; the one before its first, if none is."""
+        if row + 1 < self.table.since:
+            raise ArgumentError(
+                f"the table holds the windows of rows from {self.table.since} on, not those before. Make one of all "
+                "rows, WindowSource(panel, spec)."
+            )
         if row not in self._last_known:
             if row < 0:
                 count = torch.zeros_like(self.table.length)
@@ -262,8 +272,8 @@ class WindowSource:
 
     @cached_property
     def _placeholder(self) -> Tensor:
-        """The position of a usable entry."""
-        return self.table.usable.view(torch.uint8).argmax()
+        """The position of a usable entry; of any, where a table of the last rows has none."""
+        return self.table.usable.view(torch.uint8).argmax().clamp(min=self._lead)
 
     def _views(self, C: int) -> dict[str, Tensor]:
         """The streams as overlapping windows that share their memory, by the position at which a context begins."""

@@ -16,6 +16,11 @@ class GapDays(Feature):
     def names(self) -> tuple[str, ...]:
         return ("gap_days",)
 
+    @property
+    def reach(self) -> int:
+        """Its own entry alone."""
+        return 0
+
     def own(self, sessions: OwnSessions) -> np.ndarray:
         return np.log(np.clip(sessions.day - sessions.day_before, 1, 30))[:, :, None]
 
@@ -27,6 +32,11 @@ class NextGapDays(Feature):
     @property
     def names(self) -> tuple[str, ...]:
         return ("next_gap_days",)
+
+    @property
+    def reach(self) -> int:
+        """Its own entry alone."""
+        return 0
 
     def own(self, sessions: OwnSessions) -> np.ndarray:
         return np.log(np.clip(sessions.next_day - sessions.day, 1, 30))[:, :, None]
@@ -40,6 +50,11 @@ class DayOfWeek(Feature):
     def names(self) -> tuple[str, ...]:
         return ("weekday_cos", "weekday_sin")
 
+    @property
+    def reach(self) -> int:
+        """Its own entry alone."""
+        return 0
+
     def own(self, sessions: OwnSessions) -> np.ndarray:
         angle = 2 * np.pi * ((sessions.day + 3) % 7) / 7  # 1970-01-01 was a Thursday
         return np.stack([np.cos(angle), np.sin(angle)], axis=-1)
@@ -52,6 +67,11 @@ class MonthEnd(Feature):
     @property
     def names(self) -> tuple[str, ...]:
         return ("month_end",)
+
+    @property
+    def reach(self) -> int:
+        """Its own entry alone."""
+        return 0
 
     def own(self, sessions: OwnSessions) -> np.ndarray:
         inside = sessions.inside
@@ -96,6 +116,11 @@ class ToEvent(Feature):
     @property
     def names(self) -> tuple[str, ...]:
         return (f"days_to_{self.name}",)
+
+    @property
+    def reach(self) -> int:
+        """Its own entry alone."""
+        return 0
 
     def own(self, sessions: OwnSessions) -> np.ndarray:
         events = np.append(np.array(self.dates, dtype="M8[D]").astype(float), np.inf)

@@ -67,6 +67,11 @@ class Label(Feature):
     def names(self) -> tuple[str, ...]:
         return tuple(f"{self.name}={value}" for value in self.values)
 
+    @property
+    def reach(self) -> int:
+        """Its own entry alone."""
+        return 0
+
     def own(self, sessions: OwnSessions) -> np.ndarray:
         panel = sessions.panel
         known = dict(zip(panel.assets, panel.exchanges, strict=True)) if self.of is None else dict(self.of)

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from qtorch.data.calendars import NO_SESSION
-from qtorch.data.features.feature import CrossSection, Feature, one_column
+from qtorch.data.features.feature import CrossSection, Feature, furthest, one_column
 from qtorch.data.features.series import FLOOR, Return, Scaled, Volatility, check_decay
 from qtorch.data.features.volatility import log_ratio
 from qtorch.data.features.windowed import ewma
@@ -39,6 +39,11 @@ class Rank(CrossSection):
     def bases(self) -> tuple[Feature, ...]:
         """The feature."""
         return (self.of,)
+
+    @property
+    def reach(self) -> int | None:
+        """That of the bases: a row needs no other."""
+        return furthest(self.bases)
 
     def across(self, base: list[np.ndarray], panel: Panel) -> np.ndarray:
         """The ranks."""
@@ -80,14 +85,19 @@ class ZScore(CrossSection):
         """The feature."""
         return (self.of,)
 
+    @property
+    def reach(self) -> int | None:
+        """That of the bases: a row needs no other."""
+        return furthest(self.bases)
+
     def across(self, base: list[np.ndarray], panel: Panel) -> np.ndarray:
         """The scores."""
         (x,) = base
         there = ~np.isnan(x)
         count = there.sum(1, keepdims=True)
-        mean = np.where(there, x, 0).sum(1, keepdims=True, dtype=np.float64) / np.maximum(count, 1)
+        mean = _sum(np.where(there, x, 0))[:, None] / np.maximum(count, 1)
         deviation = np.where(there, x - mean, 0)
-        spread = np.sqrt((deviation**2).sum(1, keepdims=True, dtype=np.float64) / np.maximum(count - 1, 1))
+        spread = np.sqrt(_sum(deviation**2)[:, None] / np.maximum(count - 1, 1))
         usable = there & (count >= self.min_assets) & (spread > 0)
         score = np.divide(deviation, spread, out=np.full(x.shape, np.nan), where=usable)
         return np.clip(score, -self.bound, self.bound)[:, :, None]
@@ -106,6 +116,8 @@ class MarketState(CrossSection):
         decays: of its volatilities whose ratios to that one are columns.
     """
 
+    carries = True
+
     decay: float = 0.94
     decays: tuple[float, ...] = (0.5, 0.8, 0.985, 0.996)
 
@@ -122,19 +134,33 @@ class MarketState(CrossSection):
         """Scaled returns and volatilities, from an asset's first return on."""
         return (Scaled(self.decay, min_sessions=0), Volatility(self.decay, min_sessions=0))
 
+    @property
+    def reach(self) -> int | None:
+        """That of the bases: a row needs no other."""
+        return furthest(self.bases)
+
     def across(self, base: list[np.ndarray], panel: Panel) -> np.ndarray:
         """The state, `[T, 1, F]`."""
-        mean, size, level = (np.empty(len(base[0])) for _ in range(3))
-        traded = np.empty(len(mean), dtype=bool)
+        return self.over_rows(self.by_row(base, panel))
+
+    def by_row(self, base: list[np.ndarray], panel: Panel) -> np.ndarray:
+        """The mean of z, the root mean square of returns, the mean of sigma, and whether anything traded `[T, 4]`."""
+        mean, size, level, traded = out = np.empty((4, len(base[0])))
         for t in range(0, len(mean), _ROWS):
             rows = slice(t, t + _ROWS)
             z, sigma = (part[rows] for part in base)
             there = ~np.isnan(z)
             count = np.maximum(there.sum(1), 1)
-            mean[rows] = np.where(there, z, 0).sum(1, dtype=np.float64) / count
-            size[rows] = np.sqrt(np.where(there, (z * sigma) ** 2, 0).sum(1, dtype=np.float64) / count)
-            level[rows] = np.where(there, sigma, 0).sum(1, dtype=np.float64) / count
+            mean[rows] = _sum(np.where(there, z, 0)) / count
+            size[rows] = np.sqrt(_sum(np.where(there, (z * sigma) ** 2, 0)) / count)
+            level[rows] = _sum(np.where(there, sigma, 0)) / count
             traded[rows] = there.any(1)
+        return out.T
+
+    def over_rows(self, by_row: np.ndarray) -> np.ndarray:
+        """The state from what all rows come to."""
+        mean, size, level = np.ascontiguousarray(by_row[:, :3].T)
+        traded = by_row[:, 3] > 0
         last = np.maximum.accumulate(np.where(traded, np.arange(len(mean)), 0))
 
         def variance(decay: float) -> np.ndarray:
@@ -183,6 +209,11 @@ class LaterCloses(CrossSection):
         """Scaled returns, from an asset's first on."""
         return (Scaled(self.decay, min_sessions=0),)
 
+    @property
+    def reach(self) -> int | None:
+        """That of the bases: a row needs no other."""
+        return furthest(self.bases)
+
     def across(self, base: list[np.ndarray], panel: Panel) -> np.ndarray:
         """The means, by exchange."""
         z, exchange = base[0], np.array(panel.exchange_index)
@@ -191,7 +222,7 @@ class LaterCloses(CrossSection):
         X = close.shape[1]
         total, count = np.zeros(close.shape), np.zeros(close.shape)
         for x in range(X):
-            total[:, x] = np.where(there[:, exchange == x], z[:, exchange == x], 0).sum(1, dtype=np.float64)
+            total[:, x] = _sum(np.where(there[:, exchange == x], z[:, exchange == x], 0))
             count[:, x] = there[:, exchange == x].sum(1)
         close = np.where(count > 0, close, NO_SESSION)  # of exchanges on which nothing traded
         out = np.zeros((*z.shape, 3))
@@ -204,6 +235,11 @@ class LaterCloses(CrossSection):
             )
             out[:, exchange == x] = np.stack([mean, last, np.abs(last)], axis=-1)[:, None, :]
         return out
+
+
+def _sum(x: np.ndarray) -> np.ndarray:
+    """Sums over the assets of `[T, N]`, one after the other: an asset of zeros more changes no bit of them."""
+    return np.add.accumulate(x, axis=1, dtype=np.float64)[:, -1] if x.shape[1] else np.zeros(len(x))
 
 
 def _check(of: Feature, user: str, min_assets: int) -> None:

@@ -4,8 +4,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from qtorch.data.features.feature import Feature, OwnSessions
-from qtorch.data.features.windowed import MOMENTS, ewma, rolling_moment
+from qtorch.data.features.feature import Feature, OwnSessions, reach_of
+from qtorch.data.features.windowed import MOMENTS, rolling_moment
 from qtorch.errors import ArgumentError
 
 FLOOR = 1e-6  # of daily volatility: a price that never moves must not make a scale of zero
@@ -25,6 +25,11 @@ class Return(Feature):
     def names(self) -> tuple[str, ...]:
         return ("log_return" if self.log else "return",)
 
+    @property
+    def reach(self) -> int:
+        """Its own entry alone, beside sums."""
+        return 0
+
     def own(self, sessions: OwnSessions) -> np.ndarray:
         return (np.log1p(sessions.returns) if self.log else sessions.returns.copy())[:, :, None]
 
@@ -42,6 +47,11 @@ class Field(Feature):
     @property
     def names(self) -> tuple[str, ...]:
         return (self.name,)
+
+    @property
+    def reach(self) -> int:
+        """Its own entry alone, beside sums."""
+        return 0
 
     def own(self, sessions: OwnSessions) -> np.ndarray:
         return sessions.field(self.name)[:, :, None].copy()
@@ -69,6 +79,11 @@ class Volatility(Feature):
     def names(self) -> tuple[str, ...]:
         return (f"volatility_{self.decay:g}",)
 
+    @property
+    def reach(self) -> int:
+        """Its own entry alone, beside sums."""
+        return 0
+
     def own(self, sessions: OwnSessions) -> np.ndarray:
         return np.sqrt(np.maximum(variance(sessions, self.decay), FLOOR**2))[:, :, None]
 
@@ -89,6 +104,11 @@ class Scaled(Feature):
     def names(self) -> tuple[str, ...]:
         return (f"scaled_return_{self.decay:g}",)
 
+    @property
+    def reach(self) -> int:
+        """Its own entry alone, beside sums."""
+        return 0
+
     def own(self, sessions: OwnSessions) -> np.ndarray:
         return sessions.returns[:, :, None] / Volatility(self.decay).own(sessions)
 
@@ -103,6 +123,11 @@ class Absolute(Feature):
     def names(self) -> tuple[str, ...]:
         return tuple(f"abs_{name}" for name in self.of.names)
 
+    @property
+    def reach(self) -> int | None:
+        """That of the feature."""
+        return reach_of(self.of)
+
     def own(self, sessions: OwnSessions) -> np.ndarray:
         return np.abs(self.of.own(sessions))
 
@@ -116,6 +141,11 @@ class Log(Feature):
     @property
     def names(self) -> tuple[str, ...]:
         return tuple(f"log_{name}" for name in self.of.names)
+
+    @property
+    def reach(self) -> int | None:
+        """That of the feature."""
+        return reach_of(self.of)
 
     def own(self, sessions: OwnSessions) -> np.ndarray:
         values = self.of.own(sessions)
@@ -146,8 +176,13 @@ class Ewma(Feature):
     def names(self) -> tuple[str, ...]:
         return tuple(f"ewma_{self.decay:g}_{name}" for name in self.of.names)
 
+    @property
+    def reach(self) -> int | None:
+        """That of the feature."""
+        return reach_of(self.of)
+
     def own(self, sessions: OwnSessions) -> np.ndarray:
-        return ewma(self.of.own(sessions), self.decay)
+        return sessions.ewma(self.of.own(sessions), self.decay, self.reach)
 
 
 @dataclass(frozen=True)
@@ -177,8 +212,13 @@ class Drift(Feature):
     def names(self) -> tuple[str, ...]:
         return (f"drift_{self.decay:g}",)
 
+    @property
+    def reach(self) -> int:
+        """Its own entry alone, beside sums."""
+        return 0
+
     def own(self, sessions: OwnSessions) -> np.ndarray:
-        mean = ewma(Scaled(self.scale_decay, min_sessions=0).own(sessions), self.decay)
+        mean = sessions.ewma(Scaled(self.scale_decay, min_sessions=0).own(sessions), self.decay)
         return np.clip(mean * np.sqrt((1 + self.decay) / (1 - self.decay)), -5, 5)
 
 
@@ -214,6 +254,12 @@ class Rolling(Feature):
         """Own returns before the first usable value."""
         return self.of.lookback + self.window - 1
 
+    @property
+    def reach(self) -> int | None:
+        """That of the feature, and the window's other sessions."""
+        of = reach_of(self.of)
+        return None if of is None else of + self.window - 1
+
     def own(self, sessions: OwnSessions) -> np.ndarray:
         return rolling_moment(self.of.own(sessions), self.window, self.moment, self.min_share)
 
@@ -231,9 +277,14 @@ class WithIndicator(Feature):
     def names(self) -> tuple[str, ...]:
         return (*self.of.names, *(f"has_{name}" for name in self.of.names))
 
+    @property
+    def reach(self) -> int | None:
+        """That of the feature."""
+        return reach_of(self.of)
+
     def own(self, sessions: OwnSessions) -> np.ndarray:
         values = self.of.own(sessions)
-        values[:, : self.of.lookback] = np.nan
+        values[sessions.entry < self.of.lookback] = np.nan
         there = ~np.isnan(values)
         both = np.concatenate([np.where(there, values, 0.0), there.astype(float)], axis=-1)
         return np.where(sessions.inside[:, :, None], both, np.nan)
@@ -246,7 +297,7 @@ class WithIndicator(Feature):
 
 def variance(sessions: OwnSessions, decay: float) -> np.ndarray:
     """The EWMA of squared returns at the entries, made once for a decay."""
-    return sessions.of(("variance", decay), lambda: ewma((sessions.returns**2)[:, :, None], decay)[:, :, 0])
+    return sessions.of(("variance", decay), lambda: sessions.ewma((sessions.returns**2)[:, :, None], decay)[:, :, 0])
 
 
 def check_decay(*decays: float) -> None:

@@ -6,7 +6,7 @@ import numpy as np
 
 from qtorch.data.features.feature import Feature, OwnSessions
 from qtorch.data.features.series import FLOOR, check_decay, variance
-from qtorch.data.features.windowed import ewma, rolling_moment
+from qtorch.data.features.windowed import rolling_moment
 from qtorch.errors import ArgumentError
 
 _TAIL = 1.65  # volatilities; 5 % of a normal law lie beyond
@@ -32,6 +32,11 @@ class VolatilityRatio(Feature):
     @property
     def names(self) -> tuple[str, ...]:
         return (f"volatility_ratio_{self.decay:g}_{self.reference:g}",)
+
+    @property
+    def reach(self) -> int:
+        """Its own entry alone, beside sums."""
+        return 0
 
     def own(self, sessions: OwnSessions) -> np.ndarray:
         return log_ratio(variance(sessions, self.decay), variance(sessions, self.reference), FLOOR**2)[:, :, None]
@@ -63,9 +68,14 @@ class DownsideRatio(Feature):
     def names(self) -> tuple[str, ...]:
         return (f"downside_ratio_{self.decay:g}_{self.reference:g}",)
 
+    @property
+    def reach(self) -> int:
+        """Its own entry alone, beside sums."""
+        return 0
+
     def own(self, sessions: OwnSessions) -> np.ndarray:
         losses = 2 * np.minimum(sessions.returns, 0)[:, :, None] ** 2
-        return log_ratio(ewma(losses, self.decay), variance(sessions, self.reference)[:, :, None], FLOOR**2)
+        return log_ratio(sessions.ewma(losses, self.decay), variance(sessions, self.reference)[:, :, None], FLOOR**2)
 
 
 @dataclass(frozen=True)
@@ -92,6 +102,11 @@ class TailHistory(Feature):
     def names(self) -> tuple[str, ...]:
         return tuple(f"{name}_{self.decay:g}" for name in ("fourth_power", "losses", "excess_losses", "gains"))
 
+    @property
+    def reach(self) -> int:
+        """The volatility of the session before."""
+        return 1
+
     def own(self, sessions: OwnSessions) -> np.ndarray:
         sigma = np.sqrt(np.maximum(variance(sessions, self.scale_decay), FLOOR**2))
         z = np.clip(sessions.returns / np.concatenate([sigma[:, :1], sigma[:, :-1]], axis=1), -8, 8)
@@ -102,7 +117,7 @@ class TailHistory(Feature):
             10.0 * (z > _TAIL),
         ]
         series = np.where(np.isnan(z)[:, :, None], np.nan, np.stack(parts, axis=-1))
-        return ewma(series, self.decay) - 0.5
+        return sessions.ewma(series, self.decay, self.reach) - 0.5
 
 
 @dataclass(frozen=True)
@@ -123,6 +138,11 @@ class VolatilityLevel(Feature):
     @property
     def names(self) -> tuple[str, ...]:
         return (f"volatility_level_{self.decay:g}",)
+
+    @property
+    def reach(self) -> int:
+        """Its own entry alone, beside sums."""
+        return 0
 
     def own(self, sessions: OwnSessions) -> np.ndarray:
         sigma = np.sqrt(np.maximum(variance(sessions, self.decay), FLOOR**2))
@@ -148,6 +168,11 @@ class RangeVariance(Feature):
     @property
     def names(self) -> tuple[str, ...]:
         return (self.estimator,)
+
+    @property
+    def reach(self) -> int:
+        """Its own entry alone, beside sums."""
+        return 0
 
     def own(self, sessions: OwnSessions) -> np.ndarray:
         return ESTIMATORS[self.estimator](*_prices(sessions))[:, :, None]
@@ -180,6 +205,11 @@ class YangZhang(Feature):
     @property
     def lookback(self) -> int:
         """Own returns before the first usable value."""
+        return self.window - 1
+
+    @property
+    def reach(self) -> int:
+        """The window's other sessions."""
         return self.window - 1
 
     def own(self, sessions: OwnSessions) -> np.ndarray:
@@ -217,12 +247,17 @@ class RangeRatio(Feature):
     def names(self) -> tuple[str, ...]:
         return (f"{self.estimator}_ratio_{self.decay:g}_{self.reference:g}",)
 
+    @property
+    def reach(self) -> int:
+        """Its own entry alone, beside sums."""
+        return 0
+
     def own(self, sessions: OwnSessions) -> np.ndarray:
         if self.estimator == "realised":
             range_ = sessions.field("realised_variance")[:, :, None]
         else:
             range_ = RangeVariance(self.estimator).own(sessions)
-        return log_ratio(ewma(range_, self.decay), variance(sessions, self.reference)[:, :, None], FLOOR**2)
+        return log_ratio(sessions.ewma(range_, self.decay), variance(sessions, self.reference)[:, :, None], FLOOR**2)
 
 
 def parkinson(open_: np.ndarray, high: np.ndarray, low: np.ndarray, close: np.ndarray) -> np.ndarray:
