@@ -35,23 +35,28 @@ NIGHTS = ("2022-12-29", "2022-12-30")
 TRAINED = "2022-12-15"
 
 
-def write_prices(path: Path, assets: int, years: int) -> None:
-    """One file, sorted by asset and date."""
+def write_prices(folder: Path, assets: int, years: int) -> None:
+    """A dataset of the sessions up to the first night, sorted by asset and date, and one of those after it."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
+    folder.mkdir()
     writer = None
-    tables = []
+    tables, later = [], []
     for n, (name, exchange, days, close) in enumerate(walks(assets, years), start=1):
         columns = {"date": days, "asset": [name] * len(days), "exchange": [exchange] * len(days), "close": close}
-        tables.append(pa.table(columns))
+        table, first = pa.table(columns), int((days <= np.datetime64(NIGHTS[0])).sum())
+        tables.append(table[:first])
+        later.append(table[first:])
         if n % 100 == 0 or n == assets:
             table = pa.concat_tables(tables)
-            writer = pq.ParquetWriter(path, table.schema, compression="zstd") if writer is None else writer
+            if writer is None:
+                writer = pq.ParquetWriter(folder / f"to-{NIGHTS[0]}.parquet", table.schema, compression="zstd")
             writer.write_table(table)
             tables = []
     assert writer is not None
     writer.close()
+    pq.write_table(pa.concat_tables(later), folder.with_name(f"{NIGHTS[1]}.parquet"))
 
 
 def config_of(prices: str, output: str) -> Any:

@@ -48,7 +48,7 @@ def run(make: Callable[[], Any], parsed: Any) -> int:
         if parsed.release:
             return scheduled.released(config, parsed.as_of, say)
         with engine_of(parsed.engine, parsed.workers, parsed.address, parsed.task_memory) as executor:
-            how = {"executor": executor, "progress": sys.stderr.isatty()}
+            how: dict[str, Any] = {"executor": executor, "progress": sys.stderr.isatty()}
             if first is None:
                 return scheduled.night(config, parsed.as_of, knowledge_time=known, force=parsed.force, say=say, **how)
             several = scheduled.backfill(

@@ -141,6 +141,7 @@ class Panel:
         *,
         start: str | pd.Timestamp | None = None,
         end: str | pd.Timestamp | None = None,
+        known_by: pd.Timestamp | None = None,
         store: str | Path | None = None,
         progress: bool = False,
         **options: Any,
@@ -151,15 +152,17 @@ class Panel:
             path: file or folder with the columns of `from_frame`; only those needed are read.
             start: the first date to read, inclusive; without a time zone.
             end: the last date to read, inclusive; without a time zone.
+            known_by: an instant with a time zone; rows whose `known_at` is later are left out.
             store: a folder for a panel larger than memory: its tensors are files that are mapped into memory, as of
                 `Panel.open`.
             progress: show a progress bar.
             **options: as of `from_frame`.
 
         Raises:
-            DataError: the file cannot be read, `start` or `end` is no date, or `from_frame` refuses what it holds.
+            DataError: the file cannot be read, `start` or `end` is no date, `known_by` has no time zone or the file no
+                such instants, or `from_frame` refuses what it holds.
         """
-        return cls._build(ParquetRows(path, start, end), Rules(**options), store, progress)
+        return cls._build(ParquetRows(path, start, end, known_by=known_by), Rules(**options), store, progress)
 
     @classmethod
     def update(

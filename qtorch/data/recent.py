@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
@@ -12,7 +13,7 @@ import torch
 
 from qtorch.data.errors import DataError
 from qtorch.data.features import CrossSection, Features
-from qtorch.data.features.feature import Feature, furthest, reach_of
+from qtorch.data.features.feature import Feature, OwnSessions, furthest, reach_of
 from qtorch.data.features.sums import Sums
 from qtorch.data.panel import Panel
 from qtorch.data.store import release
@@ -25,6 +26,8 @@ from qtorch.data.table import (
     empty_streams,
     fill_across,
     fill_own,
+    put_bases,
+    session_table,
 )
 from qtorch.data.whole_folder import recover, whole_folder
 from qtorch.data.window import WindowSpec
@@ -106,6 +109,65 @@ class SessionState:
                 raise
             raise DataError(f"{folder}: no readable state of sessions ({error}). Remove it.") from error
 
+    @classmethod
+    def beside(cls, parts: Sequence["SessionState"], panel: Panel, spec: WindowSpec) -> "SessionState":
+        """That of a market, from those of its parts in the order of its assets."""
+        rows = len(panel.dates)
+        return cls(
+            rows,
+            _digest(panel, spec, rows, panel.assets),
+            panel.assets,
+            tuple(np.concatenate(sums, axis=1) for sums in zip(*(part.sums for part in parts), strict=True)),
+            np.concatenate([part.inputs for part in parts]),
+            np.concatenate([part.usable for part in parts]),
+            np.concatenate([part.scale for part in parts]),
+            parts[0].by_row,
+        )
+
+    def unfit(self, panel: Panel, spec: WindowSpec, first: int) -> str:
+        """In words why the windows of a panel from a row on can't be gone on from here; empty where they can."""
+        if self.rows > len(panel.dates):
+            return f"the state is of {self.rows} rows, the panel has {len(panel.dates)}"
+        ends = f"{panel.dates[self.rows - 1]:%Y-%m-%d}"
+        if self.rows > first:
+            return f"the state ends on {ends}, after the first row that is asked for"
+        known = set(panel.assets)
+        if gone := [asset for asset in self.assets if asset not in known]:
+            return f"{gone[0]} has left"
+        before = panel.mask[: self.rows].any(0).cpu().numpy()
+        old = set(self.assets)
+        if early := [asset for asset, there in zip(panel.assets, before, strict=True) if there and asset not in old]:
+            return f"{early[0]} had prices before {ends} that the state does not know"
+        if self.digest != _digest(panel, spec, self.rows, self.assets):
+            return f"the windows, or the data up to {ends}, are not what they were"
+        return ""
+
+
+@dataclass(frozen=True, eq=False)
+class Across:
+    """The features across all assets of a market, for panels of parts of it.
+
+    Attributes:
+        values: of each feature `[T, N, F]`, or `[T, 1, F]` where the assets share a value; float32.
+        by_row: of features that carry from row to row, what each row came to `[T, ...]`.
+    """
+
+    values: dict[CrossSection, np.ndarray]
+    by_row: tuple[np.ndarray, ...]
+
+    @classmethod
+    def of(cls, panel: Panel, features: Features) -> "Across":
+        """Those of a market."""
+        grids = empty_grids(panel, features)
+        for block in blocks(len(panel.assets)) if grids else []:
+            put_bases(grids, block, OwnSessions(panel.select(panel.assets[block])))
+        values, by_row = _across(grids, panel, features, 0, None)
+        return cls({part: grid.astype(np.float32, copy=False) for part, grid in values.items()}, by_row)
+
+    def columns(self, at: Sequence[int]) -> "Across":
+        """Those of some assets."""
+        return replace(self, values={part: x if x.shape[1] == 1 else x[:, at] for part, x in self.values.items()})
+
 
 @dataclass(frozen=True, eq=False)
 class Recent:
@@ -122,7 +184,9 @@ class Recent:
     note: str
 
 
-def recent_source(panel: Panel, spec: WindowSpec, first: int, state: SessionState | None = None) -> Recent:
+def recent_source(
+    panel: Panel, spec: WindowSpec, first: int, state: SessionState | None = None, *, across: Across | None = None
+) -> Recent:
     """The windows of the rows of a panel from one on, and each asset's last one before.
 
     They are those of `WindowSource(panel, spec)`, in every bit. With the state that an earlier run left, of a panel
@@ -138,9 +202,10 @@ def recent_source(panel: Panel, spec: WindowSpec, first: int, state: SessionStat
         spec: of the windows.
         first: row of the panel.
         state: of an earlier run; of the same assets, and perhaps fewer.
+        across: of a panel that is a part of a market, the features across all assets of that; without a state.
 
     Raises:
-        ArgumentError: the panel has no such row.
+        ArgumentError: the panel has no such row, or there is a state beside features across a market.
 
     Example:
         >>> from qtorch.data import load_sample
@@ -154,40 +219,35 @@ def recent_source(panel: Panel, spec: WindowSpec, first: int, state: SessionStat
     features = spec.features
     if not 0 <= first < len(panel.dates):
         raise ArgumentError(f"first must be a row of the panel, 0 to {len(panel.dates) - 1}, not {first}.")
+    if state is not None and across is not None:
+        raise ArgumentError("a part of a market can't be gone on from: leave out state, or give the whole market.")
     depth = furthest(features.parts)
     if depth is None:
         untold = next(part for part in features.parts if reach_of(part) is None)
         note = (
             f"computed anew: {type(untold).__name__} does not tell its reach, so that it may need all sessions before"
         )
-        return Recent(WindowSource(panel, spec), None, note)
+        pad = max(spec.context - 1, spec.horizons[-1])
+        given = None if across is None else across.values
+        table = session_table(panel, features, spec.horizons, pad, across=given)
+        return Recent(WindowSource(panel, spec, table), None, note)
     note = "computed anew: no state of an earlier run"
     if state is not None:
-        unfit = _unfit(state, panel, spec, first)
+        unfit = state.unfit(panel, spec, first)
         note = f"computed anew: {unfit}" if unfit else f"gone on from {panel.dates[state.rows - 1]:%Y-%m-%d}"
         state = None if unfit else state
-    return _computed(panel, spec, first, state, depth, note)
+    return _computed(panel, spec, first, state, depth, note, across)
 
 
-def _unfit(state: SessionState, panel: Panel, spec: WindowSpec, first: int) -> str:
-    """Why a state cannot be gone on from; nothing if it can."""
-    if state.rows > len(panel.dates):
-        return f"the state is of {state.rows} rows, the panel has {len(panel.dates)}"
-    if state.rows > first:
-        return f"the state ends on {panel.dates[state.rows - 1]:%Y-%m-%d}, after the first row that is asked for"
-    known = set(panel.assets)
-    if gone := [asset for asset in state.assets if asset not in known]:
-        return f"{gone[0]} has left"
-    before = panel.mask[: state.rows].any(0).cpu().numpy()
-    old = set(state.assets)
-    if early := [asset for asset, there in zip(panel.assets, before, strict=True) if there and asset not in old]:
-        return f"{early[0]} had prices before {panel.dates[state.rows - 1]:%Y-%m-%d} that the state does not know"
-    if state.digest != _digest(panel, spec, state.rows, state.assets):
-        return f"the windows, or the data up to {panel.dates[state.rows - 1]:%Y-%m-%d}, are not what they were"
-    return ""
-
-
-def _computed(panel: Panel, spec: WindowSpec, first: int, state: SessionState | None, depth: int, note: str) -> Recent:
+def _computed(
+    panel: Panel,
+    spec: WindowSpec,
+    first: int,
+    state: SessionState | None,
+    depth: int,
+    note: str,
+    market: Across | None,
+) -> Recent:
     features, C, horizons = spec.features, spec.context, spec.horizons
     since = first if state is None else state.rows
     begin = 0 if state is None else state.rows  # features across assets are computed of the rows from here on
@@ -200,7 +260,7 @@ def _computed(panel: Panel, spec: WindowSpec, first: int, state: SessionState | 
     pad = max(C - 1, horizons[-1])
     layout = Layout.since(length, held, held if state is None else known, pad)
     arrays = empty_streams(layout.positions, features, horizons)
-    grids = empty_grids(panel, features, begin)
+    grids = empty_grids(panel, features, begin) if market is None else {}
     place = {} if state is None else {asset: n for n, asset in enumerate(state.assets)}
     column = np.array([place.get(asset, -1) for asset in panel.assets])
     made: list[Sums] = []
@@ -213,7 +273,10 @@ def _computed(panel: Panel, spec: WindowSpec, first: int, state: SessionState | 
     fill_own(arrays, panel, features, horizons, layout, grids, sums, None, lambda done: None)
     if state is not None:
         _put_back(arrays, state, layout, known, column)
-    across, by_row = _across(grids, panel, features, begin, state)
+    if market is None:
+        across, by_row = _across(grids, panel, features, begin, state)
+    else:
+        across, by_row = market.values, market.by_row
     fill_across(arrays, features, layout, across, first=begin)
     left = SessionState(
         len(panel.dates),

@@ -4,8 +4,9 @@ import datetime
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, reduce
 from numbers import Real
+from operator import and_
 from pathlib import Path
 from typing import Any
 
@@ -50,9 +51,10 @@ class FrameRows:
 
 @dataclass(frozen=True)
 class ParquetRows:
-    """Rows of a Parquet file or of a hive-partitioned dataset, between two dates, inclusive.
+    """Rows of a Parquet file or of a hive-partitioned dataset, between two dates, inclusive, or known by an instant.
 
-    Each file is a part: rows need to be in order within a file, not over the dataset.
+    Each file is a part: rows need to be in order within a file, not over the dataset. A row without a date or without
+    an instant counts, for what builds a panel to name.
 
     Attributes:
         path: file or folder.
@@ -60,6 +62,7 @@ class ParquetRows:
         end: the last date.
         files: of the folder, those to read; None reads all.
         first: the number of the first row.
+        known_by: the latest `known_at`, an instant with a time zone.
     """
 
     path: str | Path
@@ -67,6 +70,7 @@ class ParquetRows:
     end: str | pd.Timestamp | None = None
     files: tuple[str, ...] | None = None
     first: int = 0
+    known_by: pd.Timestamp | None = None
 
     @cached_property
     def _dataset(self) -> Any:
@@ -103,18 +107,36 @@ class ParquetRows:
         import pyarrow.dataset as ds
         import pyarrow.types as kinds
 
-        kind, date = self._dataset.schema.field("date").type, ds.field("date")
+        kind, date, no_date = self._dataset.schema.field("date").type, ds.field("date"), ds.field("date").is_null()
         if kinds.is_integer(kind) or kinds.is_floating(kind):
             raise DataError(f"{self.path}: date is {kind}, not dates. Write dates, or text such as 2020-01-31.")
         if not (kinds.is_date(kind) or kinds.is_timestamp(kind)):  # text, of a column or of hive's folders
             date, kind = date.cast(pa.string()).cast(pa.timestamp("us")), pa.timestamp("us")
-        condition = None
+        tests = []
         for name, compare in (("start", "__ge__"), ("end", "__le__")):
             if getattr(self, name) is not None:
                 bound = pa.scalar(label(getattr(self, name), name)).cast(kind)
-                test = getattr(date, compare)(bound)
-                condition = test if condition is None else condition & test
-        return condition
+                tests.append(getattr(date, compare)(bound) | no_date)
+        if self.known_by is not None:
+            known = ds.field("known_at")
+            tests.append((known <= self._instant(self.known_by)) | known.is_null())
+        return reduce(and_, tests) if tests else None
+
+    def _instant(self, known_by: pd.Timestamp) -> Any:
+        import pyarrow as pa
+        import pyarrow.types as kinds
+
+        if known_by.tz is None:
+            raise DataError(f"known_by is {known_by}, without a time zone. Give an instant: 2022-12-28T22:00Z.")
+        if "known_at" not in self.columns:
+            raise DataError(
+                f"{self.path}: no column 'known_at', without which nothing tells what was known at an instant. Add it "
+                "(instants with a time zone), or leave the instant out."
+            )
+        kind = self._dataset.schema.field("known_at").type
+        if not kinds.is_timestamp(kind) or kind.tz is None:
+            raise DataError(f"{self.path}: known_at is {kind}, not instants with a time zone.")
+        return pa.scalar(known_by).cast(pa.timestamp("ns", kind.tz))
 
     @cached_property
     def columns(self) -> list[str]:
@@ -169,6 +191,36 @@ class ParquetRows:
         wanted = [name for name in (*KEYS, *FIELDS, *ACTIONS) if name in self.columns]
         with _readable(self.path):
             return self._dataset.to_table(columns=wanted, filter=self._condition).to_pandas(date_as_object=False)
+
+    def span(self) -> tuple[pd.Timestamp, pd.Timestamp]:
+        """The first and the last date, from what the files say of themselves where that is enough.
+
+        Raises:
+            DataError: there is no row with a date.
+        """
+        with _readable(self.path):
+            found = [*self._ends()]
+        if not found:
+            what = "" if self.known_by is None else f" that was known at {self.known_by.isoformat()}"
+            raise DataError(f"{self.path}: no row with a date{what}.")
+        days = [day if day.tz is None else day.tz_localize(None) for day in map(pd.Timestamp, found)]
+        return min(days).normalize(), max(days).normalize()
+
+    def _ends(self) -> Iterator[Any]:
+        """Dates, the first and the last among them."""
+        import pyarrow.types as kinds
+
+        kind = self._dataset.schema.field("date").type
+        exact = self._condition is None and (kinds.is_date(kind) or kinds.is_timestamp(kind))
+        for fragment in self._dataset.get_fragments(self._condition):
+            told = exact and [(group.statistics or {}).get("date") for group in fragment.row_groups]
+            if told and all(told):
+                yield from (each for group in told for each in (group["min"], group["max"]))
+                continue
+            batches = fragment.to_batches(schema=self._dataset.schema, columns=["date"], filter=self._condition)
+            for batch in batches:
+                dates = pd.to_datetime(batch.to_pandas()["date"], errors="coerce").dropna()
+                yield from (dates.min(), dates.max()) if len(dates) else ()
 
 
 Rows = FrameRows | ParquetRows

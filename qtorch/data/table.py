@@ -106,8 +106,8 @@ def session_table(
         store: a folder for streams larger than memory; if it holds those of the same panel and features already,
             they are opened.
         progress: show a progress bar.
-        across: of a panel that is a part of a market, the features across all assets of that, as of `market_values`;
-            None computes them of the panel's own assets.
+        across: of a panel that is a part of a market, the features across all assets of that, as of
+            `qtorch.data.recent.Across`; None computes them of the panel's own assets.
 
     Raises:
         DataError: the folder holds something else, or a feature needs a field that the panel does not have.
@@ -146,15 +146,6 @@ def session_table(
         folder.describe(about, or_there=True)
         return table(_open(folder, about), folder)
     return table({name: torch.from_numpy(array).to(panel.values.device) for name, array in arrays.items()}, None)
-
-
-def market_values(panel: Panel, features: Features) -> dict[CrossSection, np.ndarray]:
-    """The features across the assets of a market, `[T, N, F]` or `[T, 1, F]` each, for tables of parts of it."""
-    grids = empty_grids(panel, features)
-    for n in range(0, len(panel.assets) if grids else 0, BLOCK):
-        block = slice(n, min(n + BLOCK, len(panel.assets)))
-        _put(grids, block, OwnSessions(panel.select(panel.assets[block])))
-    return across_assets(grids, panel, features)
 
 
 @dataclass(frozen=True, eq=False)
@@ -239,7 +230,8 @@ def across_assets(grids: dict[Feature, np.ndarray], panel: Panel, features: Feat
     return {part: part.across([grids[base] for base in part.bases], panel) for part in parts}
 
 
-def _put(grids: dict[Feature, np.ndarray], block: slice, sessions: OwnSessions) -> None:
+def put_bases(grids: dict[Feature, np.ndarray], block: slice, sessions: OwnSessions) -> None:
+    """Fills the columns of some assets in the grids of `empty_grids`."""
     for base, grid in grids.items():
         values = base.own(sessions)
         values[sessions.entry < base.lookback] = np.nan
@@ -295,7 +287,7 @@ def fill_own(
                 inputs[:, at] = part.own(sessions)[fresh]
         arrays["inputs"][region] = inputs
         arrays["usable"][region] = entry[fresh] >= features.first_usable
-        _put(grids, block, sessions)
+        put_bases(grids, block, sessions)
         advance(block.stop - block.start)
         if folder is not None:
             release()

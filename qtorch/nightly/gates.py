@@ -1,11 +1,13 @@
 """What the night's data must pass, and what each asset's state tonight is."""
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
+from filelock import FileLock, Timeout
 from jaxtyping import Bool
 from torch import Tensor
 
@@ -19,34 +21,40 @@ from qtorch.nightly.config import NightlyData
 from qtorch.nightly.outcome import NotASession, Refused
 
 
-def read_panel(config: NightlyData, as_of: str | None, knowledge_time: pd.Timestamp | None = None) -> Panel:
+def read_panel(
+    config: NightlyData,
+    as_of: str | None,
+    knowledge_time: pd.Timestamp | None = None,
+    *,
+    keep: Path | None = None,
+    say: Callable[[str], None] = print,
+) -> Panel:
     """The panel up to the as-of date, which is its last row.
 
     Args:
         config: of the data.
         as_of: the date; None is the last of the data.
         knowledge_time: the instant after which nothing is known; None sets no such limit.
+        keep: a folder for the panel of a dataset of many files, of which the next night reads the new ones alone, as of
+            `Panel.update`; None keeps nothing.
+        say: receives a line that tells what was read.
 
     Raises:
         DataError: the data cannot be used, or begin after the as-of date.
         NotASession: no exchange of the data has a session on the as-of date.
         Refused: exchanges had sessions up to the as-of date, but the data end before.
     """
-    frame = ParquetRows(config.path).frame()
-    if frame.empty:
-        raise DataError(f"{config.path}: the file holds no row.")
-    if knowledge_time is not None:
-        frame = _known_by(frame, knowledge_time, config.path)
-    date = None
-    if as_of is not None:
-        date = day_of(as_of)
-        known = pd.to_datetime(frame["date"], errors="coerce")
-        if date < known.min():
-            raise DataError(f"as-of {date:%Y-%m-%d} is before the data begin, on {known.min():%Y-%m-%d}.")
-        frame = frame[~(known > date)]  # a row whose date is unreadable is left for the panel to name
-    panel = Panel.from_frame(frame, as_of=config.as_of, bad_rows=config.bad_rows, off_calendar=config.off_calendar)
+    options: Any = {"as_of": config.as_of, "bad_rows": config.bad_rows, "off_calendar": config.off_calendar}
+    first, last = ParquetRows(config.path, known_by=knowledge_time).span()
+    date = last if as_of is None else day_of(as_of)
+    if date < first:
+        raise DataError(f"as-of {date:%Y-%m-%d} is before the data begin, on {first:%Y-%m-%d}.")
+    if keep is not None and date >= last and knowledge_time is None and Path(config.path).is_dir():
+        panel = _kept(keep, config.path, options, say)
+    else:
+        panel = Panel.from_parquet(config.path, end=date, known_by=knowledge_time, **options)
     last = panel.dates[-1]
-    if date is None or date == last:
+    if as_of is None or date == last:
         return panel
     codes = sorted(set(panel.exchanges))
     since = {code: sessions(code, last, date).days for code in codes}
@@ -60,20 +68,14 @@ def read_panel(config: NightlyData, as_of: str | None, knowledge_time: pd.Timest
     )
 
 
-def _known_by(frame: pd.DataFrame, instant: pd.Timestamp, path: str | Path) -> pd.DataFrame:
-    """The rows that were known at an instant."""
-    if "known_at" not in frame:
-        raise DataError(
-            f"{path}: no column 'known_at', without which a knowledge time says nothing. Add it (instants with a time "
-            "zone), or leave the knowledge time out."
-        )
-    known = frame["known_at"]
-    if not isinstance(known.dtype, pd.DatetimeTZDtype):
-        raise DataError(f"{path}: known_at is {known.dtype}, not instants with a time zone.")
-    frame = frame[~(known > instant)]  # a row without an instant is left for the panel to name
-    if frame.empty:
-        raise DataError(f"{path}: no row was known at {instant.isoformat()}.")
-    return frame
+def _kept(folder: Path, path: str, options: dict[str, Any], say: Callable[[str], None]) -> Panel:
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with FileLock(folder.with_name(f".{folder.name}.lock"), timeout=0):
+            return Panel.update(folder, path, say=say, **options)
+    except Timeout:  # a night of another date has it
+        say("panel: read whole, since another process is at work on the one that is kept")
+        return Panel.from_parquet(path, **options)
 
 
 def day_of(as_of: str) -> pd.Timestamp:

@@ -44,7 +44,8 @@ from qtorch.nightly.retention import HELD
 from qtorch.nightly.schema import SCHEMA_VERSION
 from qtorch.nightly.sinks import send
 from qtorch.nightly.slices import evaluate_slice, judge
-from qtorch.nightly.state import maker, save_answers
+from qtorch.nightly.state import FOLDER as STATE
+from qtorch.nightly.state import leave_state, maker
 from qtorch.nightly.uncertainty import uncertainty_facts, uncertainty_table
 from qtorch.nightly.universe import Universe
 
@@ -141,15 +142,16 @@ def _run(
     clock = Clock(say)
     with clock.stage("read and check"):
         inputs = inputs_of(config, knowledge_time)  # before the data are read, so that later ones are not taken for it
-        panel = gates.read_panel(config.data, as_of, knowledge_time)
+        panel = gates.read_panel(
+            config.data, as_of, knowledge_time, keep=Path(config.output) / STATE / "panel", say=say
+        )
         spec = config.model.windows(panel)
-        universe = Universe(config, panel, spec, executor, progress)
+        universe = Universe(config, panel, spec, executor, progress, say)
         exposures, unit = pd.Series(dtype=float), "weight"
         if config.positions is not None:
             exposures, unit = gates.read_positions(config.positions, panel)
         least = spec.features.first_usable + 1
-        possible = universe.possible if universe.small else None  # of a large market it is known from the forecasts
-        states = gates.states_of(panel, possible, least, config.data, exposures)
+        states = gates.states_of(panel, universe.possible, least, config.data, exposures)
         if config.risk.calibration is not None:
             make_calibrator(config, panel.assets)  # so that one that can't be is told before the training
         due = states.index[states["status"] != "retired"]
@@ -169,9 +171,7 @@ def _run(
         last = len(panel.dates) - 1
         back = sessions_back(config, panel, joint=together and (bool(traded) or config.risk.dependence == "copula"))
         answers = {
-            "universe": universe.answers(
-                network, made_by, np.arange(last - back, last + 1), panel.assets, "universe", say
-            )
+            "universe": universe.answers(network, made_by, np.arange(last - back, last + 1), panel.assets, "universe")
         }
         history = History(config, panel, answers["universe"].found.forecast(network, panel, spec.horizons))
         states = gates.states_of(panel, history.alone.mask[0], least, config.data, exposures)
@@ -203,7 +203,7 @@ def _run(
             some = [asset for asset in panel.assets if asset in traded]
             back = sessions_back(config, panel, joint=True)
             rows = np.arange(last - back, last + 1)
-            answers["portfolio"] = universe.answers(network, made_by, rows, some, "portfolio", say)
+            answers["portfolio"] = universe.answers(network, made_by, rows, some, "portfolio")
             part = panel.select(some)
             joint = History(config, part, answers["portfolio"].found.forecast(network, part, spec.horizons))
     if len(exposures):
@@ -294,7 +294,7 @@ def _run(
         (folder / "manifest.json").write_text(json.dumps(manifest, indent=2, sort_keys=True) + "\n")
     if network.layout == "asset" and not network.joint:
         with clock.stage("keep state"):  # after the night, which is whole without it
-            save_answers(config, made_by, answers)
+            leave_state(config, made_by, answers, universe.sessions())
     if held_back is None:
         drop_held(config.output, f"{date:%Y-%m-%d}")
         send(result.folder, config.sinks, say)

@@ -64,22 +64,12 @@ def night(
 
 
 def last_day(config: NightlyConfig, knowledge_time: pd.Timestamp | None) -> pd.Timestamp:
-    """The last date of the data, from the columns that tell it alone.
+    """The last date of the data.
 
     Raises:
         DataError: the data cannot be read, or have no date.
     """
-    last: pd.Timestamp | None = None
-    for _, chunk in ParquetRows(config.data.path).chunks(["date", "known_at"]):
-        dates = pd.to_datetime(chunk["date"], errors="coerce")
-        if knowledge_time is not None and isinstance(chunk.get("known_at", dates).dtype, pd.DatetimeTZDtype):
-            dates = dates[~(chunk["known_at"] > knowledge_time)]
-        latest = dates.max()
-        if not pd.isna(latest) and (last is None or latest > last):
-            last = latest
-    if last is None:
-        raise DataError(f"{config.data.path}: no row with a date that was known.")
-    return last.tz_localize(None).normalize()
+    return ParquetRows(config.data.path, known_by=knowledge_time).span()[1]
 
 
 def backfill(

@@ -1,22 +1,20 @@
 """The night's work on a slice of assets: pure functions, so that memory is a slice's and any engine can run them."""
 
 import pickle
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import torch
 from jaxtyping import Float, Float64
 from torch import Tensor
 
 from qtorch.backtest.walk.workers import packed
-from qtorch.data import Panel, WindowSource, WindowSpec
-from qtorch.data.features import CrossSection
-from qtorch.data.table import session_table
+from qtorch.data import Panel, SessionState, WindowSpec, recent_source
+from qtorch.data.recent import Across
 from qtorch.forecast import Forecast
 from qtorch.models import HistoricalSimulation
 from qtorch.models.baselines.riskmetrics import scaled_normal
@@ -49,31 +47,25 @@ class Judged:
 
 
 def evaluate_slice(
-    network: Network,
-    spec: WindowSpec,
-    config: NightlyConfig,
-    panel: Panel,
-    dates: pd.DatetimeIndex,
-    across: Mapping[CrossSection, np.ndarray],
-) -> Evaluated | None:
-    """What a network says of a slice's assets at some dates.
+    network: Network, spec: WindowSpec, config: NightlyConfig, panel: Panel, dates: pd.DatetimeIndex, across: Across
+) -> tuple[Evaluated | None, SessionState | None]:
+    """What a network says of a slice's assets at some dates, and what their sessions leave to the next night.
 
     Args:
         network: that sees one asset at a time.
         spec: of its windows.
         config: limits.
         panel: of the slice's assets.
-        dates: as-of dates.
+        dates: as-of dates, in order.
         across: the features across all assets of the market, those of the slice.
 
     Returns:
-        None where no asset has a usable window.
+        None where no asset has a usable window, and where a feature does not tell its reach.
     """
-    pad = max(spec.context - 1, spec.horizons[-1])
-    table = session_table(panel, spec.features, spec.horizons, pad, across=across)
-    if not table.usable.any():
-        return None
-    return evaluate(network, spec, panel, dates, **limits(config), source=WindowSource(panel, spec, table))
+    found = recent_source(panel, spec, int(panel.rows(dates[:1])[0]), across=across)
+    if not found.source.table.usable.any():
+        return None, found.state
+    return evaluate(network, spec, panel, dates, **limits(config), source=found.source), found.state
 
 
 @torch.no_grad()

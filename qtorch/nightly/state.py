@@ -3,7 +3,7 @@
 import hashlib
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,15 +14,14 @@ from jaxtyping import Int64
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from qtorch.data import Panel, WindowSpec
-from qtorch.data.features import CrossSection
+from qtorch.data import DataError, Panel, SessionState, WindowSpec
 from qtorch.data.whole_folder import whole_folder
 from qtorch.nightly.config import NightlyConfig
 from qtorch.nightly.forecast_history import limits
 from qtorch.nightly.gates import file_hash
 from qtorch.training.evaluated import Evaluated
 
-TENSORS, PLAIN, FOLDER = "answers.safetensors", "answers.json", "state"
+FOLDER, SESSIONS = "state", "sessions"
 FORMAT = 1
 KEPT = 2  # nights whose state is there: the last one's, and that before, for a night that is run again
 _ROWS = 256  # hashed at once
@@ -52,13 +51,16 @@ class Kept(Answers):
     night: str
 
 
-def save_answers(config: NightlyConfig, made_by: str, answers: Mapping[str, Answers]) -> None:
+def leave_state(
+    config: NightlyConfig, made_by: str, answers: Mapping[str, Answers], sessions: SessionState | None
+) -> None:
     """Writes a night's state, whole or not at all, and removes older ones.
 
     Args:
         config: the job.
         made_by: as of `maker`.
         answers: by name, of one night.
+        sessions: what its sessions leave; None where they can't be gone on from.
     """
     parent = Path(config.output) / FOLDER
     night = next(iter(answers.values())).found.dates[-1]
@@ -78,6 +80,8 @@ def save_answers(config: NightlyConfig, made_by: str, answers: Mapping[str, Answ
                 "digests": each.digests,
             }
             (folder / f"{name}.json").write_text(json.dumps(description, sort_keys=True) + "\n")
+        if sessions is not None:
+            sessions.save(folder / SESSIONS)
     for old in sorted(parent.glob("as_of=*"))[:-KEPT]:
         if old != own:  # which a row of earlier nights goes on from
             shutil.rmtree(old, ignore_errors=True)  # another night may be at it too
@@ -128,16 +132,16 @@ def maker(config: NightlyConfig, spec: WindowSpec, about: dict[str, Any]) -> str
 
 
 def still_right(
-    kept: Kept, part: Panel, market: Panel, spec: WindowSpec, rows: Int64[np.ndarray, " D"]
+    kept: Kept, part: Panel, looks_across: bool, rows: Int64[np.ndarray, " D"], digests: Sequence[str]
 ) -> tuple[Evaluated | None, str]:
     """The answers at the first of some rows that are what they would be today; and in words why there are none.
 
     Args:
         kept: of an earlier night.
         part: tonight's panel of the assets that are asked for.
-        market: of all assets, on which features across assets depend.
-        spec: of the windows.
+        looks_across: whether an asset's answers depend on all assets of the market.
         rows: whose answers are asked for, one after the other.
+        digests: of the rows: those of the market where its answers depend on it, else of the part.
     """
     found, dates = kept.found, part.dates[rows]
     known = set(part.assets)
@@ -147,9 +151,9 @@ def still_right(
     if start == len(found.dates) or found.dates[start] != dates[0]:
         return None, f"{kept.night} has no answers of {dates[0]:%Y-%m-%d}"
     shared = min(len(found.dates) - start, len(dates))
-    looks_across = any(isinstance(each, CrossSection) for each in spec.features.parts)
-    today = digests_of(market if looks_across else part.select(found.assets), rows[:shared])
-    same = [a == b for a, b in zip(today, kept.digests[start : start + shared], strict=True)]
+    if not looks_across and found.assets != part.assets:  # new ones, whose past is no matter of the others
+        digests = digests_of(part.select(found.assets), rows[:shared])
+    same = [a == b for a, b in zip(digests[:shared], kept.digests[start : start + shared], strict=True)]
     count = shared if all(same) else same.index(False)
     if not count:
         return None, f"the data up to {dates[0]:%Y-%m-%d} are not what they were in {kept.night}"
@@ -157,6 +161,23 @@ def still_right(
     if count < shared:
         words += f"; the data of {dates[count]:%Y-%m-%d} are not what they were"
     return replace(found.select(slice(start, start + count)), dates=dates[:count].rename(None)), words
+
+
+def last_sessions(config: NightlyConfig, date: pd.Timestamp) -> tuple[SessionState | None, str]:
+    """What the sessions up to a night before a date have left; and in words why there is nothing.
+
+    Args:
+        config: the job.
+        date: the night's.
+    """
+    folders = (Path(config.output) / FOLDER).glob(f"as_of=*/{SESSIONS}")
+    before = sorted(folder for folder in folders if folder.parent.name < f"as_of={date:%Y-%m-%d}")
+    if not before:
+        return None, "no state of an earlier night"
+    try:
+        return SessionState.load(before[-1]), ""
+    except DataError as error:
+        return None, str(error)
 
 
 def digests_of(panel: Panel, rows: Int64[np.ndarray, " D"]) -> tuple[str, ...]:

@@ -1,7 +1,7 @@
 """What the network says of all assets: what an earlier night has said and is still right, and the rest by slices."""
 
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -15,13 +15,13 @@ import torch
 from jaxtyping import Bool, Int64
 from tqdm.std import tqdm
 
-from qtorch.data import DataError, Panel, WindowSource, WindowSpec
+from qtorch.data import DataError, Panel, SessionState, WindowSource, WindowSpec, recent_source
 from qtorch.data.features import CrossSection
-from qtorch.data.table import market_values
+from qtorch.data.recent import Across, Recent
 from qtorch.nightly.config import NightlyConfig
-from qtorch.nightly.forecast_history import limits
+from qtorch.nightly.forecast_history import limits, sessions_back
 from qtorch.nightly.slices import SLICE, Judged, evaluate_slice, in_slices, joined, judge_slice, part_of, slices_of
-from qtorch.nightly.state import Answers, digests_of, last_answers, still_right
+from qtorch.nightly.state import Answers, digests_of, last_answers, last_sessions, still_right
 from qtorch.training.evaluated import Evaluated, beside, later
 from qtorch.training.forecasting import evaluate
 from qtorch.training.network import Network
@@ -39,6 +39,7 @@ class Universe:
         spec: of the windows.
         executor: runs slices elsewhere; None here, one after the other.
         progress: show a bar of the slices.
+        say: receives lines that tell what was taken over from an earlier night.
     """
 
     config: NightlyConfig
@@ -46,6 +47,7 @@ class Universe:
     spec: WindowSpec
     executor: Executor | None = None
     progress: bool = False
+    say: Callable[[str], None] = print
 
     @property
     def small(self) -> bool:
@@ -54,15 +56,31 @@ class Universe:
 
     @cached_property
     def source(self) -> WindowSource:
-        """The windows of all assets, in memory."""
+        """The windows of all assets and rows, in memory."""
         return WindowSource(self.panel, self.spec)
 
+    @cached_property
+    def recent(self) -> Recent | None:
+        """The windows of the last sessions: of those since an earlier night, gone on from what that has left.
+
+        Where that can't be they are all that a night uses, or None of a market of many slices.
+        """
+        last = len(self.panel.dates) - 1
+        state, why = last_sessions(self.config, self.panel.dates[-1])
+        if state is not None and not (why := state.unfit(self.panel, self.spec, last)):
+            self.say(f"sessions: gone on from {self.panel.dates[state.rows - 1]:%Y-%m-%d}")
+            return recent_source(self.panel, self.spec, state.rows, state)
+        self.say(f"sessions: computed anew ({why})")
+        back = sessions_back(self.config, self.panel, joint=True)
+        return recent_source(self.panel, self.spec, last - back) if self.small else None
+
     @property
-    def possible(self) -> Bool[torch.Tensor, " N"]:
-        """Whether each asset can be forecast tonight."""
-        return self.source.at(
-            np.array([len(self.panel.dates) - 1]), self.config.data.min_history, self.config.data.stale_sessions
-        )[1][0]
+    def possible(self) -> Bool[torch.Tensor, " N"] | None:
+        """Whether each asset can be forecast tonight; None where only the forecasts will tell."""
+        if self.recent is None:
+            return None
+        last = np.array([len(self.panel.dates) - 1])
+        return self.recent.source.at(last, **limits(self.config))[1][0]
 
     @contextmanager
     def windows(self) -> Iterator[WindowSource]:
@@ -77,13 +95,7 @@ class Universe:
             yield WindowSource(self.panel, self.spec, store=Path(folder) / "sessions")
 
     def answers(
-        self,
-        network: Network,
-        made_by: str,
-        rows: Int64[np.ndarray, " D"],
-        assets: Sequence[str],
-        name: str,
-        say: Callable[[str], None],
+        self, network: Network, made_by: str, rows: Int64[np.ndarray, " D"], assets: Sequence[str], name: str
     ) -> Answers:
         """What the network says of some assets at some rows, of which an earlier night may have left the most.
 
@@ -93,37 +105,37 @@ class Universe:
             rows: rows of the panel, one after the other, the last of them tonight.
             assets: names.
             name: of the state.
-            say: receives a line that tells what was taken over.
 
         Raises:
             DataError: no asset has a forecast at any of the rows.
         """
         part = self.panel if tuple(assets) == self.panel.assets else self.panel.select(assets)
-        dates = self.panel.dates[rows].rename(None)
+        looks_across = any(isinstance(each, CrossSection) for each in self.spec.features.parts)
+        digests = digests_of(self.panel if looks_across else part, rows)
         earlier, why = None, "the model looks across assets"
         if network.layout == "asset" and not network.joint:
-            kept, why = last_answers(self.config, made_by, name, dates[-1])
+            kept, why = last_answers(self.config, made_by, name, self.panel.dates[-1])
             if kept is not None:
-                earlier, why = still_right(kept, part, self.panel, self.spec, rows)
-        say(f"{name}: {'computed anew' if earlier is None else 'gone on from'} ({why})")
-        if earlier is None:
-            found = self._evaluated(network, assets, dates)
-        else:
-            new = dates[len(earlier.dates) :]
-            found = later([earlier, self._evaluated(network, earlier.assets, new)]) if len(new) else earlier
-            come = [asset for asset in assets if asset not in set(earlier.assets)]
-            if come:
-                found = beside([found, self._evaluated(network, come, dates)])
-            if found.assets != tuple(assets):
-                found = found.columns(assets)
+                earlier, why = still_right(kept, part, looks_across, rows, digests)
+        self.say(f"{name}: {'computed anew' if earlier is None else 'gone on from'} ({why})")
+        found = self._evaluated(network, assets, rows) if earlier is None else self._later(network, earlier, part, rows)
         if not found.valid.any():
+            dates = found.dates
             raise DataError(
                 f"nothing to forecast from {dates[0]:%Y-%m-%d} to {dates[-1]:%Y-%m-%d}: no asset has "
                 f"{self.config.data.min_history} returns and a price within its last "
                 f"{self.config.data.stale_sessions} sessions. Give more history, or lower data.min_history."
             )
-        looks_across = any(isinstance(each, CrossSection) for each in self.spec.features.parts)
-        return Answers(found, digests_of(self.panel if looks_across else part, rows))
+        return Answers(found, digests)
+
+    def sessions(self) -> SessionState | None:
+        """What the sessions up to tonight leave to the next night; None where a feature can't be gone on from."""
+        if self.recent is not None:
+            return self.recent.state
+        parts = self._left
+        if parts and all(part is not None for part in parts):
+            return SessionState.beside([part for part in parts if part is not None], self.panel, self.spec)
+        return None
 
     def judged(self, network: Network, found: Evaluated) -> Judged:
         """The records of all assets, from answers at the backtest's as-of dates and tonight, slice by slice."""
@@ -131,23 +143,46 @@ class Universe:
         function = partial(judge_slice, network, self.config)
         return joined(self._each(function, tasks, len(found.assets)))
 
-    def _evaluated(self, network: Network, assets: Sequence[str], dates: pd.DatetimeIndex) -> Evaluated:
-        if self.small or network.layout == "panel":
-            options = limits(self.config)
-            found = evaluate(network, self.spec, self.panel, dates, **options, source=self.source)
-            return found if tuple(assets) == found.assets else found.columns(assets)
+    def _later(self, network: Network, earlier: Evaluated, part: Panel, rows: Int64[np.ndarray, " D"]) -> Evaluated:
+        """Answers at all rows, of which the first are there for assets that were there before."""
+        new = rows[len(earlier.dates) :]
+        found = earlier
+        if len(new):
+            found = later([earlier, self._evaluated(network, earlier.assets, new)])
+        before = set(earlier.assets)
+        if come := [asset for asset in part.assets if asset not in before]:
+            listed = part.select(come).mask[: new[0] if len(new) else rows[-1] + 1].any(0).tolist()
+            lately = [asset for asset, was in zip(come, listed, strict=True) if not was]
+            if lately:  # they have no forecast yet at rows before their first price
+                silent = _nothing(earlier, lately)
+                found = beside([found, later([silent, self._evaluated(network, lately, new)])])
+            if long := [asset for asset in come if asset not in set(lately)]:
+                found = beside([found, self._evaluated(network, long, rows)])
+        return found if found.assets == part.assets else found.columns(part.assets)
+
+    def _evaluated(self, network: Network, assets: Sequence[str], rows: Int64[np.ndarray, " D"]) -> Evaluated:
+        dates = self.panel.dates[rows].rename(None)
+        source: WindowSource | None = None
+        if network.layout == "panel":
+            source = self.source
+        elif self.recent is not None and rows[0] >= self.recent.source.table.since:
+            source = self.recent.source
+        elif self.small:
+            source = recent_source(self.panel, self.spec, int(rows[0])).source
+        if source is not None:
+            answers = evaluate(network, self.spec, self.panel, dates, **limits(self.config), source=source)
+            return answers if tuple(assets) == answers.assets else answers.columns(assets)
         place = {asset: n for n, asset in enumerate(self.panel.assets)}
 
-        def tasks() -> Iterator[tuple[Panel, pd.DatetimeIndex, Mapping[CrossSection, np.ndarray]]]:
+        def tasks() -> Iterator[tuple[Panel, pd.DatetimeIndex, Across]]:
             for some in slices_of(assets):
-                at = [place[asset] for asset in some]
-                across = {
-                    part: values if values.shape[1] == 1 else values[:, at] for part, values in self._across.items()
-                }
-                yield part_of(self.panel, some), dates, across
+                yield part_of(self.panel, some), dates, self._across.columns([place[asset] for asset in some])
 
         function = partial(evaluate_slice, network, self.spec, self.config)
-        parts = self._each(function, tasks(), len(assets))
+        given = self._each(function, tasks(), len(assets))
+        parts = [part for part, _ in given]
+        if tuple(assets) == self.panel.assets:
+            self._left[:] = [state for _, state in given]
         answered = [part for part in parts if part is not None]
         if not answered:
             first = self.spec.features.first_usable
@@ -165,10 +200,13 @@ class Universe:
         return list(tqdm(given, "slices", total=-(-assets // SLICE), disable=not self.progress))
 
     @cached_property
-    def _across(self) -> dict[CrossSection, np.ndarray]:
-        """The features across all assets, in the inputs' precision."""
-        values = market_values(self.panel, self.spec.features)
-        return {part: grid.astype(np.float32) for part, grid in values.items()}
+    def _across(self) -> Across:
+        return Across.of(self.panel, self.spec.features)
+
+    @cached_property
+    def _left(self) -> list[SessionState | None]:
+        """What the sessions of each slice leave, once they have been worked on."""
+        return []
 
 
 def _nothing(like: Evaluated, assets: Sequence[str]) -> Evaluated:
