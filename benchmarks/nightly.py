@@ -1,10 +1,11 @@
 """The nightly job by number of assets: seconds of each stage, peak memory, and how both grow.
 
-    python benchmarks/nightly.py [--assets 100 1000 5000] [--years 25] [--workers 2] [--nights 0] [--arch 20]
+    python benchmarks/nightly.py [--assets 100 1000 5000] [--years 25] [--real] [--workers 2] [--nights 0] [--arch 20]
 
-Random walks on the calendars of five exchanges; a default forecaster that was trained before on a hundred of them is
-given. Each night is a process of its own: one from scratch, and one of the session after it, which goes on from the
-state that the first has left. Peak memory is the most that the process and its workers have at one time. Beside it
+Random walks on the calendars of five exchanges, or with --real the sample's assets of nine exchanges, repeated, over
+the years that they have; a default forecaster that was trained before on a hundred of them is given. Each night is a
+process of its own: one from scratch, and one of the session after it, whose prices come as a file more, which goes on
+from the state that the first has left. Peak memory is the most that the process and its workers have at one time. Beside it
 stands what arch takes to fit a GJR-GARCH model with Hansen's skewed errors to the last 2,000 returns of each asset,
 from a sample of them.
 
@@ -23,6 +24,7 @@ import tempfile
 import threading
 import time
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -35,15 +37,35 @@ NIGHTS = ("2022-12-29", "2022-12-30")
 TRAINED = "2022-12-15"
 
 
-def write_prices(folder: Path, assets: int, years: int) -> None:
-    """A dataset of the sessions up to the first night, sorted by asset and date, and one of those after it."""
+def repeated(assets: int) -> Iterator[tuple[str, str, np.ndarray, np.ndarray]]:
+    """Assets of the sample, again and again under other names; as of `walks`."""
+    from qtorch.data import load_sample
+
+    sample = load_sample().dropna(subset=["close"])
+    series = [
+        (key, group["date"].to_numpy().astype("M8[s]"), group["close"].to_numpy())
+        for key, group in sample.groupby(["asset", "exchange"], observed=True)
+    ]
+    for n in range(assets):
+        (_, exchange), days, close = series[n % len(series)]
+        yield f"A{n:05d}", exchange, days, close
+
+
+def write_prices(folder: Path, assets: int, years: int) -> Path:
+    """A dataset of the sessions up to the first night, sorted by asset and date; returns one of those after it.
+
+    Args:
+        folder: of the dataset.
+        assets: how many.
+        years: of random walks; 0 repeats the sample.
+    """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     folder.mkdir()
     writer = None
     tables, later = [], []
-    for n, (name, exchange, days, close) in enumerate(walks(assets, years), start=1):
+    for n, (name, exchange, days, close) in enumerate(walks(assets, years) if years else repeated(assets), start=1):
         columns = {"date": days, "asset": [name] * len(days), "exchange": [exchange] * len(days), "close": close}
         table, first = pa.table(columns), int((days <= np.datetime64(NIGHTS[0])).sum())
         tables.append(table[:first])
@@ -56,7 +78,9 @@ def write_prices(folder: Path, assets: int, years: int) -> None:
             tables = []
     assert writer is not None
     writer.close()
-    pq.write_table(pa.concat_tables(later), folder.with_name(f"{NIGHTS[1]}.parquet"))
+    after = folder.with_name(f"{NIGHTS[1]}.parquet")
+    pq.write_table(pa.concat_tables(later), after)
+    return after
 
 
 def config_of(prices: str, output: str) -> Any:
@@ -112,7 +136,7 @@ def one_night(prices: str, output: str, date: str, workers: int) -> dict[str, An
     return {
         "seconds": manifest["seconds"] | {"all": round(wall, 1)},
         "peak GiB": round(peaks.most, 2),
-        "state": next(line for line in lines if line.startswith("universe")),
+        "state": [line for line in lines if line.startswith(("panel", "sessions", "universe"))],
         "page KB": (result.folder / "report.html").stat().st_size // 1000,
     }
 
@@ -168,6 +192,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--assets", type=int, nargs="+", default=[100, 1000, 5000])
     parser.add_argument("--years", type=int, default=25)
+    parser.add_argument("--real", action="store_true")
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--nights", type=int, default=0)
     parser.add_argument("--arch", type=int, default=20)
@@ -178,31 +203,35 @@ def main() -> None:
         print(json.dumps(globals()[name](*arguments)))
         return
     with tempfile.TemporaryDirectory() as folder:
-        small = f"{folder}/small.parquet"
-        write_prices(Path(small), TRAINED_ON, given.years)
+        years = 0 if given.real else given.years
+        small = f"{folder}/small"
+        write_prices(Path(small), TRAINED_ON, years)
         in_process("one_night", small, f"{folder}/trained", TRAINED, 0)
         found: dict[str, list[dict[str, Any]]] = {"from scratch": [], "incremental": []}
         for assets in given.assets:
-            prices, output = f"{folder}/prices.parquet", f"{folder}/out"
-            write_prices(Path(prices), assets, given.years)
+            prices, output = f"{folder}/prices", f"{folder}/out"
+            after = write_prices(Path(prices), assets, years)
             shutil.copytree(f"{folder}/trained/models", f"{output}/models")
             for kind, date in zip(found, NIGHTS, strict=True):
                 found[kind].append(in_process("one_night", prices, output, date, given.workers))
                 print(f"{assets} assets, {kind}: {json.dumps(found[kind][-1])}", flush=True)
+                if after.exists():
+                    after.rename(Path(prices) / after.name)
             if given.arch and assets == given.assets[-1]:
                 each = in_process("arch_seconds", prices, given.arch)
                 print(
                     f"arch, GJR-GARCH of 2,000 returns: {each:.3f} s an asset, {each * assets:.0f} s all, one process"
                 )
             shutil.rmtree(output)
+            shutil.rmtree(prices)
         if len(given.assets) > 1:
             for kind, nights in found.items():
                 time_slope = slope(given.assets, [night["seconds"]["all"] for night in nights])
                 memory = slope(given.assets, [night["peak GiB"] for night in nights])
                 print(f"{kind}: log-log slope in assets: time {time_slope:.2f}, peak memory {memory:.2f}")
         if given.nights:
-            few = f"{folder}/few.parquet"
-            write_prices(Path(few), 10, 10)
+            few = f"{folder}/few"
+            write_prices(Path(few), 10, 10).rename(Path(few) / "later.parquet")
             print(
                 f"{given.nights} nights in a row: {json.dumps(in_process('a_row', few, f'{folder}/row', given.nights))}"
             )
