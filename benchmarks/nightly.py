@@ -5,9 +5,9 @@
 Random walks on the calendars of five exchanges, or with --real the sample's assets of nine exchanges, repeated, over
 the years that they have; a default forecaster that was trained before on a hundred of them is given. Each night is a
 process of its own: one from scratch, and one of the session after it, whose prices come as a file more, which goes on
-from the state that the first has left. Peak memory is the most that the process and its workers have at one time. Beside it
-stands what arch takes to fit a GJR-GARCH model with Hansen's skewed errors to the last 2,000 returns of each asset,
-from a sample of them.
+from the state that the first has left. Peak memory is the most that the process and its workers have at one time.
+Beside it stands what arch takes to fit a GJR-GARCH model with Hansen's skewed errors to the last 2,000 returns of each
+asset, from a sample of them.
 
 With --nights, so many nights follow each other in one process on a small market, whose first and last tenth tell
 whether time and memory per night stay the same.
@@ -73,7 +73,7 @@ def write_prices(folder: Path, assets: int, years: int) -> Path:
         if n % 100 == 0 or n == assets:
             table = pa.concat_tables(tables)
             if writer is None:
-                writer = pq.ParquetWriter(folder / f"to-{NIGHTS[0]}.parquet", table.schema, compression="zstd")
+                writer = pq.ParquetWriter(folder / f"1-to-{NIGHTS[0]}.parquet", table.schema, compression="zstd")
             writer.write_table(table)
             tables = []
     assert writer is not None
