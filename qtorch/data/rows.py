@@ -201,8 +201,9 @@ class ParquetRows:
         with _readable(self.path):
             found = [*self._ends()]
         if not found:
-            what = "" if self.known_by is None else f" that was known at {self.known_by.isoformat()}"
-            raise DataError(f"{self.path}: no row with a date{what}.")
+            if self.known_by is None:
+                raise DataError(f"{self.path}: no row with a date.")
+            raise DataError(f"{self.path}: no row was known at {self.known_by.isoformat()}.")
         days = [day if day.tz is None else day.tz_localize(None) for day in map(pd.Timestamp, found)]
         return min(days).normalize(), max(days).normalize()
 
