@@ -216,27 +216,36 @@ def recent_source(
         >>> tonight.note
         'gone on from 2022-12-27'
     """
-    features = spec.features
     if not 0 <= first < len(panel.dates):
         raise ArgumentError(f"first must be a row of the panel, 0 to {len(panel.dates) - 1}, not {first}.")
     if state is not None and across is not None:
         raise ArgumentError("a part of a market can't be gone on from: leave out state, or give the whole market.")
-    depth = furthest(features.parts)
-    if depth is None:
-        untold = next(part for part in features.parts if reach_of(part) is None)
+    why = "no state of an earlier run"
+    if state is not None:
+        found, why = gone_on(panel, spec, first, state)
+        if found is not None:
+            return found
+    parts = spec.features.parts
+    if furthest(parts) is None:
+        untold = next(part for part in parts if reach_of(part) is None)
         note = (
             f"computed anew: {type(untold).__name__} does not tell its reach, so that it may need all sessions before"
         )
         pad = max(spec.context - 1, spec.horizons[-1])
         given = None if across is None else across.values
-        table = session_table(panel, features, spec.horizons, pad, across=given)
+        table = session_table(panel, spec.features, spec.horizons, pad, across=given)
         return Recent(WindowSource(panel, spec, table), None, note)
-    note = "computed anew: no state of an earlier run"
-    if state is not None:
-        unfit = state.unfit(panel, spec, first)
-        note = f"computed anew: {unfit}" if unfit else f"gone on from {panel.dates[state.rows - 1]:%Y-%m-%d}"
-        state = None if unfit else state
-    return _computed(panel, spec, first, state, depth, note, across)
+    return _computed(panel, spec, first, None, f"computed anew: {why}", across)
+
+
+def gone_on(panel: Panel, spec: WindowSpec, first: int, state: SessionState) -> tuple[Recent | None, str]:
+    """The same from where an earlier run has ended; and in words why there is nothing, where that can't be."""
+    if furthest(spec.features.parts) is None:
+        return None, "a feature does not tell its reach"
+    if why := state.unfit(panel, spec, first):
+        return None, why
+    note = f"gone on from {panel.dates[state.rows - 1]:%Y-%m-%d}"
+    return _computed(panel, spec, first, state, note, None), note
 
 
 def _computed(
@@ -244,11 +253,11 @@ def _computed(
     spec: WindowSpec,
     first: int,
     state: SessionState | None,
-    depth: int,
     note: str,
     market: Across | None,
 ) -> Recent:
     features, C, horizons = spec.features, spec.context, spec.horizons
+    depth = furthest(features.parts) or 0
     since = first if state is None else state.rows
     begin = 0 if state is None else state.rows  # features across assets are computed of the rows from here on
     there = panel.mask.cpu()

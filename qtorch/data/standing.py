@@ -12,26 +12,29 @@ _ROWS = 256  # looked at at once
 
 
 def standing(panel: Panel, rows: Int64[np.ndarray, " D"]) -> tuple[Int64[Tensor, "D N"], Int64[Tensor, "D N"]]:
-    """Returns of each asset up to some rows, and the sessions of its exchange since its last price there.
-
-    One pass over the panel up to the last of the rows.
-    """
-    device, N = panel.state.device, len(panel.assets)
+    """Returns of each asset up to some rows, and the sessions of its exchange since its last price there."""
+    device = panel.state.device
     wanted, place = np.unique(rows, return_inverse=True)
-    prices = torch.zeros(N, dtype=torch.int64, device=device)
-    sessions, last = prices.clone(), prices.clone()
+    first, stop = int(wanted[0]), int(wanted[-1]) + 1
+    prices = torch.zeros(len(panel.assets), dtype=torch.int64, device=device)
+    last = torch.full_like(prices, -1)  # row of the last price
+    for t in range(0, first, _ROWS):  # of which the sums are enough
+        there = panel.state[t : min(t + _ROWS, first)] == State.OBSERVED
+        prices += there.sum(0)
+        last = torch.where(there.any(0), t + len(there) - 1 - there.flip(0).to(torch.uint8).argmax(0), last)
+    # Sessions of each exchange before each row: none of them after its last price has another.
+    sessions = torch.cat([torch.zeros_like(panel.exchange_is_session[:1]), panel.exchange_is_session]).cumsum(0)
+    exchange = torch.as_tensor(panel.exchange_index, device=device)
     counts, silences = [], []
-    for t in range(0, int(wanted[-1]) + 1, _ROWS):
-        block = slice(t, min(t + _ROWS, int(wanted[-1]) + 1))
-        there = panel.state[block] == State.OBSERVED
-        session = panel.exchange_is_session[block][:, list(panel.exchange_index)]
+    for t in range(first, stop, _ROWS):
+        there = panel.state[t : min(t + _ROWS, stop)] == State.OBSERVED
+        row = torch.arange(t, t + len(there), device=device)[:, None]
         count = prices + there.cumsum(0)
-        so_far = sessions + (session | there).cumsum(0)
-        latest = torch.maximum(last, torch.where(there, so_far, 0).cummax(0).values)
-        here = torch.as_tensor(wanted[(wanted >= t) & (wanted < block.stop)] - t, device=device)
+        latest = torch.maximum(last, torch.where(there, row, -1).cummax(0).values)
+        here = torch.as_tensor(wanted[(wanted >= t) & (wanted < t + len(there))] - t, device=device)
         counts.append((count[here] - 1).clamp(min=0))
-        silences.append(so_far[here] - latest[here])
-        prices, sessions, last = count[-1], so_far[-1], latest[-1]
+        silences.append(sessions[row[here] + 1, exchange] - sessions[latest[here] + 1, exchange])
+        prices, last = count[-1], latest[-1]
     at = torch.as_tensor(place, device=device)
     return torch.cat(counts)[at], torch.cat(silences)[at]
 

@@ -17,7 +17,7 @@ from tqdm.std import tqdm
 
 from qtorch.data import DataError, Panel, SessionState, WindowSource, WindowSpec, recent_source
 from qtorch.data.features import CrossSection
-from qtorch.data.recent import Across, Recent
+from qtorch.data.recent import Across, Recent, gone_on
 from qtorch.nightly.config import NightlyConfig
 from qtorch.nightly.forecast_history import limits, sessions_back
 from qtorch.nightly.slices import SLICE, Judged, evaluate_slice, in_slices, joined, judge_slice, part_of, slices_of
@@ -67,9 +67,11 @@ class Universe:
         """
         last = len(self.panel.dates) - 1
         state, why = last_sessions(self.config, self.panel.dates[-1])
-        if state is not None and not (why := state.unfit(self.panel, self.spec, last)):
-            self.say(f"sessions: gone on from {self.panel.dates[state.rows - 1]:%Y-%m-%d}")
-            return recent_source(self.panel, self.spec, state.rows, state)
+        if state is not None:
+            found, why = gone_on(self.panel, self.spec, min(state.rows, last), state)
+            if found is not None:
+                self.say(f"sessions: {found.note}")
+                return found
         self.say(f"sessions: computed anew ({why})")
         back = sessions_back(self.config, self.panel, joint=True)
         return recent_source(self.panel, self.spec, last - back) if self.small else None

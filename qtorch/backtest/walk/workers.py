@@ -5,6 +5,7 @@ import sys
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
+from importlib import import_module
 from multiprocessing import get_context
 from typing import Any
 
@@ -17,16 +18,21 @@ from qtorch.errors import ArgumentError
 class ProcessPool(ProcessPoolExecutor):
     """Processes that are started afresh, with one thread of torch each.
 
+    They are started at once, and import the module of the function that they will call, while this process goes on.
+
     Args:
         workers: how many.
+        module: its name.
 
     Attributes:
         at_once: calls that run at a time.
     """
 
-    def __init__(self, workers: int) -> None:
+    def __init__(self, workers: int, module: str) -> None:
         super().__init__(workers, get_context("spawn"), _one_thread)
         self.at_once = workers
+        for _ in range(workers):
+            self.submit(_import, module)
 
 
 def process_pool(workers: int, make_model: Callable) -> ProcessPool:
@@ -49,7 +55,7 @@ def process_pool(workers: int, make_model: Callable) -> ProcessPool:
             f"{getattr(function, '__qualname__', function)} is defined in this notebook, from where other processes "
             "can't import it. Put it into a module, or give a functools.partial of a function of one."
         )
-    return ProcessPool(workers)
+    return ProcessPool(workers, getattr(function, "__module__", __name__))
 
 
 def packed(function: Callable, *arguments: Any) -> bytes:
@@ -59,6 +65,10 @@ def packed(function: Callable, *arguments: Any) -> bytes:
     tensor lives: a long run would come to the end of them.
     """
     return pickle.dumps(function(*arguments))
+
+
+def _import(module: str) -> None:
+    import_module(module)
 
 
 def _one_thread() -> None:
