@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from qtorch.backtest.walk.workers import process_pool
+from qtorch.backtest.walk.workers import ProcessPool, process_pool
 from qtorch.configuration import plain
 from qtorch.data.whole_folder import whole_folder
 from qtorch.deploy.bundle import versions
@@ -147,6 +147,8 @@ def _run(
         )
         spec = config.model.windows(panel)
         universe = Universe(config, panel, spec, executor, progress, say)
+        if isinstance(executor, ProcessPool) and not universe.small:
+            executor.start(evaluate_slice.__module__)
         exposures, unit = pd.Series(dtype=float), "weight"
         if config.positions is not None:
             exposures, unit = gates.read_positions(config.positions, panel)

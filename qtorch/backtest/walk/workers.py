@@ -18,20 +18,20 @@ from qtorch.errors import ArgumentError
 class ProcessPool(ProcessPoolExecutor):
     """Processes that are started afresh, with one thread of torch each.
 
-    They are started at once, and import the module of the function that they will call, while this process goes on.
-
     Args:
         workers: how many.
-        module: its name.
 
     Attributes:
         at_once: calls that run at a time.
     """
 
-    def __init__(self, workers: int, module: str) -> None:
+    def __init__(self, workers: int) -> None:
         super().__init__(workers, get_context("spawn"), _one_thread)
         self.at_once = workers
-        for _ in range(workers):
+
+    def start(self, module: str) -> None:
+        """Starts the processes, which import a module while this one goes on."""
+        for _ in range(self.at_once):
             self.submit(_import, module)
 
 
@@ -55,7 +55,7 @@ def process_pool(workers: int, make_model: Callable) -> ProcessPool:
             f"{getattr(function, '__qualname__', function)} is defined in this notebook, from where other processes "
             "can't import it. Put it into a module, or give a functools.partial of a function of one."
         )
-    return ProcessPool(workers, getattr(function, "__module__", __name__))
+    return ProcessPool(workers)
 
 
 def packed(function: Callable, *arguments: Any) -> bytes:
