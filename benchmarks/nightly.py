@@ -33,7 +33,7 @@ import pandas as pd
 from walks import walks
 
 TRAINED_ON = 100  # assets
-NIGHTS = ("2022-12-29", "2022-12-30")
+NIGHTS = ("2022-12-27", "2022-12-28")
 TRAINED = "2022-12-15"
 
 
@@ -67,9 +67,10 @@ def write_prices(folder: Path, assets: int, years: int) -> Path:
     tables, later = [], []
     for n, (name, exchange, days, close) in enumerate(walks(assets, years) if years else repeated(assets), start=1):
         columns = {"date": days, "asset": [name] * len(days), "exchange": [exchange] * len(days), "close": close}
-        table, first = pa.table(columns), int((days <= np.datetime64(NIGHTS[0])).sum())
+        table = pa.table(columns)
+        first, last = (int((days <= np.datetime64(night)).sum()) for night in NIGHTS)
         tables.append(table[:first])
-        later.append(table[first:])
+        later.append(table[first:last])
         if n % 100 == 0 or n == assets:
             table = pa.concat_tables(tables)
             if writer is None:
