@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: nightly test test-slow test-harness test-deploy test-store stubs gpu lint format sample notebooks docs docs-serve docs-test readme bench-loader bench-patch bench-flows bench-graph bench-deploy clean
+.PHONY: nightly test test-slow test-harness test-deploy test-store test-schedulers stubs gpu lint format sample notebooks docs docs-serve docs-test readme bench-loader bench-patch bench-flows bench-graph bench-deploy clean
 
 nightly: .venv/run
 	$(BIN)/qtorch nightly --config data/nightly.yaml
@@ -62,6 +62,19 @@ test-store: .venv-store/done
 	.venv-store/bin/python -m pip install --quiet -c .venv-store/constraints.txt torch==2.13.0
 	.venv-store/bin/python -m pip install --quiet -c .venv-store/constraints.txt -e '.[test,store]'
 	touch $@
+
+# The examples for cron, Airflow and Dagster, run by these: in environments of their own, from which they call the command.
+test-schedulers: .venv/test .venv-airflow/done .venv-dagster/done
+	QTORCH_AIRFLOW_PYTHON=$(CURDIR)/.venv-airflow/bin/python QTORCH_DAGSTER_PYTHON=$(CURDIR)/.venv-dagster/bin/python \
+		OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m schedulers tests
+
+.venv-airflow/done .venv-dagster/done: .venv-%/done: Makefile
+	$(PYTHON) -m venv .venv-$*
+	.venv-$*/bin/python -m pip install --quiet '$(scheduler-$*)'
+	touch $@
+
+scheduler-airflow := apache-airflow==3.3.2
+scheduler-dagster := dagster==1.13.29
 
 # The messages of the inference protocol, from inference.proto.
 stubs: .venv-deploy/done
@@ -159,4 +172,4 @@ bench-graph: .venv-bench/done
 	touch $@
 
 clean:
-	rm -rf .venv .venv-harness .venv-harness-zipline .venv-deploy .venv-triton .venv-store .venv-bench .venv-bench-gluonts out dist
+	rm -rf .venv .venv-harness .venv-harness-zipline .venv-deploy .venv-triton .venv-store .venv-airflow .venv-dagster .venv-bench .venv-bench-gluonts out dist

@@ -86,7 +86,7 @@ class Losing(Executor):
 
 @pytest.fixture
 def job(market, tmp_path, monkeypatch):
-    """A job of four slices."""
+    """A job of some slices."""
     for module in (universe, slices):
         monkeypatch.setattr(module, "SLICE", 2)
     market[market["date"] >= "2020-06-01"].to_parquet(tmp_path / "prices.parquet")
@@ -106,7 +106,7 @@ def tables(folder: Path) -> dict[str, pd.DataFrame]:
 @pytest.mark.deploy
 @pytest.mark.slow
 def test_a_night_on_ray_is_the_local_one_though_a_process_is_killed(job, tmp_path, monkeypatch):
-    """Bit for bit; each slice of seven assets is asked about once, and judged once."""
+    """Bit for bit; each slice is asked about once, and judged once."""
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
 
     def night(name: str, executor: Executor | None) -> dict[str, pd.DataFrame]:
@@ -131,7 +131,9 @@ def test_a_night_on_ray_is_the_local_one_though_a_process_is_killed(job, tmp_pat
     for name, table in local.items():
         pd.testing.assert_frame_equal(pooled[name], table, check_exact=True)
         pd.testing.assert_frame_equal(there[name], table, check_exact=True)
-    done = [str(number) for number in range(1, 9)]
+    assets = there["forecasts.parquet"]["asset"].nunique()
+    assert assets > 4, "three slices or more"
+    done = [str(number) for number in range(1, 1 + 2 * -(-assets // 2))]
     assert (lost / "killed").exists()
     assert marks(lost, "done") == done
     assert marks(lost, "begun") == sorted([*done, "1"])
