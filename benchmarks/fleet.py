@@ -1,6 +1,6 @@
 """A walk-forward of 500 assets by one worker and by two, in processes and on Ray: seconds, ratios, the same numbers.
 
-    python benchmarks/fleet.py [--assets 500] [--years 8] [--refits 8]
+    python benchmarks/fleet.py [--assets 500] [--years 8] [--refits 12]
 
 Each side is a process of its own and each worker has one thread. The workers are started, and on Ray have been sent the
 panel, by a walk of two refits before the one that is timed. Needs the extra `ray`.
@@ -70,7 +70,7 @@ def timed(side: str, assets: int, years: int, refits: int) -> dict[str, Any]:
         make_model,
         warm_start=False,
         max_epochs=1,
-        data={"batch_size": 64, "batches_per_epoch": 60},
+        data={"batch_size": 64, "batches_per_epoch": 200},
         progress=False,
     )
     with executor_of(side) as executor:
@@ -87,7 +87,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--assets", type=int, default=500)
     parser.add_argument("--years", type=int, default=8)
-    parser.add_argument("--refits", type=int, default=8)
+    parser.add_argument("--refits", type=int, default=12)
     parser.add_argument("--side", help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.side:

@@ -24,11 +24,14 @@ def make_market(seed: int = 0) -> pd.DataFrame:
     return pd.concat(frames, ignore_index=True)
 
 
-def make_job(folder: Path, market: pd.DataFrame | None = None) -> NightlyConfig:
-    """A job that takes half a second, its data in a folder."""
+def make_job(folder: Path, market: pd.DataFrame | None = None, files: bool = False) -> NightlyConfig:
+    """A job that takes half a second, its data in a folder; of several `files`, those before the first night."""
     folder.mkdir(parents=True, exist_ok=True)
-    prices = folder / "prices.parquet"
-    if market is not None or not prices.exists():
+    prices = folder / ("prices" if files else "prices.parquet")
+    if files:
+        prices.mkdir(exist_ok=True)
+        add_file(prices / "1-before.parquet", make_market().query("date < @FIRST"))
+    elif market is not None or not prices.exists():
         (make_market() if market is None else market).to_parquet(prices)
     encoder = {"class_path": "qtorch.models.Transformer", "init_args": {"width": 8, "depth": 1, "heads": 2}}
     return NightlyConfig(
@@ -40,18 +43,38 @@ def make_job(folder: Path, market: pd.DataFrame | None = None) -> NightlyConfig:
     )
 
 
+def add_file(path: Path, rows: pd.DataFrame) -> None:
+    """Whole or not at all, unless it is there."""
+    if not path.exists():
+        part = path.with_suffix(".part")
+        rows.to_parquet(part)
+        part.rename(path)
+
+
 def without_charts(figure: object) -> str:
     """In the place of a chart, which takes longer than the rest of such a night."""
     return "data:,"
 
 
-def work(folder: str, last: str, told: str | None = None) -> None:
-    """Makes the nights up to the last that are not there, in a process of its own; tells in a file that it begins."""
+def work(folder: str, last: str, told: str | None = None, files: bool = False) -> None:
+    """Makes the nights up to the last that are not there, in a process of its own; tells in a file that it begins.
+
+    With `files`, each session's prices come as a file before its night.
+    """
     drawing.svg = report.svg = without_charts
+    job = make_job(Path(folder), files=files)
     if told is not None:
         Path(told).touch()
-    ended = scheduled.backfill(make_job(Path(folder)), FIRST, last, say=_quiet)
-    raise SystemExit(int(max(each.code for each in ended)))
+    ends = [last]
+    if files:
+        market = make_market().query("@FIRST <= date <= @last")
+        ends = sorted(market["date"].astype(str).unique())
+    code = 0
+    for end in ends:
+        if files:
+            add_file(Path(job.data.path) / f"{end}.parquet", market[market["date"] == end])
+        code = max([code, *(each.code for each in scheduled.backfill(job, FIRST, end, say=_quiet))])
+    raise SystemExit(int(code))
 
 
 def _quiet(line: str) -> None:

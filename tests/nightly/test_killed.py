@@ -28,10 +28,10 @@ def processes():
     return context
 
 
-def undisturbed(processes, folder: Path, last: str) -> tuple[dict[str, dict[str, pd.DataFrame]], float]:
+def undisturbed(processes, folder: Path, last: str, files: bool) -> tuple[dict[str, dict[str, pd.DataFrame]], float]:
     """The nights of a process that nobody killed, and the seconds that it took from its beginning."""
-    make_job(folder)
-    process = processes.Process(target=work, args=(str(folder), last, str(folder / "begun")))
+    make_job(folder, files=files)
+    process = processes.Process(target=work, args=(str(folder), last, str(folder / "begun"), files))
     process.start()
     process.join()
     assert process.exitcode == 0
@@ -60,15 +60,15 @@ def all_whole(folder: Path, expected: dict[str, dict[str, pd.DataFrame]]) -> int
     return len(nights_of(folder))
 
 
-def killed(processes, folder: Path, last: str, kills: int, seed: int) -> None:
-    expected, seconds = undisturbed(processes, folder / "undisturbed", last)
+def killed(processes, folder: Path, last: str, kills: int, seed: int, files: bool = False) -> None:
+    expected, seconds = undisturbed(processes, folder / "undisturbed", last, files)
     chance = random.Random(seed)
     row, told, done, partial = 0, folder / "begun", 0, 0
     while done < kills:
         own = folder / f"row{row}"
-        make_job(own)
+        make_job(own, files=files)
         told.unlink(missing_ok=True)
-        process = processes.Process(target=work, args=(str(own), last, str(told)))
+        process = processes.Process(target=work, args=(str(own), last, str(told), files))
         process.start()
         while not told.exists():
             time.sleep(0.002)
@@ -82,8 +82,8 @@ def killed(processes, folder: Path, last: str, kills: int, seed: int) -> None:
             row += 1
     for each in range(row + 1):
         own = folder / f"row{each}"
-        make_job(own)
-        process = processes.Process(target=work, args=(str(own), last))
+        make_job(own, files=files)
+        process = processes.Process(target=work, args=(str(own), last, None, files))
         process.start()
         process.join()
         assert process.exitcode == 0
@@ -100,8 +100,9 @@ def test_what_kills_leave_is_whole_and_the_next_run_repairs_it(processes, tmp_pa
 
 
 @pytest.mark.slow
-def test_fifty_kills(processes, tmp_path):
-    killed(processes, tmp_path, LAST, 50, seed=2)
+@pytest.mark.parametrize("files", [False, True], ids=["one file", "a file each session"])
+def test_fifty_kills(processes, tmp_path, files):
+    killed(processes, tmp_path, LAST, 50, seed=2, files=files)
 
 
 def hold(output: str, told: str) -> None:
