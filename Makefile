@@ -38,6 +38,7 @@ test-harness: .venv-harness/done .venv-harness-zipline/done
 # its own, because that wants an older protobuf.
 test-deploy: .venv-deploy/done .venv-triton/done
 	OMP_NUM_THREADS=1 QTORCH_TRITON_PYTHON=$(CURDIR)/.venv-triton/bin/python .venv-deploy/bin/python -m pytest -m deploy tests
+	.venv-deploy/bin/python -m pytest -m slow tests/test_docs.py -k 'compile or edge or export or scale-out or serve or share'
 
 .venv-deploy/done: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv-deploy

@@ -2,8 +2,8 @@
 
     python benchmarks/nightly.py [--assets 100 1000 5000] [--years 25] [--real] [--workers 2] [--nights 0] [--arch 20]
 
-Random walks on the calendars of five exchanges, or with --real the sample's assets of nine exchanges, repeated, over
-the years that they have; a default forecaster that was trained before on a hundred of them is given. Each night is a
+Random walks on the calendars of five exchanges, or with --real the sample's assets, repeated, over the years that they
+have; a default forecaster that was trained before on a hundred of them is given. Each night is a
 process of its own: one from scratch, and one of the session after it, whose prices come as a file more, which goes on
 from the state that the first has left. Peak memory is the most that the process and its workers have at one time.
 Beside it stands what arch takes to fit a GJR-GARCH model with Hansen's skewed errors to the last 2,000 returns of each
