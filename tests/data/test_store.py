@@ -158,6 +158,30 @@ def test_only_the_rows_and_columns_needed_are_read(frame, tmp_path):
     np.testing.assert_array_equal(chunk["close"], frame["close"][inside])
 
 
+def test_a_span_keeps_rows_without_a_date_or_an_instant_to_be_named(tmp_path):
+    days = pd.to_datetime(["2020-01-02", "2020-01-03", "2020-01-06", None])
+    known = pd.to_datetime(["2020-01-02T22:00Z", "2020-01-06T09:00Z", None, "2020-01-06T22:00Z"])
+    rows = pd.DataFrame({"date": days, "asset": "A", "exchange": "XNYS", "close": 1.0, "known_at": known})
+    path = tmp_path / "p.parquet"
+    rows.to_parquet(path)
+    assert ParquetRows(path).span() == (days[0], days[2])
+    assert ParquetRows(path, known_by=known[0]).span() == (days[0], days[2])
+    assert len(ParquetRows(path, known_by=known[0])) == 2, "one is without an instant"
+    assert len(ParquetRows(path, end="2020-01-02")) == 2, "one is without a date"
+    with pytest.raises(DataError, match="date missing or unreadable: A NaT"):
+        Panel.from_parquet(path, end="2020-01-02")
+    rows.dropna().to_parquet(path)
+    panel = Panel.from_parquet(path, known_by=known[0])
+    assert list(panel.dates) == [days[0]]
+    with pytest.raises(DataError, match="without a time zone"):
+        Panel.from_parquet(path, known_by=pd.Timestamp("2020-01-02"))
+    with pytest.raises(DataError, match="no row was known at 2000-01-01"):
+        ParquetRows(path, known_by=pd.Timestamp("2000-01-01", tz="UTC")).span()
+    rows.drop(columns="known_at").to_parquet(path)
+    with pytest.raises(DataError, match="no column 'known_at'"):
+        Panel.from_parquet(path, known_by=known[0])
+
+
 def test_a_table_spends_no_position_on_days_without_a_price(frame):
     panel = Panel.from_frame(frame)
     table = WindowSource(panel, SPEC).table

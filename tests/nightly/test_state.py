@@ -103,6 +103,29 @@ def test_a_row_of_nights_comes_to_one_run_over_all_dates(config, sample, nights)
     assert kept == [f"as_of={date}" for date in dates[-2:]]
 
 
+@pytest.mark.parametrize("size", [256, 2])
+def test_files_that_come_are_all_that_is_read_and_computed(config, market, tmp_path, monkeypatch, size):
+    for module in (slices, universe):
+        monkeypatch.setattr(module, "SLICE", size)
+    prices = tmp_path / "prices"
+    prices.mkdir()
+    config = dataclasses.replace(config, data=dataclasses.replace(config.data, path=str(prices)))
+    nights = ["2021-12-28", "2021-12-29", "2021-12-31"]  # a session is missed on the way
+    begin, told = pd.Timestamp("2000-01-01"), []
+    for night in nights:
+        market[(market["date"] > begin) & (market["date"] <= night)].to_parquet(prices / f"{night}.parquet")
+        begin, lines = pd.Timestamp(night), []
+        folder = run(config, say=lines.append).folder
+        told.append([line for line in lines if line.startswith(("panel", "sessions", "universe"))])
+    assert all("anew" in line for line in told[0])
+    assert told[1][0].startswith("panel: 1 new of 2 files added")
+    assert told[2][1:] == [
+        "sessions: gone on from 2021-12-29",
+        "universe: gone on from (59 sessions of as_of=2021-12-29)",
+    ]
+    close_tables(folder, afresh(config, tmp_path / "afresh"))
+
+
 def test_the_same_night_again_gives_the_same_bytes(config):
     config = dataclasses.replace(config, risk=dataclasses.replace(config.risk, backtest_sessions=30))
     tables = [(run(config, say=quiet).folder / "forecasts.parquet").read_bytes() for _ in range(2)]
