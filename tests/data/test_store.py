@@ -160,7 +160,7 @@ def test_only_the_rows_and_columns_needed_are_read(frame, tmp_path):
 
 def test_a_span_keeps_rows_without_a_date_or_an_instant_to_be_named(tmp_path):
     days = pd.to_datetime(["2020-01-02", "2020-01-03", "2020-01-06", None])
-    known = pd.to_datetime(["2020-01-02T22:00Z", "2020-01-06T09:00Z", None, "2020-01-06T22:00Z"])
+    known = pd.to_datetime(["2020-01-02T20:00Z", "2020-01-06T09:00Z", None, "2020-01-06T22:00Z"])
     rows = pd.DataFrame({"date": days, "asset": "A", "exchange": "XNYS", "close": 1.0, "known_at": known})
     path = tmp_path / "p.parquet"
     rows.to_parquet(path)
