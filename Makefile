@@ -34,11 +34,11 @@ test-harness: .venv-harness/done .venv-harness-zipline/done
 	.venv-harness-zipline/bin/python -m pip install --quiet -c .venv-harness-zipline/constraints.txt -e '.[test,harness-zipline]'
 	touch $@
 
-# ONNX Runtime, ExecuTorch, CoreML's converter, the Hub's format and a server, asked by NVIDIA's client from an environment of
-# its own, because that wants an older protobuf.
+# ONNX Runtime, ExecuTorch, CoreML's converter, the Hub's format, clusters of Ray and a server, asked by NVIDIA's client from an
+# environment of its own, because that wants an older protobuf; and the pages that need these.
 test-deploy: .venv-deploy/done .venv-triton/done
 	OMP_NUM_THREADS=1 QTORCH_TRITON_PYTHON=$(CURDIR)/.venv-triton/bin/python .venv-deploy/bin/python -m pytest -m deploy tests
-	.venv-deploy/bin/python -m pytest -m slow tests/test_docs.py -k 'compile or edge or export or scale-out or serve or share'
+	OMP_NUM_THREADS=1 .venv-deploy/bin/python -m pytest -m slow tests/test_docs.py -k 'compile or edge or export or scale-out or serve or share'
 
 .venv-deploy/done: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv-deploy
@@ -71,10 +71,10 @@ test-schedulers: .venv/test .venv-airflow/done .venv-dagster/done
 
 .venv-airflow/done .venv-dagster/done: .venv-%/done: Makefile
 	$(PYTHON) -m venv .venv-$*
-	.venv-$*/bin/python -m pip install --quiet '$(scheduler-$*)'
+	.venv-$*/bin/python -m pip install --quiet $(scheduler-$*)
 	touch $@
 
-scheduler-airflow := apache-airflow==3.3.2
+scheduler-airflow := apache-airflow==3.3.2 apache-airflow-providers-standard==1.21.0
 scheduler-dagster := dagster==1.13.29
 
 # The messages of the inference protocol, from inference.proto.
