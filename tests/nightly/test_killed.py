@@ -89,6 +89,7 @@ def killed(processes, folder: Path, last: str, kills: int, seed: int, files: boo
         assert process.exitcode == 0
         assert all_whole(own, expected) == len(expected)
         assert not [left for left in (own / "nights").rglob(".*") if left.suffix in (".part", ".old")]
+        assert (own / "nights" / "state" / "panel").is_dir() == files  # what is kept of a dataset of files
         for night in expected:
             with alone_on(own / "nights", night.removeprefix("as_of=")):
                 pass
@@ -96,7 +97,7 @@ def killed(processes, folder: Path, last: str, kills: int, seed: int, files: boo
 
 
 def test_what_kills_leave_is_whole_and_the_next_run_repairs_it(processes, tmp_path):
-    killed(processes, tmp_path, "2020-03-24", 3, seed=1)
+    killed(processes, tmp_path, "2020-03-24", 3, seed=1, files=True)
 
 
 @pytest.mark.slow

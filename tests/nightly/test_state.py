@@ -1,6 +1,7 @@
 """A night that goes on from the last one's state, and one that works on slices, against one that starts afresh."""
 
 import dataclasses
+import os
 import shutil
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -26,8 +27,9 @@ ROUNDING = 2e-6  # relative: a batch of other windows adds its sums in another o
 
 @pytest.fixture(autouse=True)
 def _without_report(monkeypatch):
-    """Nights without their page, which takes most of the time of small ones and has tests of its own."""
+    """Nights without their page and their waits for the disk, which take most of the time of small ones."""
     monkeypatch.setattr(sys.modules["qtorch.nightly.job"], "write_report", lambda night, path: path.write_text(""))
+    monkeypatch.setattr(os, "fsync", lambda descriptor: None)
 
 
 def close_tables(a: Path, b: Path, rtol: float = ROUNDING) -> None:
