@@ -7,6 +7,7 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import jaxtyping
 import numpy as np
 import pandas as pd
 import pytest
@@ -70,7 +71,8 @@ def told(lines: list[str]) -> str:
 
 
 @pytest.mark.parametrize("nights", [8, pytest.param(1000, marks=pytest.mark.slow)])
-def test_a_row_of_nights_comes_to_one_run_over_all_dates(config, sample, nights):
+def test_a_row_of_nights_comes_to_one_run_over_all_dates(config, sample, nights, monkeypatch):
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", nights > 100)  # types take half of the time
     since = "2020-12-01" if nights < 100 else "2016-06-01"
     chosen = sample["asset"].isin(["AAPL", "EURJPY", "JPM", "AMD"]) & (sample["date"] >= since)
     chosen &= ~((sample["asset"] == "AMD") & (sample["date"] < "2021-12-20"))  # one is listed on the way
