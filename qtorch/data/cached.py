@@ -25,13 +25,14 @@ from qtorch.data.sinks import MemorySink
 from qtorch.data.states import State
 from qtorch.data.survey import Survey, no_price, survey
 from qtorch.data.whole_folder import recover, whole_folder
+from qtorch.errors import BriefInNotebooks
 
 _FORMAT = 1  # of the record: what it holds and means
 _PANEL, _RECORD = "panel", "files.json"
 _ORDER = ("sorted", "no_price", "", "jump", "after_delisting")  # of a build's findings; "" are all others
 
 
-class _Unfit(Exception):
+class _Unfit(BriefInNotebooks, Exception):
     """Why a panel cannot be added to."""
 
 

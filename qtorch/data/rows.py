@@ -188,9 +188,15 @@ class ParquetRows:
 
     def frame(self) -> pd.DataFrame:
         """All rows as one frame, of the columns that a panel can use."""
+        import pyarrow.types as kinds
+
         wanted = [name for name in (*KEYS, *FIELDS, *ACTIONS) if name in self.columns]
         with _readable(self.path):
-            return self._dataset.to_table(columns=wanted, filter=self._condition).to_pandas(date_as_object=False)
+            table = self._dataset.to_table(columns=wanted, filter=self._condition)
+            for i, field in enumerate(table.schema):
+                if kinds.is_dictionary(field.type):
+                    table = table.set_column(i, field.name, table.column(i).cast(field.type.value_type))
+            return table.to_pandas(date_as_object=False)
 
     def span(self) -> tuple[pd.Timestamp, pd.Timestamp]:
         """The first and the last date, from what the files say of themselves where that is enough.
