@@ -137,7 +137,9 @@ class Universe:
         parts = self._left
         if parts and all(part is not None for part in parts):
             return SessionState.beside([part for part in parts if part is not None], self.panel, self.spec)
-        return None
+        kept, _ = last_sessions(self.config, self.panel.dates[-1] + pd.Timedelta(days=1))  # of this night, run before
+        usable = kept is not None and not kept.unfit(self.panel, self.spec, len(self.panel.dates))
+        return kept if usable else None
 
     def judged(self, network: Network, found: Evaluated) -> Judged:
         """The records of all assets, from answers at the backtest's as-of dates and tonight, slice by slice."""
