@@ -53,12 +53,13 @@ def update(
         # What a file is, is noted before it is read: one that changes meanwhile is another the next time.
         files = {name: record.files.get(name) or _about(name) for name in rows.names()}
         if not new:
+            kept = _opened(folder)
             say(f"panel: as it was kept, of {len(files)} files")
-            return Panel.open(folder / _PANEL)
+            return kept
         if tuple(files)[-len(new) :] != new:
             raise _Unfit(f"{new[0]} is read before files that were there already")
         added = ParquetRows(path, files=new, first=sum(known["rows"] for known in record.files.values()))
-        kept = Panel.open(folder / _PANEL)
+        kept = _opened(folder)
         panel, found = _extended(kept, record, added, rules, progress)
         note = f"panel: {len(new)} new of {len(files)} files added, {len(added)} rows"
     except _Unfit as reason:
@@ -75,6 +76,13 @@ def update(
         record.write(part, found, last)
     say(note)
     return Panel.open(folder / _PANEL)
+
+
+def _opened(folder: Path) -> Panel:
+    try:
+        return Panel.open(folder / _PANEL)
+    except DataError as error:
+        raise _Unfit(f"what was kept is harmed: {error}") from error
 
 
 @dataclass(frozen=True)
@@ -147,6 +155,7 @@ def _made_by(rows: ParquetRows, rules: Rules) -> dict[str, Any]:
         "the dataset's columns": rows.kinds,
         "the options": settings,
         "the calendars": calendars,
+        "qtorch": version("qtorch-finance"),
         "exchange_calendars": version("exchange_calendars"),
         "pandas": pd.__version__,
     }

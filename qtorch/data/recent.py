@@ -4,6 +4,7 @@ import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from importlib.metadata import version
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -374,7 +375,14 @@ def _digest(panel: Panel, spec: WindowSpec, rows: int, assets: tuple[str, ...]) 
     place = {asset: n for n, asset in enumerate(panel.assets)}
     at = [place[asset] for asset in assets]
     settings = json.dumps([spec.features.to_dict(), spec.context], sort_keys=True, default=str)
-    of = (settings, assets, [panel.exchanges[n] for n in at], panel.fields, panel.exchange_codes)
+    of = (
+        version("qtorch-finance"),
+        settings,
+        assets,
+        [panel.exchanges[n] for n in at],
+        panel.fields,
+        panel.exchange_codes,
+    )
     digest = hashlib.blake2b(repr(of).encode(), digest_size=32)
     for times in (panel.dates[:rows], panel.as_of[:rows]):
         digest.update(times.as_unit("us").asi8.tobytes())

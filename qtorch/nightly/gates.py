@@ -52,6 +52,8 @@ def read_panel(
     if keep is not None and date >= last and knowledge_time is None and Path(config.path).is_dir():
         panel = _kept(keep, config.path, options, say)
     else:
+        panel = None
+    if panel is None or panel.dates[-1] > date:  # a file may have come meanwhile
         panel = Panel.from_parquet(config.path, end=date, known_by=knowledge_time, **options)
     last = panel.dates[-1]
     if as_of is None or date == last:
@@ -68,14 +70,14 @@ def read_panel(
     )
 
 
-def _kept(folder: Path, path: str, options: dict[str, Any], say: Callable[[str], None]) -> Panel:
+def _kept(folder: Path, path: str, options: dict[str, Any], say: Callable[[str], None]) -> Panel | None:
     folder.parent.mkdir(parents=True, exist_ok=True)
     try:
         with FileLock(folder.with_name(f".{folder.name}.lock"), timeout=0):
             return Panel.update(folder, path, say=say, **options)
     except Timeout:  # a night of another date has it
         say("panel: read whole, since another process is at work on the one that is kept")
-        return Panel.from_parquet(path, **options)
+        return None
 
 
 def day_of(as_of: str) -> pd.Timestamp:

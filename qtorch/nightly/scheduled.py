@@ -64,12 +64,19 @@ def night(
 
 
 def last_day(config: NightlyConfig, knowledge_time: pd.Timestamp | None) -> pd.Timestamp:
-    """The last date of the data.
+    """The last date of the data that has a price.
 
     Raises:
-        DataError: the data cannot be read, or have no date.
+        DataError: the data cannot be read, or have no such date.
     """
-    return ParquetRows(config.data.path, known_by=knowledge_time).span()[1]
+    path = config.data.path
+    rows = ParquetRows(path, known_by=knowledge_time)
+    while True:
+        last = rows.span()[1]
+        chunks = ParquetRows(path, last, last, known_by=knowledge_time).chunks(["date", "close"])
+        if any(chunk["close"][chunk["date"].notna()].notna().any() for _, chunk in chunks):
+            return last
+        rows = ParquetRows(path, end=last - pd.Timedelta(days=1), known_by=knowledge_time)
 
 
 def backfill(

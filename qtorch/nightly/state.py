@@ -16,6 +16,7 @@ from safetensors.torch import load_file, save_file
 
 from qtorch.data import DataError, Panel, SessionState, WindowSpec
 from qtorch.data.whole_folder import whole_folder
+from qtorch.deploy.bundle import versions
 from qtorch.nightly.config import NightlyConfig
 from qtorch.nightly.forecast_history import limits
 from qtorch.nightly.gates import file_hash
@@ -127,7 +128,7 @@ def last_answers(config: NightlyConfig, made_by: str, name: str, date: pd.Timest
 
 def maker(config: NightlyConfig, spec: WindowSpec, about: dict[str, Any]) -> str:
     """A hash of all that makes a network's answers, but the data."""
-    made_of = [about["weights_sha256"], about["settings_sha256"], spec.to_dict(), limits(config)]
+    made_of = [versions()["qtorch"], about["weights_sha256"], about["settings_sha256"], spec.to_dict(), limits(config)]
     return hashlib.sha256(json.dumps(made_of, sort_keys=True).encode()).hexdigest()
 
 

@@ -152,19 +152,22 @@ class Universe:
         new = rows[len(earlier.dates) :]
         found = earlier
         if len(new):
-            found = later([earlier, self._evaluated(network, earlier.assets, new)])
+            found = later([earlier, self._evaluated(network, earlier.assets, new, earlier)])
         before = set(earlier.assets)
         if come := [asset for asset in part.assets if asset not in before]:
             listed = part.select(come).mask[: new[0] if len(new) else rows[-1] + 1].any(0).tolist()
             lately = [asset for asset, was in zip(come, listed, strict=True) if not was]
             if lately:  # they have no forecast yet at rows before their first price
-                silent = _nothing(earlier, lately)
-                found = beside([found, later([silent, self._evaluated(network, lately, new)])])
+                silent = _nothing(earlier, lately, earlier.dates)
+                found = beside([found, later([silent, self._evaluated(network, lately, new, earlier)])])
             if long := [asset for asset in come if asset not in set(lately)]:
-                found = beside([found, self._evaluated(network, long, rows)])
+                found = beside([found, self._evaluated(network, long, rows, earlier)])
         return found if found.assets == part.assets else found.columns(part.assets)
 
-    def _evaluated(self, network: Network, assets: Sequence[str], rows: Int64[np.ndarray, " D"]) -> Evaluated:
+    def _evaluated(
+        self, network: Network, assets: Sequence[str], rows: Int64[np.ndarray, " D"], like: Evaluated | None = None
+    ) -> Evaluated:
+        """Answers of a part of the market; with others that they are `like`, none of it needs to have one."""
         dates = self.panel.dates[rows].rename(None)
         source: WindowSource | None = None
         if network.layout == "panel":
@@ -188,6 +191,8 @@ class Universe:
         if tuple(assets) == self.panel.assets:
             self._left[:] = [state for _, state in given]
         answered = [part for part in parts if part is not None]
+        if not answered and like is not None:
+            return _nothing(like, assets, dates)
         if not answered:
             first = self.spec.features.first_usable
             raise DataError(
@@ -196,7 +201,7 @@ class Universe:
                 "into WithIndicator(...)."
             )
         groups = zip(parts, slices_of(assets), strict=True)
-        return beside([_nothing(answered[0], some) if part is None else part for part, some in groups])
+        return beside([_nothing(answered[0], some, dates) if part is None else part for part, some in groups])
 
     def _each(self, function: Callable[..., Any], tasks: Iterator[tuple[Any, ...]], assets: int) -> list[Any]:
         """What a function gives of each slice of some assets."""
@@ -213,9 +218,9 @@ class Universe:
         return []
 
 
-def _nothing(like: Evaluated, assets: Sequence[str]) -> Evaluated:
+def _nothing(like: Evaluated, assets: Sequence[str], dates: pd.DatetimeIndex) -> Evaluated:
     """Answers of assets of which none has a forecast."""
-    size = (len(like.dates), len(assets))
+    size = (len(dates), len(assets))
 
     def filled(values: torch.Tensor) -> torch.Tensor:
         return values[:1, :1].expand(*size, *values.shape[2:]).clone()
@@ -225,5 +230,6 @@ def _nothing(like: Evaluated, assets: Sequence[str]) -> Evaluated:
         valid=torch.zeros(size, dtype=torch.bool, device=like.valid.device),
         parameters=tuple(map(filled, like.parameters)),
         scale=filled(like.scale),
+        dates=dates,
         assets=tuple(assets),
     )

@@ -177,3 +177,14 @@ def test_a_broken_record_and_a_folder_of_something_else(frame, tmp_path):
     with pytest.raises(DataError, match="no such file"):
         Panel.update(kept, tmp_path / "none")
     assert torch.equal(Panel.open(kept / "panel").state, Panel.from_parquet(data, **OPTIONS).state)
+
+
+def test_a_kept_panel_that_is_harmed_is_built_anew(frame, tmp_path):
+    write(frame, tmp_path / "files", until="2020-03-08")
+    Panel.update(tmp_path / "kept", tmp_path / "files", **OPTIONS)
+    values = tmp_path / "kept" / "panel" / "values.npy"
+    values.write_bytes(values.read_bytes()[: values.stat().st_size // 2])
+    told: list[str] = []
+    panel = Panel.update(tmp_path / "kept", tmp_path / "files", say=told.append, **OPTIONS)
+    assert "built anew (what was kept is harmed" in told[0]
+    check(panel, Panel.from_parquet(tmp_path / "files", **OPTIONS))

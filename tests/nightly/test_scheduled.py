@@ -214,6 +214,15 @@ def test_late_data_are_as_unknown_as_they_were(tmp_path):
         scheduled.night(own, "2020-03-25", knowledge_time=pd.Timestamp("2000-01-01T00:00Z"), say=quiet)
 
 
+def test_the_last_date_is_the_last_with_a_price(tmp_path):
+    market = make_market()
+    announced = market[market["date"] == LAST].assign(date=pd.Timestamp("2020-03-30"), close=np.nan)
+    own = make_job(tmp_path, pd.concat([market, announced]))
+    assert scheduled.last_day(own, None) == pd.Timestamp(LAST)
+    assert scheduled.night(own, None, say=quiet).as_of == LAST
+    assert scheduled.night(own, None, say=quiet).there_already
+
+
 def test_a_knowledge_time_needs_to_be_told_what_was_known_when(tmp_path):
     with pytest.raises(DataError, match="no column 'known_at'"):
         scheduled.night(make_job(tmp_path), None, knowledge_time=pd.Timestamp("2020-03-26T06:00Z"), say=quiet)

@@ -133,6 +133,23 @@ def test_files_that_come_are_all_that_is_read_and_computed(config, market, tmp_p
     close_tables(folder, afresh(config, tmp_path / "afresh"))
 
 
+def test_a_listing_beside_a_revision_costs_a_large_night_nothing_but_its_own_forecast(config, market, monkeypatch):
+    for module in (slices, universe):
+        monkeypatch.setattr(module, "SLICE", 2)
+    market[market["date"] <= "2021-12-30"].to_parquet(config.data.path)
+    run(config, say=quiet)
+    revised = (market["date"] == "2021-12-30") & (market["asset"] == "JPM")
+    listed = market[(market["asset"] == "JPM") & (market["date"] > "2021-12-30")].assign(asset="NEW")
+    pd.concat([market.assign(close=market["close"].where(~revised, market["close"] * 1.01)), listed]).to_parquet(
+        config.data.path
+    )
+    lines: list[str] = []
+    result = run(config, say=lines.append)
+    assert any(line.startswith("sessions: computed anew") for line in lines)
+    assert "gone on from" in told(lines)
+    assert list(result.failed.index) == ["NEW"]
+
+
 def test_the_same_night_again_gives_the_same_bytes(config):
     config = dataclasses.replace(config, risk=dataclasses.replace(config.risk, backtest_sessions=30))
     tables = [(run(config, say=quiet).folder / "forecasts.parquet").read_bytes() for _ in range(2)]
