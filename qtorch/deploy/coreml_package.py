@@ -2,6 +2,7 @@
 
 import json
 import tempfile
+import warnings
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -64,15 +65,18 @@ def to_coreml(
     know_recurrence()
     signature = program.signature
     try:
-        package = coremltools.convert(
-            exported,
-            inputs=[coremltools.TensorType(name=spec.name) for spec in signature.inputs],
-            outputs=[coremltools.TensorType(name=spec.name) for spec in signature.outputs],
-            convert_to="mlprogram",
-            compute_precision=coremltools.precision.FLOAT32,
-            minimum_deployment_target=coremltools.target.iOS18,
-            skip_model_load=True,
-        )
+        with warnings.catch_warnings():
+            # A bound beyond float32 becomes infinite there, which is as much of a bound.
+            warnings.filterwarnings("ignore", "overflow encountered in cast", RuntimeWarning)
+            package = coremltools.convert(
+                exported,
+                inputs=[coremltools.TensorType(name=spec.name) for spec in signature.inputs],
+                outputs=[coremltools.TensorType(name=spec.name) for spec in signature.outputs],
+                convert_to="mlprogram",
+                compute_precision=coremltools.precision.FLOAT32,
+                minimum_deployment_target=coremltools.target.iOS18,
+                skip_model_load=True,
+            )
     except (NotImplementedError, RuntimeError, TypeError, ValueError) as error:
         raise ArgumentError(
             f"coremltools does not take this model ({str(error).strip()[:300]}). Use deploy.export or deploy.to_onnx."
