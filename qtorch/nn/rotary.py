@@ -21,7 +21,9 @@ def rotary_angles(position: Float[Tensor, "*batch C"], width: int) -> Angles:
     frequency = 1000.0 ** (-torch.arange(half, device=position.device, dtype=torch.float32) / half)
     angle = (position.float().unsqueeze(-1) * frequency).unsqueeze(-3)
     cos, sin = angle.cos(), angle.sin()
-    return torch.cat([cos, cos], dim=-1), torch.cat([-sin, sin], dim=-1)
+    # In one tensor, which a compiler keeps; of `[cos, cos]` it would take the cosine anew in each head of each block.
+    both = torch.cat([cos, cos, -sin, sin], dim=-1)
+    return both[..., :width], both[..., width:]
 
 
 def rotate(x: Float[Tensor, "*batch heads C width"], angles: Angles) -> Float[Tensor, "*batch heads C width"]:
@@ -31,5 +33,6 @@ def rotate(x: Float[Tensor, "*batch heads C width"], angles: Angles) -> Float[Te
         Su et al. (2021), RoFormer: Enhanced Transformer with Rotary Position Embedding, equation 34.
     """
     cos, sin = angles
-    swapped = torch.roll(x, x.shape[-1] // 2, dims=-1)
+    first, second = x.chunk(2, dim=-1)
+    swapped = torch.cat([second, first], dim=-1)  # as `roll`, whose index by remainder is compiled to no vector code
     return torch.addcmul(x * cos.to(x.dtype), swapped, sin.to(x.dtype))
