@@ -2,6 +2,7 @@
 
 import json
 import logging
+import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -26,6 +27,7 @@ def to_onnx(
     model: Model,
     path: str | Path,
     *,
+    density: bool = False,
     opset: int = 20,
     metadata: Mapping[str, Any] | None = None,
 ) -> None:
@@ -33,27 +35,30 @@ def to_onnx(
 
     Inputs and outputs have the signature's names, and their meanings, with units and what a mask's True stands for, as
     doc strings. The graph's metadata hold the whole description too. Numbers differ from the model's by rounding, to
-    1e-5 of their size. Densities of joint laws have roots of matrices, which ONNX has not: `export` takes those.
+    1e-5 of their size. What joint densities have and ONNX has not, such as roots of matrices and quantiles of the
+    normal law, is written out in its operators.
 
     Args:
         model: in evaluation mode afterwards.
         path: of the file; one that is there is replaced.
+        density: as of `program_of`.
         opset: version of ONNX's operators.
         metadata: plain values to keep beside the model.
 
     Raises:
         ImportError: the extra ``onnx`` is not installed.
-        ValueError: the model has no such program.
+        ValueError: the model has no such program, or ONNX has no such operation, such as the Bessel functions of a
+            NormalInverseGaussian's density.
         TypeError: a part of the model or of the metadata is not of plain values.
     """
     onnx = needed("onnx", "onnx", "to_onnx")
     needed("onnxscript", "onnx", "to_onnx")
     from qtorch.deploy.onnx_translations import TRANSLATIONS
 
-    program = program_of(model)
+    program = program_of(model, density=density)
     signature = program.signature
     exported = _contiguous(exported_program(program))
-    with _no_word_of_torchvision():
+    with _no_word_of_torchvision(), _plain_refusals():
         made = torch.onnx.export(
             exported,
             dynamo=True,
@@ -140,6 +145,24 @@ def _no_word_of_torchvision() -> Iterator[None]:
         yield
     finally:
         logger.removeFilter(others)
+
+
+@contextmanager
+def _plain_refusals() -> Iterator[None]:
+    """With an operation that ONNX has not told in a sentence.
+
+    Raises:
+        ValueError: there is one.
+    """
+    try:
+        yield
+    except torch.onnx.errors.OnnxExporterError as error:
+        found = re.search(r"No ONNX function found for <OpOverload\(op='([^']+)'", str(error))
+        if found is None:
+            raise
+        raise ArgumentError(
+            f"ONNX has no {found[1]}, which this model computes: take deploy.export or deploy.package for it."
+        ) from error
 
 
 def _contiguous(exported: ExportedProgram) -> ExportedProgram:

@@ -57,6 +57,7 @@ MODELS: dict[str, Callable[[], Any]] = {
     "panel": lambda: forecaster("panel", "copula"),
     "flow head": lambda: forecaster("temporal", "flow"),
     "coupling": lambda: forecaster("panel", "coupling"),
+    "attentional": lambda: forecaster("panel", "attentional"),
     "flow": FLOWS["NeuralSplineFlow"],
     "covariance": allocator,
     "relational": relational,
@@ -107,6 +108,14 @@ def close(a: torch.Tensor, b: torch.Tensor, tolerance: float, where: str) -> Non
 
 def small_panel() -> Panel:
     return Panel.from_frame(load_sample().query("asset in ['AAPL', 'KO', 'XOM', 'EURUSD'] and date > '2021-06'"))
+
+
+def beyond_onnx(folder: str) -> None:
+    """A density of functions that ONNX cannot say is refused in a sentence, and no file is left."""
+    path = Path(folder) / "density.onnx"
+    with pytest.raises(ValueError, match=r"ONNX has no aten.special_scaled_modified_bessel_k1, .* take deploy.export"):
+        to_onnx(forecaster("panel", "copula, nig"), path, density=True)
+    assert not list(path.parent.iterdir())
 
 
 def forecasts(kind: str, name: str, folder: str) -> None:

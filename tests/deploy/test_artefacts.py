@@ -301,10 +301,18 @@ def test_what_inductor_compiles_gives_the_models_numbers(name):
         "covariance",
         "scores",
         "relational",
+        "density of panel",
+        "density of attentional",
+        "density of coupling",
     ],
 )
 def test_onnx_runtime_gives_the_models_numbers(name, tmp_path):
     run("held", "onnx", name, str(tmp_path), "1e-5")
+
+
+@pytest.mark.deploy
+def test_a_density_that_onnx_cannot_say_is_refused(tmp_path):
+    run("beyond_onnx", str(tmp_path))
 
 
 @pytest.mark.deploy
