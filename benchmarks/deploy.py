@@ -16,7 +16,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -53,6 +53,7 @@ def flow() -> Model:
 
 
 def coupling() -> Model:
+    """Of which the density is taken: its parameters are an encoder's states, and the law evaluates the network."""
     encoder = models.PanelTransformer(F, width=32, depth=2, heads=2)
     return Forecaster(encoder, heads.CouplingFlowHead(32, SPEC.horizons, layers=2, width=32, heads=2), SPEC)
 
@@ -60,6 +61,7 @@ def coupling() -> Model:
 MODELS = {build.__name__: build for build in (transformer, recurrent, graph, flow, coupling)}
 SIZES = {"C": 64, "N": 20, "K": 8}  # of a call, beside the batch
 MOST = {"B": 1024, "C": 64, "N": 20, "K": 8}
+DENSITIES = ("coupling",)
 BATCHES = {"flow": (1, 64, 1024)}  # others (1, 64)
 
 
@@ -93,8 +95,10 @@ def compiled(model: Model, program: Program, folder: Path) -> Made:
 def written(write: str, ending: str, model: Model, program: Program, folder: Path) -> Made:
     """An artefact, with the checks that it makes of its inputs."""
     path = folder / f"model{ending}"
-    bounds = {"most": {letter: MOST[letter] for letter in program.letters}} if write == "to_executorch" else {}
-    conversion = _seconds(lambda: getattr(deploy, write)(model, path, **bounds), time.perf_counter)
+    options: dict[str, Any] = {"density": "log_density" in [spec.name for spec in program.signature.outputs]}
+    if write == "to_executorch":
+        options["most"] = {letter: MOST[letter] for letter in program.letters}
+    conversion = _seconds(lambda: getattr(deploy, write)(model, path, **options), time.perf_counter)
     start = time.perf_counter()
     run = open_artefact(path, trust=True)
     return Made(run, conversion, time.perf_counter() - start, path.stat().st_size)
@@ -145,7 +149,7 @@ def _seconds(task: Callable[[], object], clock: Callable[[], float]) -> float:
 def lines(name: str, paths: list[str], rounds: int) -> Iterator[str]:
     """A row of the table for each way out of a model and each batch."""
     model = fresh(name)
-    program = program_of(model)
+    program = program_of(model, density=name in DENSITIES)
     for path in paths:
         with tempfile.TemporaryDirectory() as folder:
             try:

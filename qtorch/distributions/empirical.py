@@ -1,7 +1,5 @@
 """The empirical distribution of a sample, one per element of a batch."""
 
-from functools import cached_property
-
 import torch
 from jaxtyping import Float, Int, Int64
 from torch import Tensor
@@ -49,6 +47,7 @@ class Empirical(Distribution):
         if checked and (self.count == 0).any():
             raise ArgumentError("Empirical needs at least one value in every element of the batch.")
         self.weights: Tensor | None = None
+        self._kept: Tensor | None = None
         if weights is not None:
             if checked and not (torch.isfinite(weights) & (weights >= 0)).all():
                 raise ArgumentError("Empirical needs finite weights of 0 or more.")
@@ -66,9 +65,11 @@ class Empirical(Distribution):
         mass = (~self.values.isnan()).double()
         return mass / mass.sum(-1, keepdim=True)
 
-    @cached_property
     def _cumulative(self) -> Tensor:
-        return self._mass.cumsum(-1)
+        """Of each value and those below it. Kept by hand: a `cached_property` takes a lock, which does not compile."""
+        if self._kept is None:
+            self._kept = self._mass.cumsum(-1)
+        return self._kept
 
     def expand(self, batch_shape: _size, _instance: object = None) -> "Empirical":
         """The distribution expanded to a batch shape."""
@@ -127,7 +128,7 @@ class Empirical(Distribution):
         p = _rounded(probability.to(self.count.device, torch.float64))
         # Above 0, so that values without mass before the first with one are passed over.
         p, _ = torch.broadcast_tensors(p.clamp(min=torch.finfo(torch.float64).tiny), self.count)
-        cumulative = self._cumulative.expand(*p.shape, -1).contiguous()
+        cumulative = self._cumulative().expand(*p.shape, -1).contiguous()
         p = torch.minimum(p, cumulative[..., -1])  # 1, but for rounding
         rank = torch.searchsorted(cumulative, p.unsqueeze(-1).contiguous()).squeeze(-1) + 1
         # A mass of 0 has no value; the first of positive mass is the smallest.
