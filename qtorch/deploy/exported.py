@@ -11,6 +11,7 @@ from torch.export import ExportedProgram
 
 from qtorch.deploy.artefact_file import Model, about, write
 from qtorch.deploy.program import Program, program_of
+from qtorch.errors import ArgumentError
 
 KIND = "torch.export"
 
@@ -53,4 +54,14 @@ def exported_program(program: Program) -> ExportedProgram:
 def runner(content: bytes, description: Mapping[str, Any]) -> Callable[[tuple[Tensor, ...]], tuple[Tensor, ...]]:
     """The function of a ``.pt2`` file; it holds code."""
     module = torch.export.load(io.BytesIO(content)).module()
-    return lambda tensors: tuple(module(*tensors))
+
+    def run(tensors: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        try:
+            return tuple(module(*tensors))
+        except AssertionError as error:
+            raise ArgumentError(
+                f"the program was exported for other sizes ({str(error)[:200]}). Give larger ones, such as two assets "
+                "or more to a network over a learned graph."
+            ) from error
+
+    return run

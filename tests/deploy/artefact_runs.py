@@ -118,6 +118,17 @@ def beyond_onnx(folder: str) -> None:
     assert not list(path.parent.iterdir())
 
 
+def lone_asset(folder: str) -> None:
+    """A program over a learned graph says what it does not take, where one asset has none to hear from."""
+    states = models.AssetGraph(ENCODERS["temporal"](), estimates=2, width=D, mixers=[GRAPHS["learned"]()])
+    model = moved(Allocator(models.GraphCovariance(states), portfolio.MinimumVariance(), SPEC))
+    export(model, Path(folder) / "learned.pt2")
+    artefact, program = open_artefact(Path(folder) / "learned.pt2", trust=True), program_of(model)
+    hold(program, artefact, [sizes for sizes in probes(program) if sizes["N"] > 1], 1e-6, "learned")
+    with pytest.raises(ValueError, match=r"exported for other sizes \(Guard failed: .*\)\. Give larger ones"):
+        artefact(*program.example(B=1, N=1, C=1, K=1))
+
+
 def forecasts(kind: str, name: str, folder: str) -> None:
     """An artefact forecasts a panel as its model does."""
     writer, ending = WRITERS[kind]

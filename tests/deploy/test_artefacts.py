@@ -310,6 +310,11 @@ def test_onnx_runtime_gives_the_models_numbers(name, tmp_path):
     run("held", "onnx", name, str(tmp_path), "1e-5")
 
 
+@pytest.mark.slow
+def test_a_lone_asset_is_refused_where_it_must_have_neighbours(tmp_path):
+    run("lone_asset", str(tmp_path))
+
+
 @pytest.mark.deploy
 def test_a_density_that_onnx_cannot_say_is_refused(tmp_path):
     run("beyond_onnx", str(tmp_path))
